@@ -1,0 +1,116 @@
+"""Candidate patch positions and the crop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Tensor:
+    """Top-left corners of the g×g candidates, row-major.
+
+    Candidate k lies in row k // g and column k % g, its corner at
+    (floor(row / (g − 1) · (H − P)), floor(column / (g − 1) · (W − P))).
+
+    Args:
+        grid: g, at least 2.
+        frame_size: (H, W), pixels.
+        patch_size: P, pixels.
+
+    Returns:
+        (g², 2) int64: top and left, pixels.
+
+    Raises:
+        ValueError: ``grid`` is below 2, or the patch doesn't fit into the frame.
+    """
+    if isinstance(grid, bool) or not isinstance(grid, int) or grid < 2:
+        raise ValueError(f"grid must be an integer of at least 2, not {grid!r}")
+    check_patch_size(patch_size, frame_size)
+    height, width = frame_size
+    steps = torch.arange(grid)
+    tops = steps * (height - patch_size) // (grid - 1)  # exact integer form of the floor above
+    lefts = steps * (width - patch_size) // (grid - 1)
+    return torch.cartesian_prod(tops, lefts)
+
+
+def check_patch_size(patch_size: int, frame_size: tuple[int, int]) -> None:
+    """Raise ``ValueError`` unless a patch of ``patch_size`` pixels fits into a frame of ``frame_size``."""
+    if not 1 <= patch_size <= min(frame_size):
+        raise ValueError(f"patch_size must be between 1 and the frame's shorter side {min(frame_size)}, not {patch_size}")
+
+
+def crop(frames: Tensor, corners: Tensor, patch_size: int) -> Tensor:
+    """Cut one square patch from every frame, without resizing.
+
+    Args:
+        frames: (B, 3, H, W), any dtype.
+        corners: (B, 2) int64, top and left of each patch, pixels.
+        patch_size: P, pixels.
+
+    Returns:
+        (B, 3, P, P) of the frames' dtype.
+
+    Raises:
+        ValueError: The patch is larger than the frame.
+        IndexError: A corner lets the patch leave its frame.
+    """
+    height, width = frames.shape[-2:]
+    check_patch_size(patch_size, (height, width))
+    corners = corners.to(frames.device)
+    limit = corners.new_tensor((height - patch_size, width - patch_size))
+    if bool(((corners < 0) | (corners > limit)).any()):
+        raise IndexError(
+            f"corners must be between (0, 0) and {tuple(limit.tolist())} for patches of {patch_size} pixels in frames "
+            f"of {height}×{width}"
+        )
+    windows = frames.unfold(2, patch_size, 1).unfold(3, patch_size, 1)
+    return windows[torch.arange(len(frames), device=frames.device), :, corners[:, 0], corners[:, 1]]
+
+
+def overlap(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
+    """Share of each box's area that each patch covers.
+
+    Args:
+        corners: (N, 2), top and left of the patches, pixels.
+        patch_size: P, pixels.
+        boxes: (…, 4), top, left, height and width, pixels.
+
+    Returns:
+        (…, N) float32 in [0, 1].
+    """
+    start, size = boxes[..., None, :2], boxes[..., None, 2:]
+    covered = torch.minimum(corners + patch_size, start + size) - torch.maximum(corners, start)
+    return (covered.clamp(min=0) / size).prod(dim=-1).float()
+
+
+def best_candidate(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
+    """Index of the candidate that shows most of each box; among equals the one whose centre is nearest.
+
+    Args:
+        corners: (N, 2), as :func:`grid_corners` gives them.
+        patch_size: P, pixels.
+        boxes: (…, 4), top, left, height and width, pixels.
+
+    Returns:
+        (…,) int64.
+    """
+    centre = boxes[..., :2] + boxes[..., 2:] / 2
+    distance = (corners + patch_size / 2 - centre[..., None, :]).square().sum(dim=-1)
+    nearness = 1 / (1 + distance)  # in (0, 1]: breaks ties only, as shares of area differ by at least 1 / (height·width)
+    return (overlap(corners, patch_size, boxes) * 1e6 + nearness).argmax(dim=-1)
+
+
+def random_corners(frame_size: tuple[int, int], patch_size: int, draws: Tensor) -> Tensor:
+    """Uniformly random pixel positions, as the reference code draws them: 0 … H − P − 1 (0 where H = P).
+
+    Args:
+        frame_size: (H, W), pixels.
+        patch_size: P, pixels.
+        draws: (…, 2) uniform numbers in [0, 1).
+
+    Returns:
+        (…, 2) int64, top and left.
+    """
+    check_patch_size(patch_size, frame_size)
+    room = torch.tensor(frame_size, device=draws.device) - patch_size
+    return (draws * room.clamp(min=1)).long()

@@ -1,0 +1,56 @@
+"""Counter-based random numbers: every draw is a pure function of its counters.
+
+An environment lane that draws with ``(lane seed, episode, step)`` gets the same numbers alone or in a batch of any
+size, on any device and in any process. A stateful generator could not promise that. The mixing function is the
+finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once per counter.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# SplitMix64's constants, as the signed 64-bit integers that torch computes with.
+_INCREMENT = 0x9E3779B97F4A7C15 - 2**64
+_FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
+
+
+def _shift_right(bits: Tensor, count: int) -> Tensor:
+    """Logical (zero-filling) right shift of int64."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shift_right(bits, 30)) * _FIRST_MULTIPLIER
+    bits = (bits ^ _shift_right(bits, 27)) * _SECOND_MULTIPLIER
+    return bits ^ _shift_right(bits, 31)
+
+
+def uniform(*counters: Tensor | int) -> Tensor:
+    """Uniform numbers in [0, 1), one for each element of the broadcast counters.
+
+    Args:
+        counters: Integers or int64 tensors that broadcast against each other; at least one must be a tensor. Their
+            order matters: ``uniform(1, x)`` and ``uniform(x, 1)`` are different streams.
+
+    Returns:
+        float64 tensor of the broadcast shape.
+    """
+    bits: Tensor | None = None
+    for counter in counters:
+        value = torch.as_tensor(counter, dtype=torch.int64)
+        bits = _mix(value + _INCREMENT) if bits is None else _mix(bits + _INCREMENT + _mix(value + _INCREMENT))
+    if bits is None:
+        raise ValueError("uniform needs at least one counter")
+    return _shift_right(bits, 11).to(torch.float64) * 2.0**-53
+
+
+def integers(high: int | Tensor, *counters: Tensor | int) -> Tensor:
+    """Uniform int64 numbers in {0, …, high − 1}, one for each element of the broadcast counters.
+
+    Args:
+        high: Exclusive upper bound(s), at least 1, below 2**53.
+        counters: As in :func:`uniform`.
+    """
+    return (uniform(*counters) * high).to(torch.int64)

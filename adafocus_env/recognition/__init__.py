@@ -1,0 +1,7 @@
+"""The recogniser: its networks, its training, its compute cost, its checkpoints."""
+
+from adafocus_env.recognition.backbones import BackboneConfig
+from adafocus_env.recognition.compute_cost import ComputeCost
+from adafocus_env.recognition.recognizer import Recognition, Recognizer, RecognizerConfig
+
+__all__ = ["BackboneConfig", "ComputeCost", "Recognition", "Recognizer", "RecognizerConfig"]

@@ -1,0 +1,48 @@
+"""How accurate a recogniser is on patches that need no policy: the criteria of the embedded benchmark."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adafocus_env.patches import best_candidate, grid_corners
+from adafocus_env.recognition.recognizer import Recognizer
+from adafocus_env.recognition.training import LocatedVideos, cnn_vectors
+
+
+@torch.no_grad()
+def reference_accuracies(
+    recognizer: Recognizer, videos: LocatedVideos, *, grid: int = 7, seed: int = 0
+) -> dict[str, float]:
+    """Accuracy after the last frame, in percent, of four ways to look.
+
+    Args:
+        recognizer: In evaluation mode.
+        videos: A split that was not trained on.
+        grid: g of the candidates.
+        seed: Seed of the random patches.
+
+    Returns:
+        ``glances_only`` (zero local vectors), ``random``, ``center`` and ``true_location`` (the candidate that shows
+        most of the item; a random one in frames without it).
+    """
+    indices = torch.arange(len(videos))
+    shape = (len(videos), videos.num_frames)
+    corners = grid_corners(grid, videos.frame_size, recognizer.config.patch_size)
+    generator = torch.Generator().manual_seed(seed)
+    random = torch.randint(len(corners), shape, generator=generator)
+    center = torch.full(shape, len(corners) // 2)
+    boxes, visible = videos.locations(indices)
+    truth = torch.where(visible, best_candidate(corners, recognizer.config.patch_size, boxes), random)
+    nothing_skipped = torch.zeros(shape, dtype=torch.bool)
+
+    def accuracy(global_vectors: Tensor, local_vectors: Tensor) -> float:
+        prediction = recognizer.classifier(global_vectors, local_vectors)[:, -1].argmax(dim=-1)
+        return 100 * float((prediction == videos.labels).float().mean())
+
+    found = {}
+    for name, candidate in (("random", random), ("center", center), ("true_location", truth)):
+        vectors = cnn_vectors(recognizer, videos, indices, corners[candidate], nothing_skipped)
+        found[name] = accuracy(*vectors)
+        found["glances_only"] = accuracy(vectors[0], torch.zeros_like(vectors[1]))
+    return found

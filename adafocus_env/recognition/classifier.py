@@ -1,0 +1,90 @@
+"""The recurrent classifier f_C: a GRU over frames and a prediction after each of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class RecurrentClassifier(nn.Module):
+    """GRU, dropout, linear (paper, Sec. 3.1), with the GRU's linear input projection laid open.
+
+    The projection W_ih·[global; local] + b_ih is a sum of a part that depends on the frame alone and a part that depends
+    on the patch alone. Both can therefore be computed once and stored; a step is then one product W_hh·h, shared by all
+    patches that are considered, and element-wise gates. The gates are in the order of ``torch.nn.GRU``: reset, update,
+    new; the parameters are a ``torch.nn.GRU``'s, named as in the released checkpoints.
+
+    Args:
+        global_size: Length of the global vector.
+        local_size: Length of the local vector.
+        hidden_size: D, length of the hidden state.
+        num_classes: Number of classes.
+        dropout: Dropout before the last layer, while training.
+    """
+
+    def __init__(self, global_size: int, local_size: int, hidden_size: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.global_size = global_size
+        self.hidden_size = hidden_size
+        self.gru = nn.GRU(global_size + local_size, hidden_size, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(hidden_size, num_classes)
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """(B, D) zeros: the state before the first frame."""
+        return self.fc.weight.new_zeros(batch_size, self.hidden_size)
+
+    def project_global(self, vector: Tensor) -> Tensor:
+        """(…, global_size) -> (…, 3·D): a frame's share of the gates' input, with the bias."""
+        weight = self.gru.weight_ih_l0[:, : self.global_size]
+        return torch.nn.functional.linear(vector, weight, self.gru.bias_ih_l0)
+
+    def project_local(self, vector: Tensor) -> Tensor:
+        """(…, local_size) -> (…, 3·D): a patch's share of the gates' input; that of a zero vector is zero."""
+        return torch.nn.functional.linear(vector, self.gru.weight_ih_l0[:, self.global_size :])
+
+    def project_hidden(self, hidden: Tensor) -> Tensor:
+        """(…, D) -> (…, 3·D): the state's share of the gates' input, with the bias."""
+        return torch.nn.functional.linear(hidden, self.gru.weight_hh_l0, self.gru.bias_hh_l0)
+
+    def advance(self, inputs: Tensor, hidden: Tensor, projected_hidden: Tensor) -> Tensor:
+        """The GRU's gates: the state after a frame.
+
+        Args:
+            inputs: (…, 3·D), the sum of :meth:`project_global` and :meth:`project_local`.
+            hidden: (…, D), the state before the frame.
+            projected_hidden: (…, 3·D), :meth:`project_hidden` of that state.
+
+        Returns:
+            (…, D).
+        """
+        reset_in, update_in, new_in = inputs.chunk(3, dim=-1)
+        reset_hidden, update_hidden, new_hidden = projected_hidden.chunk(3, dim=-1)
+        reset = torch.sigmoid(reset_in + reset_hidden)
+        update = torch.sigmoid(update_in + update_hidden)
+        new = torch.tanh(new_in + reset * new_hidden)
+        return torch.lerp(new, hidden, update)
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """(…, D) -> (…, classes) logits."""
+        return self.fc(self.dropout(hidden))
+
+    def forward(self, global_vectors: Tensor, local_vectors: Tensor, skipped: Tensor | None = None) -> Tensor:
+        """Logits after every frame of a batch of videos.
+
+        Args:
+            global_vectors: (B, T, global_size).
+            local_vectors: (B, T, local_size).
+            skipped: (B, T) bool; a skipped frame leaves the state, and so the prediction, as it was.
+
+        Returns:
+            (B, T, classes).
+        """
+        inputs = self.project_global(global_vectors) + self.project_local(local_vectors)
+        hidden = self.initial_state(len(inputs))
+        states = []
+        for time in range(inputs.shape[1]):
+            after = self.advance(inputs[:, time], hidden, self.project_hidden(hidden))
+            hidden = after if skipped is None else torch.where(skipped[:, time, None], hidden, after)
+            states.append(hidden)
+        return self.predict(torch.stack(states, dim=1))

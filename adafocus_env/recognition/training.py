@@ -1,0 +1,309 @@
+"""Stages 0, 1 and 3: everything that trains the recogniser (paper, Sec. 3.3).
+
+Stage 0 teaches f_G and f_L to tell classes apart, one frame or patch at a time. Stage 1 trains f_L and f_C on random
+patches. Stage 3 fine-tunes f_C, and if asked f_L, on the patches that a policy picks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from adafocus_env.patches import crop, overlap, random_corners
+from adafocus_env.recognition.recognizer import Recognizer
+from adafocus_env.videos.dataset import VideoDataset
+
+Log = Callable[[str, int, dict[str, float]], None]
+"""Receives what a stage measured: the stage's name, its step, and metrics by name."""
+
+
+class LocatedVideos(VideoDataset, Protocol):
+    """A data set that knows where the item is; stage 0 on the embedded benchmark asks for it."""
+
+    def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Stage0Config:
+    """Stage 0 on the embedded benchmark: both CNNs learn to tell the classes, and "nothing", apart.
+
+    Attributes:
+        global_steps: Optimiser steps of f_G, on whole frames.
+        local_steps: Optimiser steps of f_L, on patches.
+        videos_per_step: Videos in a batch; all their frames are used.
+        learning_rate: Peak of the one-cycle schedule of AdamW.
+        weight_decay: Of AdamW.
+        covered: Share of the item that a patch must show to count as that class.
+    """
+
+    global_steps: int = 6000
+    local_steps: int = 4500
+    videos_per_step: int = 16
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.02
+    covered: float = 0.5
+
+
+@dataclass(frozen=True)
+class Stage1Config:
+    """Stage 1: one uniformly random patch per frame, cross-entropy after every frame, f_G frozen.
+
+    Attributes:
+        steps: Optimiser steps.
+        videos_per_step: Videos in a batch.
+        local_learning_rate: Peak learning rate of f_L.
+        classifier_learning_rate: Peak learning rate of f_C.
+        weight_decay: Of AdamW.
+    """
+
+    steps: int = 3500
+    videos_per_step: int = 32
+    local_learning_rate: float = 3e-4
+    classifier_learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+
+
+@dataclass(frozen=True)
+class Stage3Config:
+    """Stage 3: fine-tune on the patches that a policy picked.
+
+    Attributes:
+        epochs: Passes over the videos.
+        videos_per_step: Videos in a batch.
+        classifier_learning_rate: Peak learning rate of f_C.
+        local_learning_rate: Peak learning rate of f_L; 0 keeps f_L as it is (the reference code's choice).
+        weight_decay: Of AdamW.
+    """
+
+    epochs: int = 10
+    videos_per_step: int = 64
+    classifier_learning_rate: float = 5e-4
+    local_learning_rate: float = 0.0
+    weight_decay: float = 0.02
+
+
+def train_stage0(
+    recognizer: Recognizer,
+    videos: LocatedVideos,
+    config: Stage0Config,
+    *,
+    seed: int = 0,
+    log: Log | None = None,
+    progress_bar: bool = False,
+) -> None:
+    """Warm both CNNs up as classifiers of single frames and of single patches, in place.
+
+    f_G's logits are pooled over places by log-sum-exp, so that one place suffices to see the item: the map then shows
+    where it is, though nobody told where.
+    """
+    num_classes, nothing = videos.num_classes, videos.num_classes
+    global_head = nn.Linear(recognizer.glance_shape[0], num_classes + 1)
+    local_head = nn.Linear(recognizer.local_size, num_classes + 1)
+    patch_size = recognizer.config.patch_size
+    generator = torch.Generator().manual_seed(seed)
+
+    def frame_loss(batch: Tensor) -> tuple[Tensor, Tensor]:
+        _, visible = videos.locations(batch)
+        target = torch.where(visible, videos.labels[batch, None], nothing).flatten()
+        maps, _ = recognizer.glance(videos.frames(batch).flatten(0, 1))
+        places = global_head(maps.permute(0, 2, 3, 1)).flatten(1, 2)
+        logits = torch.cat((places[..., :-1].logsumexp(dim=1), places[..., -1:].mean(dim=1)), dim=1)
+        return nn.functional.cross_entropy(logits, target), (logits.argmax(dim=1) == target)[visible.flatten()]
+
+    def patch_loss(batch: Tensor) -> tuple[Tensor, Tensor]:
+        frames = videos.frames(batch).flatten(0, 1)
+        boxes, visible = (part.flatten(0, 1) for part in videos.locations(batch))
+        # Every other patch is near the item, the rest anywhere.
+        corners = random_corners(videos.frame_size, patch_size, torch.rand(len(frames), 2, generator=generator))
+        centred = boxes[:, :2] + (boxes[:, 2:] - patch_size) // 2
+        near = centred + torch.randint(-patch_size // 4, patch_size // 4 + 1, centred.shape, generator=generator)
+        near = torch.minimum(near.clamp(min=0), torch.tensor(videos.frame_size) - patch_size)
+        corners[::2] = near[::2]
+        shown = overlap(corners[:, None], patch_size, boxes)[:, 0]
+        target = videos.labels[batch].repeat_interleave(videos.num_frames)
+        target = torch.where(visible & (shown >= config.covered), target, nothing)
+        logits = local_head(recognizer.look(crop(frames, corners, patch_size)))
+        return nn.functional.cross_entropy(logits, target), (logits.argmax(dim=1) == target)[target != nothing]
+
+    for name, loss_of, modules, steps in (
+        ("stage0/global", frame_loss, (recognizer.global_cnn, global_head), config.global_steps),
+        ("stage0/local", patch_loss, (recognizer.local_cnn, local_head), config.local_steps),
+    ):
+        network = nn.ModuleList(modules).train()
+        optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+        _optimise(
+            name, loss_of, network, optimizer, _batches(len(videos), config.videos_per_step, steps, generator), steps,
+            log, progress_bar,
+        )  # fmt: skip
+        network.eval()
+
+
+def train_stage1(
+    recognizer: Recognizer,
+    videos: VideoDataset,
+    config: Stage1Config,
+    *,
+    seed: int = 0,
+    log: Log | None = None,
+    progress_bar: bool = False,
+) -> None:
+    """Train f_L and f_C on uniformly random patches, one per frame, with f_G frozen; in place."""
+    generator = torch.Generator().manual_seed(seed)
+    recognizer.eval()
+    recognizer.local_cnn.train()
+    recognizer.classifier.train()
+
+    def loss_of(batch: Tensor) -> tuple[Tensor, Tensor]:
+        draws = torch.rand(len(batch), videos.num_frames, 2, generator=generator)
+        corners = random_corners(videos.frame_size, recognizer.config.patch_size, draws)
+        return _loss_at_every_frame(recognizer(videos.frames(batch), corners), videos.labels[batch])
+
+    network = nn.ModuleList((recognizer.local_cnn, recognizer.classifier))
+    recognizer.global_cnn.requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": recognizer.local_cnn.parameters(), "lr": config.local_learning_rate},
+            {"params": recognizer.classifier.parameters(), "lr": config.classifier_learning_rate},
+        ],
+        weight_decay=config.weight_decay,
+    )
+    batches = _batches(len(videos), config.videos_per_step, config.steps, generator)
+    _optimise("stage1", loss_of, network, optimizer, batches, config.steps, log, progress_bar)
+    recognizer.requires_grad_(True).eval()
+
+
+def train_stage3(
+    recognizer: Recognizer,
+    videos: VideoDataset,
+    indices: Tensor,
+    corners: Tensor,
+    skipped: Tensor,
+    config: Stage3Config,
+    *,
+    seed: int = 0,
+    log: Log | None = None,
+    progress_bar: bool = False,
+) -> None:
+    """Fine-tune f_C, and f_L if its learning rate is above 0, on given patches; in place.
+
+    Args:
+        recognizer: The recogniser to change.
+        videos: The data set.
+        indices: (n,) int64, which videos; a video may occur several times.
+        corners: (n, T, 2) int64, the patches that the policy picked.
+        skipped: (n, T) bool, the frames that it skipped.
+        config: How long and how fast.
+        seed: Seed of the order of the videos and of dropout.
+        log: Receives the metrics.
+        progress_bar: Show one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # dropout
+    recognizer.eval()
+    train_local = config.local_learning_rate > 0
+    groups = [{"params": recognizer.classifier.parameters(), "lr": config.classifier_learning_rate}]
+    if train_local:
+        recognizer.local_cnn.train()
+        groups.append({"params": recognizer.local_cnn.parameters(), "lr": config.local_learning_rate})
+        features = None
+    else:
+        features = cnn_vectors(recognizer, videos, indices, corners, skipped, progress_bar=progress_bar)
+    recognizer.requires_grad_(False)
+    network = nn.ModuleList((recognizer.local_cnn, recognizer.classifier) if train_local else (recognizer.classifier,))
+    network.requires_grad_(True)
+    recognizer.classifier.train()
+
+    def loss_of(batch: Tensor) -> tuple[Tensor, Tensor]:
+        chosen = indices[batch]
+        if features is None:
+            logits = recognizer(videos.frames(chosen), corners[batch], skipped[batch])
+        else:
+            logits = recognizer.classifier(features[0][batch], features[1][batch], skipped[batch])
+        return _loss_at_every_frame(logits, videos.labels[chosen])
+
+    steps = config.epochs * -(-len(indices) // config.videos_per_step)
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    batches = _batches(len(indices), config.videos_per_step, steps, generator)
+    _optimise("stage3", loss_of, network, optimizer, batches, steps, log, progress_bar)
+    recognizer.requires_grad_(True).eval()
+
+
+@torch.no_grad()
+def cnn_vectors(
+    recognizer: Recognizer,
+    videos: VideoDataset,
+    indices: Tensor,
+    corners: Tensor,
+    skipped: Tensor,
+    *,
+    progress_bar: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Global and local vectors, (n, T, …), of given patches; zero local vectors where skipped. Arguments as above."""
+    global_vectors, local_vectors = [], []
+    chunks = torch.arange(len(indices)).split(32)
+    for rows in tqdm(chunks, desc="patches", disable=not progress_bar, leave=False):
+        frames = videos.frames(indices[rows]).flatten(0, 1)
+        focused = ~skipped[rows].flatten()
+        vectors = torch.zeros(len(frames), recognizer.local_size)
+        if bool(focused.any()):
+            patches = crop(frames[focused], corners[rows].flatten(0, 1)[focused], recognizer.config.patch_size)
+            vectors[focused] = recognizer.look(patches)
+        shape = (len(rows), videos.num_frames)
+        global_vectors.append(recognizer.glance(frames)[1].unflatten(0, shape))
+        local_vectors.append(vectors.unflatten(0, shape))
+    return torch.cat(global_vectors), torch.cat(local_vectors)
+
+
+def _loss_at_every_frame(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy against the video's label, averaged over frames, and whether the last prediction is right."""
+    target = labels[:, None].expand(logits.shape[:2])
+    return nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten()), logits[:, -1].argmax(-1) == labels
+
+
+def _batches(num_videos: int, batch_size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """``steps`` batches of positions, reshuffled after every pass."""
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        if len(order) < min(batch_size, num_videos):
+            order = torch.randperm(num_videos, generator=generator)
+        yield order[:batch_size]
+        order = order[batch_size:]
+
+
+def _optimise(
+    name: str,
+    loss_of: Callable[[Tensor], tuple[Tensor, Tensor]],
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Tensor],
+    steps: int,
+    log: Log | None,
+    progress_bar: bool,
+) -> None:
+    """Minimise a loss over batches under a one-cycle schedule, with gradient clipping."""
+    if steps == 0:
+        return
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=0.15)
+    progress = tqdm(batches, desc=name, total=steps, disable=not progress_bar)
+    losses, right, counted = 0.0, 0, 0
+    every = max(1, min(100, steps // 10))
+    for step, batch in enumerate(progress, start=1):
+        loss, correct = loss_of(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+        losses, right, counted = losses + float(loss.detach()), right + int(correct.sum()), counted + correct.numel()
+        if step % every == 0:
+            metrics = {"loss": losses / every, "accuracy": right / max(counted, 1)}
+            if log is not None:
+                log(name, step, metrics)
+            progress.set_postfix(metrics)
+            losses, right, counted = 0.0, 0, 0

@@ -1,0 +1,73 @@
+"""What is rewarded. A reward is one small object; an ablation is an argument.
+
+Every reward compares the confidence on the true label after the chosen patch with a reference confidence, both from the
+same hidden state of the classifier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args, runtime_checkable
+
+from torch import Tensor
+
+Reference = Literal["random", "previous", "blank"] | None
+REFERENCES = (*get_args(get_args(Reference)[0]), None)
+BASELINES = ("sample", "exact", "pixel")
+"""How the random patch's confidence is found: one uniform candidate, the mean over all of them, one uniform pixel."""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """The reward protocol: any object with these two members can be passed as ``reward``."""
+
+    reference: Reference
+    """Which confidence to compare with: after a ``"random"`` patch, ``"previous"`` to this frame, after a ``"blank"``
+    (all-zero) local vector, or ``None``: no comparison, the reference is 0."""
+
+    def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float) -> Tensor:
+        """Reward of one step.
+
+        Args:
+            confidence: (num_envs,) float32, softmax confidence on the true label after this frame.
+            reference: (num_envs,) float32, the reference's confidence; 0 on skipped frames.
+            focused: (num_envs,) bool, whether the local CNN ran on this frame.
+            skip_cost: λ, the price of running it, in confidence.
+
+        Returns:
+            (num_envs,) float32.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ConfidenceGain:
+    """r = focused · (p^y(chosen) − p^y(reference) − λ): the paper's rewards of π (Sec. 3.3) and π′, and its ablations."""
+
+    reference: Reference
+
+    def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float) -> Tensor:
+        return focused * (confidence - reference - skip_cost)
+
+
+REWARDS: dict[str, Reward] = {
+    "gain_over_random": ConfidenceGain("random"),
+    "gain_over_previous": ConfidenceGain("previous"),
+    "gain_over_blank": ConfidenceGain("blank"),
+    "confidence": ConfidenceGain(None),
+}
+
+
+def get_reward(reward: str | Reward) -> Reward:
+    """Look a reward up by name, or check one that was passed as an object.
+
+    Raises:
+        ValueError: An unknown name, or an object that doesn't follow the protocol.
+    """
+    if isinstance(reward, str):
+        if reward not in REWARDS:
+            raise ValueError(f"reward must be one of {sorted(REWARDS)} or a reward object, not {reward!r}")
+        return REWARDS[reward]
+    if not isinstance(reward, Reward) or not callable(reward) or reward.reference not in REFERENCES:
+        raise ValueError(f"reward must be callable and have a `reference` out of {REFERENCES}; {reward!r} doesn't")
+    return reward

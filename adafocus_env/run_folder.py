@@ -1,0 +1,62 @@
+"""One folder per run: its configuration, its metrics as CSV, its TensorBoard log, and whatever else it writes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from adafocus_env.files import write_atomically
+
+
+class RunFolder:
+    """Where a script writes.
+
+    Args:
+        folder: Made if it is not there.
+        config: A dataclass; written to ``config.json``.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, folder: Path, config: Any) -> None:
+        self.path = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
+        write_atomically(folder / "config.json", text.encode())
+        self._metrics = open(folder / "metrics.csv", "w", newline="")  # noqa: SIM115 (open as long as the run)
+        self._rows = csv.writer(self._metrics)
+        self._rows.writerow(("stage", "step", "metric", "value"))
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
+        """Add metrics of one step of one stage to ``metrics.csv`` and to the TensorBoard log."""
+        for name, value in metrics.items():
+            self._rows.writerow((stage, step, name, value))
+            self._writer.add_scalar(f"{stage}/{name}", value, step)
+        self._metrics.flush()
+
+    def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+        """Write rows with equal keys as ``<name>.csv`` and return its path."""
+        lines = [",".join(rows[0])]
+        lines += [",".join(str(value) for value in row.values()) for row in rows]
+        path = self.path / f"{name}.csv"
+        write_atomically(path, ("\n".join(lines) + "\n").encode())
+        return path
+
+    def close(self) -> None:
+        """Flush and close the logs."""
+        self._metrics.close()
+        self._writer.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -1,0 +1,6 @@
+"""Data sets of videos."""
+
+from adafocus_env.videos.dataset import SPLITS, VideoDataset
+from adafocus_env.videos.roaming_fashion import RoamingFashion
+
+__all__ = ["SPLITS", "RoamingFashion", "VideoDataset"]

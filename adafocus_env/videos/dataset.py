@@ -1,0 +1,50 @@
+"""What the rest of the package asks of a data set of videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+SPLITS = ("recognizer", "train", "val", "test")
+"""``recognizer`` trains the recogniser (stages 0 and 1), ``train`` the policies and the classifier (stages 2 and 3)."""
+
+
+@runtime_checkable
+class VideoDataset(Protocol):
+    """A finite list of labelled videos of equal shape.
+
+    Any object with these members plugs into the environment by ``gym.make("AdaFocus-v0", videos=...)``. A data set may
+    also have ``locations(indices) -> (boxes, visible)``, the ground truth that the oracle policy needs; see
+    :meth:`adafocus_env.RoamingFashion.locations`.
+    """
+
+    num_frames: int
+    """T, frames per video."""
+    frame_size: tuple[int, int]
+    """Height and width of every frame, pixels."""
+    class_names: Sequence[str]
+    """One name per class."""
+    num_classes: int
+    labels: Tensor
+    """(V,) int64, the class of every video."""
+    fingerprint: str
+    """Changes whenever any pixel or label of the data set does: the key of everything computed from it."""
+
+    def __len__(self) -> int: ...
+
+    def frames(self, indices: Tensor) -> Tensor:
+        """(B, T, 3, H, W) uint8 RGB of the videos at ``indices``, (B,) int64."""
+        ...
+
+
+def check_indices(indices: Tensor, num_videos: int) -> Tensor:
+    """Return ``indices`` as a (B,) int64 tensor on the CPU, or raise ``IndexError`` if one is not a video's."""
+    indices = torch.as_tensor(indices).cpu()
+    if indices.ndim != 1 or indices.is_floating_point():
+        raise IndexError(f"video indices must be a 1-D integer tensor, not {indices.dtype} of shape {indices.shape}")
+    if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < num_videos:
+        raise IndexError(f"video index {int(indices.min())} or {int(indices.max())} is outside 0 to {num_videos - 1}")
+    return indices.long()

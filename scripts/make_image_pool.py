@@ -1,0 +1,65 @@
+"""Make the image pool that ships with the package from the full Fashion-MNIST.
+
+Takes the four IDX files of Fashion-MNIST (Debian's package ``dataset-fashion-mnist`` puts them under
+``/usr/share/datasets/fashion-mnist``) and writes a compact subset as ``fashion_mnist.npz``: class-balanced images,
+grey levels reduced to 32, in four pools that share no image. The ``test`` pool comes from the data set's own test file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tyro
+
+GREY_LEVELS = 32
+PER_CLASS = {"recognizer": 1150, "train": 300, "val": 100, "test": 300}
+
+
+@dataclass
+class Config:
+    source: Path = Path("/usr/share/datasets/fashion-mnist")
+    """Folder with Fashion-MNIST's four .gz IDX files."""
+    out: Path = Path("runs/make_image_pool")
+    """Folder to write fashion_mnist.npz to."""
+    seed: int = 0
+    """Seed of the choice of images."""
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """Read a gzipped IDX file of unsigned bytes."""
+    data = gzip.decompress(path.read_bytes())
+    zero, kind, dimensions = struct.unpack(">HBB", data[:4])
+    if zero != 0 or kind != 8:
+        raise ValueError(f"{path} is not an IDX file of unsigned bytes")
+    shape = struct.unpack(f">{dimensions}I", data[4 : 4 + 4 * dimensions])
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def main(config: Config) -> None:
+    random = np.random.default_rng(config.seed)
+    arrays: dict[str, npt.NDArray[np.uint8]] = {}
+    for file, pools in (("train", ("recognizer", "train", "val")), ("t10k", ("test",))):
+        images = read_idx(config.source / f"{file}-images-idx3-ubyte.gz")
+        labels = read_idx(config.source / f"{file}-labels-idx1-ubyte.gz")
+        levels = np.round(images / 255 * (GREY_LEVELS - 1)).astype(np.uint8)
+        by_class = [random.permutation(np.flatnonzero(labels == label)) for label in range(10)]
+        taken = 0
+        for pool in pools:
+            count = PER_CLASS[pool]
+            chosen = np.concatenate([indices[taken : taken + count] for indices in by_class])
+            taken += count
+            arrays[f"{pool}_images"] = levels[chosen]
+            arrays[f"{pool}_labels"] = labels[chosen]
+    config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / "fashion_mnist.npz"
+    np.savez_compressed(path, **arrays)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
