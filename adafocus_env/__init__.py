@@ -1,6 +1,36 @@
-"""AdaFocus as a reinforcement-learning environment: where should a video recogniser look?"""
+"""AdaFocus as a reinforcement-learning environment: where should a video recogniser look?
 
-from adafocus_env.recognition import Recognizer
-from adafocus_env.videos import RoamingFashion
+Importing the package registers ``AdaFocus-v0`` with Gymnasium.
+"""
 
-__all__ = ["Recognizer", "RoamingFashion"]
+import os
+
+import gymnasium
+import torch
+
+from adafocus_env.env import AdaFocusEnv
+from adafocus_env.recognition import Recognizer, RecognizerConfig
+from adafocus_env.vector_env import AdaFocusVectorEnv
+from adafocus_env.videos import RoamingFashion, VideoDataset
+
+__all__ = [
+    "AdaFocusEnv",
+    "AdaFocusVectorEnv",
+    "Recognizer",
+    "RecognizerConfig",
+    "RoamingFashion",
+    "VideoDataset",
+]
+__version__ = "0.1.0"
+
+gymnasium.register(
+    id="AdaFocus-v0",
+    entry_point="adafocus_env.env:AdaFocusEnv",
+    vector_entry_point="adafocus_env.vector_env:AdaFocusVectorEnv",
+)
+
+if hasattr(os, "register_at_fork"):
+    # An OpenMP thread pool doesn't survive a fork: a convolution in a child (an AsyncVectorEnv worker) of a parent that
+    # has already run one would wait for threads that don't exist. One thread per child needs no pool, and workers
+    # should share the cores anyway.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

@@ -461,6 +461,22 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     # ------------------------------------------------------------------------------------ observations and infos
 
+    @property
+    def current_videos(self) -> Tensor:
+        """(num_envs,) int64, the video in every lane."""
+        return self._video.clone()
+
+    @property
+    def current_frames(self) -> Tensor:
+        """(num_envs,) int64, the frame that the next action of every lane is about; T after the last."""
+        return self._time.clone()
+
+    @property
+    @torch.no_grad()
+    def probabilities(self) -> Tensor:
+        """(num_envs, classes) float32, the classifier's softmax prediction in every lane's present state."""
+        return torch.softmax(self.recognizer.classifier.predict(self._hidden), dim=-1)
+
     def _observe(self) -> Any:
         glance = self._give(self.bank.maps(self._video, self._time.clamp(max=self.num_frames - 1)))
         if self.observation == "glance":

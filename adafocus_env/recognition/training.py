@@ -105,7 +105,7 @@ def train_stage0(
     global_head = nn.Linear(recognizer.glance_shape[0], num_classes + 1)
     local_head = nn.Linear(recognizer.local_size, num_classes + 1)
     patch_size = recognizer.config.patch_size
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator()
 
     def frame_loss(batch: Tensor) -> tuple[Tensor, Tensor]:
         _, visible = videos.locations(batch)
@@ -134,6 +134,7 @@ def train_stage0(
         ("stage0/global", frame_loss, (recognizer.global_cnn, global_head), config.global_steps),
         ("stage0/local", patch_loss, (recognizer.local_cnn, local_head), config.local_steps),
     ):
+        generator.manual_seed(seed)
         network = nn.ModuleList(modules).train()
         optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         _optimise(

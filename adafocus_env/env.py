@@ -1,0 +1,231 @@
+"""``AdaFocus-v0`` as a single environment: one lane of the vector environment."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from adafocus_env.recognition.recognizer import Recognizer
+from adafocus_env.rewards import Reward
+from adafocus_env.vector_env import AdaFocusVectorEnv
+from adafocus_env.videos.dataset import VideoDataset
+
+
+class AdaFocusEnv(gym.Env[Any, Any]):
+    """
+    ## Description
+
+    A video recogniser has a cheap global network that glances at every frame, a costly local network that reads one
+    small patch of it, and a recurrent classifier that gathers the evidence. The recogniser is trained and frozen: it
+    *is* the environment. The agent decides, frame by frame, where the local network looks, and, with ``skip=True``,
+    whether it looks at all. It is paid in confidence on the video's true label. From "Adaptive Focus for Efficient Video
+    Recognition" (AdaFocus, ICCV 2021, Sec. 3.3, stage 2).
+
+    By default the videos are those of ``RoamingFashion``, the embedded benchmark, and the recogniser is the one that
+    ships with the package: no downloads, no GPU.
+
+    ```python
+    >>> import gymnasium as gym
+    >>> import adafocus_env
+    >>> env = gym.make("AdaFocus-v0")
+    >>> observation, info = env.reset(seed=0)
+    >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+
+    ```
+
+    ## Action Space
+
+    With ``skip=True``, ``MultiDiscrete([N, 2])``: patch index and skip bit (1 = don't run the local network on this
+    frame). With ``skip=False``, ``Discrete(N)``. Patch index k is row k // g, column k % g of a g×g grid of top-left
+    corners (floor(row / (g − 1) · (H − P)), floor(column / (g − 1) · (W − P))).
+
+    ## Observation Space
+
+    With ``observation="full"`` a ``Dict`` of float32 ``Box`` es; with ``"glance"``, the paper's state, the first alone:
+
+    | key | shape | meaning |
+    |---|---|---|
+    | `glance` | (C, h, w) | the global network's map of the current frame (after the last step: of the last frame) |
+    | `belief` | (D,) | the classifier's hidden state before the current frame |
+    | `time` | (1,) | t / T |
+
+    ## Rewards
+
+    r = focused · (p(chosen) − p(reference) − λ), where p is the softmax confidence on the true label after this frame,
+    and everything starts from the same hidden state; 0 on a skipped frame. The reference is what `reward` names:
+
+    | reward | reference |
+    |---|---|
+    | `gain_over_random` | a random patch, found as `baseline` says |
+    | `gain_over_previous` | the confidence before this frame, which is also what skipping would give |
+    | `gain_over_blank` | an all-zero local vector |
+    | `confidence` | nothing: 0 |
+
+    ## Transition
+
+    A focused frame advances the classifier with its global vector and the chosen patch's local vector. A skipped frame
+    leaves the classifier's state and prediction as they were (our choice: the paper is silent, and the code of AdaFocus+
+    is unreleased).
+
+    ## Starting State
+
+    The classifier's zero state before the first frame of a uniformly random video of the split.
+    `reset(options={"video": i})` picks the video. Every random draw is a function of (seed, episode, step).
+
+    ## Episode End
+
+    The episode terminates after the last of the video's T frames. It is never truncated.
+
+    ## Information
+
+    `reset` gives `video` (index) and `label`. `step` adds `prediction`, `confidence` (on the label, after this step),
+    `baseline_confidence` (the reference's; 0 where there is none and on skipped frames), `patch` (top, left, size, in
+    pixels), `skipped`, and `gflops`: multiply-adds / 1e9 of the global network and the classifier, and of the local
+    network on focused frames. The last step adds `is_success` and `video_gflops`.
+
+    ## Arguments
+
+    | argument | default | meaning |
+    |---|---|---|
+    | `split` | `"train"` | `"recognizer"`, `"train"`, `"val"` or `"test"`, for videos given by name |
+    | `videos` | `None` | a registered name, or a data set object, taken as it is; `None` is `"roaming-fashion"` |
+    | `recognizer` | `None` | a `Recognizer`, a path or a shipped name; `None` is `"roaming-fashion"` |
+    | `grid` | `7` | g: candidates form a g×g grid, N = g² |
+    | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
+    | `skip_cost` | `None` | λ ≥ 0, the price of a focused frame in label confidence; `None` is 0 without skip bit, else 0.03 |
+    | `reward` | `"gain_over_random"` | a name as above, or an object following `adafocus_env.rewards.Reward` |
+    | `baseline` | `"sample"` | the random patch: one uniform candidate (`"sample"`), the mean over all candidates \
+(`"exact"`, no variance), or one uniform pixel position (`"pixel"`, as the reference code) |
+    | `observation` | `"full"` | or `"glance"` |
+    | `render_mode` | `None` | `"rgb_array"` or `"human"` |
+    | `device` | `"cpu"` | torch device of the recogniser and its table |
+
+    ## Vectorized environment
+
+    `gym.make_vec("AdaFocus-v0", num_envs=64)` steps 64 episodes in one batch, and takes `autoreset_mode` and
+    `output` (`"numpy"` or `"torch"`) besides: see :class:`adafocus_env.AdaFocusVectorEnv`. Lane i of a vector
+    environment seeded s behaves as this environment seeded s + i.
+
+    ## Memory
+
+    What the recogniser says is kept in a table that fills where it is asked for, one per recogniser and data set in the
+    process: at most 2.8 GB on the default `train` split; `env.unwrapped.bank.filled_bytes()` says how much now.
+
+    ## Version History
+
+    * v0: first release
+
+    Attributes:
+        num_frames: T, steps per episode.
+        frame_size: (H, W), pixels.
+        patch_size: P, pixels.
+        num_patches: N.
+        num_classes: Number of classes.
+
+    Raises:
+        ValueError: An argument is not allowed; the message names it and what is.
+    """
+
+    metadata: dict[str, Any] = dict(AdaFocusVectorEnv.metadata)
+
+    def __init__(
+        self,
+        *,
+        split: str = "train",
+        videos: VideoDataset | str | None = None,
+        recognizer: Recognizer | str | os.PathLike[str] | None = None,
+        grid: int = 7,
+        skip: bool = True,
+        skip_cost: float | None = None,
+        reward: str | Reward = "gain_over_random",
+        baseline: str = "sample",
+        observation: str = "full",
+        render_mode: str | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._lane = AdaFocusVectorEnv(
+            1,
+            split=split,
+            videos=videos,
+            recognizer=recognizer,
+            grid=grid,
+            skip=skip,
+            skip_cost=skip_cost,
+            reward=reward,
+            baseline=baseline,
+            observation=observation,
+            render_mode=render_mode,
+            device=device,
+            autoreset_mode=AutoresetMode.DISABLED,
+        )
+        self.render_mode = render_mode
+        self.observation_space = self._lane.single_observation_space
+        self.action_space = self._lane.single_action_space
+        for name in ("num_frames", "frame_size", "patch_size", "num_patches", "num_classes"):
+            setattr(self, name, getattr(self._lane, name))
+        self.videos, self.recognizer = self._lane.videos, self._lane.recognizer
+        self.corners, self.bank = self._lane.corners, self._lane.bank
+
+    num_frames: int
+    frame_size: tuple[int, int]
+    patch_size: int
+    num_patches: int
+    num_classes: int
+    corners: Tensor
+
+    @property
+    def current_videos(self) -> Tensor:
+        """(1,) int64, the video of this episode."""
+        return self._lane.current_videos
+
+    @property
+    def current_frames(self) -> Tensor:
+        """(1,) int64, the frame that the next action is about; T after the last."""
+        return self._lane.current_frames
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Start an episode: see the class for its starting state and ``options``.
+
+        Raises:
+            ValueError: A seed or an option is not allowed.
+        """
+        super().reset(seed=seed)
+        observation, info = self._lane.reset(seed=seed, options=options)
+        return _first_lane(observation), _first_lane_info(info)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Look at one frame, or skip it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: Before the first reset or after the end of the episode.
+            ValueError: An action outside the action space.
+        """
+        observation, reward, terminated, truncated, info = self._lane.step(np.asarray(action)[None])
+        return _first_lane(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first_lane_info(info)
+
+    def render(self) -> np.ndarray | None:  # type: ignore[override]
+        """Draw the frame that was acted on last: (height, width, 3) uint8; ``None`` in ``"human"`` mode, which shows it."""
+        pictures = self._lane.render()
+        return None if pictures is None else pictures[0]
+
+    def close(self) -> None:
+        """Close the window of ``"human"`` mode."""
+        self._lane.close()
+
+
+def _first_lane(observation: Any) -> Any:
+    if isinstance(observation, dict):
+        return {key: value[0] for key, value in observation.items()}
+    return observation[0]
+
+
+def _first_lane_info(info: dict[str, Any]) -> dict[str, Any]:
+    """A vector environment's info without its batch axis and masks, scalars as Python's."""
+    first = {key: value[0] for key, value in info.items() if not key.startswith("_")}
+    return {key: value if value.ndim else value.item() for key, value in first.items()}

@@ -1,0 +1,97 @@
+"""The deployment path: recognise videos with a policy at the cost of the networks alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from adafocus_env.patches import crop, grid_corners
+from adafocus_env.recognition.compute_cost import policy_gflops
+
+if TYPE_CHECKING:
+    from adafocus_env.recognition.recognizer import Recognition, Recognizer
+
+
+@torch.no_grad()
+def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int) -> Recognition:
+    """See :meth:`adafocus_env.Recognizer.recognize`."""
+    from adafocus_env.recognition.recognizer import Recognition
+
+    if frames.ndim != 5:
+        raise ValueError(f"frames must be (B, T, 3, H, W), not of shape {tuple(frames.shape)}")
+    height, width = frames.shape[-2:]
+    candidates = grid_corners(grid, (height, width), recognizer.config.patch_size).to(recognizer.device)
+    _check_action_space(policy.action_space, len(candidates))
+    videos, times = frames.shape[:2]
+    frames = frames.to(recognizer.device)
+    classifier = recognizer.classifier
+    maps, vectors = (part.unflatten(0, (videos, times)) for part in recognizer.glance(frames.flatten(0, 1)))
+    frame_gates = classifier.project_global(vectors)
+    sees_belief = isinstance(getattr(policy, "observation_space", None), spaces.Dict)
+
+    patch = torch.zeros(videos, times, dtype=torch.int64, device=recognizer.device)
+    skipped = torch.zeros(videos, times, dtype=torch.bool, device=recognizer.device)
+    hidden = classifier.initial_state(videos)
+    states: list[Tensor] = []
+    memory: Any = None
+    cost = 0.0
+
+    def local_gates(time: slice) -> Tensor:
+        """(videos, frames, 3·D) of the focused patches in some frames, in one batch; zero where skipped."""
+        focused = ~skipped[:, time].flatten()
+        gates = frame_gates.new_zeros(len(focused), frame_gates.shape[-1])
+        if bool(focused.any()):
+            corners = candidates[patch[:, time].flatten()[focused]]
+            images = crop(frames[:, time].flatten(0, 1)[focused], corners, recognizer.config.patch_size)
+            gates[focused] = classifier.project_local(recognizer.look(images))
+        return gates.unflatten(0, (videos, -1))
+
+    def advance(inputs: Tensor, before: Tensor, time: int) -> Tensor:
+        after = classifier.advance(inputs, before, classifier.project_hidden(before))
+        return torch.where(skipped[:, time, None], before, after)
+
+    for time in range(times):
+        observation: Any = maps[:, time].cpu().numpy()
+        if sees_belief:
+            share = np.full((videos, 1), time / times, dtype=np.float32)
+            observation = {"glance": observation, "belief": hidden.cpu().numpy(), "time": share}
+        if time == 0 and isinstance(getattr(policy, "policy", None), torch.nn.Module):
+            cost = policy_gflops(policy, observation)
+        start = np.full(videos, time == 0)
+        actions, memory = policy.predict(observation, state=memory, episode_start=start, deterministic=True)
+        chosen = torch.as_tensor(actions, device=recognizer.device)
+        patch[:, time] = chosen[:, 0] if chosen.ndim == 2 else chosen
+        if chosen.ndim == 2:
+            skipped[:, time] = chosen[:, 1] == 1
+        if sees_belief:
+            inputs = frame_gates[:, time] + local_gates(slice(time, time + 1))[:, 0]
+            hidden = advance(inputs, hidden, time)
+            states.append(hidden)
+    if not sees_belief:
+        inputs = frame_gates + local_gates(slice(None))
+        for time in range(times):
+            hidden = advance(inputs[:, time], hidden, time)
+            states.append(hidden)
+
+    price = recognizer.cost()
+    focused = (~skipped).sum(dim=1).double()
+    return Recognition(
+        logits=classifier.predict(torch.stack(states, dim=1)),
+        corners=candidates[patch],
+        skipped=skipped,
+        gflops=times * (price.always + cost) + focused * price.local,
+    )
+
+
+def _check_action_space(space: Any, num_patches: int) -> None:
+    patches = None
+    if isinstance(space, spaces.Discrete):
+        patches = int(space.n)
+    elif isinstance(space, spaces.MultiDiscrete):
+        patches = int(space.nvec[0])
+    if patches != num_patches:
+        raise ValueError(f"the policy acts in {space}, but the grid has {num_patches} candidates: pass `grid`")

@@ -1,0 +1,94 @@
+"""Policies that learn nothing: random, centre, Gaussian (paper, Sec. 4.3) and the oracle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+
+from adafocus_env.patches import best_candidate
+
+
+class _Baseline:
+    """SB3's ``predict`` around a rule that picks patches.
+
+    Args:
+        env: A single or vector AdaFocus environment.
+        seed: Seed of the policy's own draws.
+    """
+
+    def __init__(self, env: Any, *, seed: int = 0) -> None:
+        self.env = env.unwrapped
+        self.observation_space = getattr(env, "single_observation_space", env.observation_space)
+        self.action_space = getattr(env, "single_action_space", env.action_space)
+        self.grid = math.isqrt(self.env.num_patches)
+        self._random = np.random.default_rng(seed)
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[npt.NDArray[np.int64], Any]:
+        """Choose actions for a batch of observations (or for one); ``deterministic`` changes nothing."""
+        glance = observation["glance"] if isinstance(observation, Mapping) else observation
+        single = glance.ndim == 3
+        count = 1 if single else len(glance)
+        patch, skip = self._choose(count)
+        action = np.stack((patch, skip), axis=1) if isinstance(self.action_space, spaces.MultiDiscrete) else patch
+        return (action[0] if single else action), state
+
+    def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Patch indices and skip bits, each (count,)."""
+        raise NotImplementedError
+
+
+class RandomPolicy(_Baseline):
+    """A uniformly random candidate in every frame; never skips."""
+
+    def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self._random.integers(self.grid**2, size=count), np.zeros(count, dtype=np.int64)
+
+
+class CenterPolicy(_Baseline):
+    """The candidate nearest to the centre of the frame; never skips."""
+
+    def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        middle = (self.grid - 1) // 2
+        return np.full(count, middle * self.grid + middle), np.zeros(count, dtype=np.int64)
+
+
+class GaussianPolicy(_Baseline):
+    """Gaussian around the centre, standard deviation a quarter of the grid's side, clipped to it; never skips."""
+
+    def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        position = np.clip(self._random.normal(0.5, 0.25, (count, 2)), 0, 1)
+        row, column = np.rint(position * (self.grid - 1)).astype(np.int64).T
+        return row * self.grid + column, np.zeros(count, dtype=np.int64)
+
+
+class OraclePolicy(_Baseline):
+    """The candidate that shows most of the item, from the data set's ground truth.
+
+    In a frame without the item it skips if the action space lets it, else looks at a uniformly random candidate. It reads
+    the environment that it was made with, so it can only act there.
+
+    Raises:
+        ValueError: The data set has no ``locations``.
+    """
+
+    def __init__(self, env: Any, *, seed: int = 0) -> None:
+        super().__init__(env, seed=seed)
+        if not hasattr(self.env.videos, "locations"):
+            raise ValueError("OraclePolicy needs a data set with `locations(indices)`: these videos have no ground truth")
+
+    def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        videos, frames = self.env.current_videos.cpu(), self.env.current_frames.cpu()
+        boxes, visible = self.env.videos.locations(videos)
+        lanes, last = torch.arange(len(videos)), self.env.num_frames - 1
+        box, seen = boxes[lanes, frames.clamp(max=last)], visible[lanes, frames.clamp(max=last)].numpy()
+        best = best_candidate(self.env.corners, self.env.patch_size, box).numpy()
+        patch = np.where(seen, best, self._random.integers(self.grid**2, size=len(best)))
+        return patch, (~seen).astype(np.int64)

@@ -1,0 +1,212 @@
+"""How good a policy is, on every video of a split exactly once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from sklearn.metrics import average_precision_score
+from tqdm.auto import tqdm
+
+from adafocus_env import AdaFocusVectorEnv
+from adafocus_env.recognition.compute_cost import policy_gflops
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` measured, with the per-video values behind it, in the order of the videos.
+
+    Attributes:
+        labels: (V,) int64.
+        probabilities: (V, classes) float32, softmax after the last frame.
+        returns: (V,) float64, undiscounted sum of rewards.
+        gflops: (V,) float64, multiply-adds / 1e9, the policy's own included.
+        focused: (V,) int64, frames on which the local CNN ran.
+        corners: (V, T, 2) int64, top and left of every patch.
+        skipped: (V, T) bool.
+        policy_gflops: The policy's own share, per video.
+    """
+
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+    returns: npt.NDArray[np.float64]
+    gflops: npt.NDArray[np.float64]
+    focused: npt.NDArray[np.int64]
+    corners: npt.NDArray[np.int64]
+    skipped: npt.NDArray[np.bool_]
+    policy_gflops: float
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(V,) whether the last prediction is right."""
+        return self.probabilities.argmax(axis=1) == self.labels
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy after the last frame, in [0, 1]."""
+        return float(self.correct.mean())
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Mean over classes (that occur) of scikit-learn's average precision, in [0, 1]."""
+        truth = self.labels[:, None] == np.arange(self.probabilities.shape[1])
+        occurs = truth.any(axis=0)
+        return float(average_precision_score(truth[:, occurs], self.probabilities[:, occurs], average="macro"))
+
+    @property
+    def mean_return(self) -> float:
+        """Mean undiscounted return of an episode."""
+        return float(self.returns.mean())
+
+    @property
+    def mean_confidence(self) -> float:
+        """Mean softmax confidence on the label after the last frame."""
+        return float(self.probabilities[np.arange(len(self.labels)), self.labels].mean())
+
+    @property
+    def gflops_per_video(self) -> float:
+        """Mean multiply-adds / 1e9 per video, the policy's own included."""
+        return float(self.gflops.mean())
+
+    @property
+    def focused_per_video(self) -> float:
+        """Mean number of frames per video on which the local CNN ran."""
+        return float(self.focused.mean())
+
+    @property
+    def num_videos(self) -> int:
+        """Videos evaluated."""
+        return len(self.labels)
+
+    def summary(self) -> dict[str, float]:
+        """The figures above by name."""
+        names = (
+            "accuracy", "mean_average_precision", "mean_return", "mean_confidence", "gflops_per_video",
+            "focused_per_video", "num_videos",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+
+def evaluate(
+    policy: Any | Callable[[Any], Any],
+    split: str = "test",
+    *,
+    num_envs: int = 250,
+    seed: int = 0,
+    progress_bar: bool = False,
+    **env_kwargs: Any,
+) -> Evaluation:
+    """Run a policy, ``deterministic=True``, over every video of a split exactly once.
+
+    Args:
+        policy: Anything with SB3's ``predict`` and an ``action_space``, or a callable that takes the environment and
+            returns one, such as ``OraclePolicy``.
+        split: The split, for videos given by name.
+        num_envs: Videos at once.
+        seed: Seed of the environment's draws (the random patches of the reward).
+        progress_bar: Show one.
+        env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip``, ``observation`` and ``grid`` follow the policy's spaces
+            unless given.
+
+    Raises:
+        ValueError: The policy's action space doesn't fit the environment's.
+    """
+    make_policy = None
+    if isinstance(policy, type) or not hasattr(policy, "predict"):
+        make_policy = policy
+    else:
+        env_kwargs = {**_fitting_arguments(policy), **env_kwargs}
+    env = AdaFocusVectorEnv(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="numpy", **env_kwargs)
+    if make_policy is not None:
+        policy = make_policy(env)
+    if policy.action_space != env.single_action_space:
+        raise ValueError(
+            f"the policy acts in {policy.action_space}, but the environment takes {env.single_action_space}: "
+            "pass the `skip` and `grid` that it was trained with"
+        )
+    videos, frames = len(env.videos), env.num_frames
+    probabilities = np.empty((videos, env.num_classes), dtype=np.float32)
+    returns, gflops = np.zeros(videos), np.empty(videos)
+    corners = np.empty((videos, frames, 2), dtype=np.int64)
+    skipped = np.empty((videos, frames), dtype=np.bool_)
+    cost = 0.0
+    for start in tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar):
+        lanes = min(num_envs, videos - start)
+        rows = slice(start, start + lanes)
+        # The last batch is filled up with its first video; what the filling lanes do is not counted.
+        chosen = np.full(num_envs, start)
+        chosen[:lanes] = np.arange(start, start + lanes)
+        observation, _ = env.reset(seed=seed + start, options={"video": chosen})
+        state: Any = None
+        episode_start = np.ones(num_envs, dtype=bool)
+        if start == 0:
+            cost = frames * _decision_gflops(policy, observation)
+        for time in range(frames):
+            actions, state = policy.predict(
+                observation, state=state, episode_start=episode_start, deterministic=True
+            )
+            observation, reward, _, _, info = env.step(actions)
+            episode_start[:] = False
+            returns[rows] += reward[:lanes]
+            corners[rows, time] = info["patch"][:lanes, :2]
+            skipped[rows, time] = info["skipped"][:lanes]
+        probabilities[rows] = env.probabilities[:lanes].cpu().numpy()
+        gflops[rows] = info["video_gflops"][:lanes] + cost
+    labels = env.videos.labels.cpu().numpy()
+    env.close()
+    return Evaluation(
+        labels=labels,
+        probabilities=probabilities,
+        returns=returns,
+        gflops=gflops,
+        focused=(~skipped).sum(axis=1),
+        corners=corners,
+        skipped=skipped,
+        policy_gflops=cost,
+    )
+
+
+def paired_difference(
+    first: npt.NDArray[Any], second: npt.NDArray[Any], *, samples: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of ``first − second`` over the same videos, with a bootstrap 95 % interval.
+
+    Args:
+        first: (V,) or (seeds, V) values per video; seeds are averaged first, videos are resampled.
+        second: Likewise.
+        samples: Bootstrap samples.
+        seed: Seed of the resampling.
+
+    Returns:
+        Mean, lower and upper bound.
+    """
+    difference = np.atleast_2d(np.asarray(first, float)).mean(0) - np.atleast_2d(np.asarray(second, float)).mean(0)
+    random = np.random.default_rng(seed)
+    means = np.array([difference[random.integers(len(difference), size=len(difference))].mean() for _ in range(samples)])
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(difference.mean()), float(low), float(high)
+
+
+def _fitting_arguments(policy: Any) -> dict[str, Any]:
+    """Environment arguments that a policy's spaces imply."""
+    space = policy.action_space
+    arguments: dict[str, Any] = {"skip": isinstance(space, spaces.MultiDiscrete)}
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        arguments["grid"] = math.isqrt(int(space.nvec[0] if isinstance(space, spaces.MultiDiscrete) else space.n))
+    if isinstance(getattr(policy, "observation_space", None), spaces.Box):
+        arguments["observation"] = "glance"
+    return arguments
+
+
+def _decision_gflops(policy: Any, observation: Any) -> float:
+    """GFLOPs of one decision; a policy that draws random numbers is left as it was found."""
+    if not isinstance(getattr(policy, "policy", None), torch.nn.Module):
+        return 0.0
+    return policy_gflops(policy, observation)

@@ -1,0 +1,579 @@
+"""REINFORCE for AdaFocus, top to bottom: network, rollout, update, policy interface, checkpoints.
+
+Trains the patch head (stage 2 of the paper, Sec. 3.3), the skip head over a frozen patch policy (AdaFocus+), or both
+jointly, on whole episodes, with rewards-to-go, a learned value baseline and an entropy bonus.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
+from stable_baselines3.common.logger import Logger, configure
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical
+from tqdm.auto import tqdm
+
+from adafocus_env.files import write_atomically
+
+FORMAT = "adafocus-reinforce-1"
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What ``Reinforce(env, **hyperparameters)`` takes.
+
+    Attributes:
+        learning_rate: Of Adam.
+        gamma: γ, the discount of rewards-to-go (the paper's 0.7).
+        episodes_per_batch: Episodes behind one update, collected in as many rollouts of the environment as needed.
+        value_coefficient: Weight of the value baseline's squared error.
+        entropy_coefficient: Weight of the entropy bonus.
+        normalize_advantage: Scale the advantages of a batch to mean 0 and standard deviation 1.
+        max_grad_norm: Gradients are clipped to this norm.
+        encoder_size: Length of the encoded glance.
+        hidden_size: Length of the policy's own recurrent state.
+        use_belief: Let the policy see ``belief`` and ``time`` as well, if the environment shows them; otherwise the
+            glance alone (the paper's state).
+    """
+
+    learning_rate: float = 1e-3
+    gamma: float = 0.7
+    episodes_per_batch: int = 64
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.01
+    normalize_advantage: bool = True
+    max_grad_norm: float = 1.0
+    encoder_size: int = 256
+    hidden_size: int = 128
+    use_belief: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma must be between 0 and 1, not {self.gamma}")
+        for name in ("learning_rate", "max_grad_norm", "episodes_per_batch", "encoder_size", "hidden_size"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+
+
+# ---------------------------------------------------------------------------------------------------------- network
+
+
+class RecurrentPolicy(nn.Module):
+    """1×1 convolution, flatten, linear, GRU, and one linear head each for patch, skip bit and value (paper, Sec. 3.1)."""
+
+    def __init__(
+        self,
+        glance_shape: tuple[int, int, int],
+        belief_size: int,
+        num_patches: int | None,
+        has_skip: bool,
+        config: Hyperparameters,
+    ) -> None:
+        super().__init__()
+        channels, height, width = glance_shape
+        self.encode_glance = nn.Sequential(
+            nn.Conv2d(channels, 32, 1, bias=False),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * height * width, config.encoder_size),
+            nn.ReLU(),
+        )
+        self.encode_belief = nn.Sequential(nn.Linear(belief_size + 1, 64), nn.ReLU()) if belief_size else None
+        self.gru = nn.GRUCell(config.encoder_size + (64 if belief_size else 0), config.hidden_size)
+        self.patch_head = nn.Linear(config.hidden_size, num_patches) if num_patches else None
+        self.skip_head = nn.Linear(config.hidden_size, 1) if has_skip else None
+        self.value_head = nn.Linear(config.hidden_size, 1)
+        for head in (self.patch_head, self.skip_head, self.value_head):
+            if head is not None:  # start undecided
+                nn.init.orthogonal_(head.weight, gain=0.01)
+                nn.init.zeros_(head.bias)
+
+    def forward(self, observation: dict[str, Tensor], hidden: Tensor) -> Tensor:
+        """The next recurrent state, (B, hidden_size), after seeing a batch of observations."""
+        features = self.encode_glance(observation["glance"])
+        if self.encode_belief is not None:
+            belief = torch.cat((observation["belief"], observation["time"]), dim=1)
+            features = torch.cat((features, self.encode_belief(belief)), dim=1)
+        return self.gru(features, hidden)
+
+
+def rewards_to_go(rewards: Tensor, gamma: float) -> Tensor:
+    """(T, B) rewards -> (T, B) returns: G_t = r_t + γ·G_{t+1}."""
+    returns = torch.empty_like(rewards)
+    running = torch.zeros_like(rewards[0])
+    for time in range(len(rewards) - 1, -1, -1):
+        running = rewards[time] + gamma * running
+        returns[time] = running
+    return returns
+
+
+# ------------------------------------------------------------------------------------------------------------ agent
+
+
+class Reinforce:
+    """REINFORCE with a value baseline, in Stable-Baselines3's dialect.
+
+    With a skip bit in the action space it trains both heads jointly, or, given ``patch_policy``, the skip head alone. A
+    skipped frame shows no patch, so it gives no patch log-probability. Every rollout reseeds the environment from the
+    agent's seed and its own count, so training is deterministic on the CPU, and a loaded agent goes on exactly as the
+    saved one would have.
+
+    Args:
+        env: ``gym.make_vec("AdaFocus-v0", …)`` (fastest with ``output="torch"``), any other vector env over it, or a
+            single env.
+        seed: Seed of the weights, of the actions and of the environment.
+        patch_policy: A policy over the same grid, frozen (arg-max): its patches are used, only the skip head is trained.
+        tensorboard_log: Folder for a TensorBoard log; ``None`` writes none.
+        device: torch device of the policy; ``None`` is the environment's.
+        hyperparameters: Fields of :class:`Hyperparameters`.
+
+    Attributes:
+        observation_space: What the policy looks at, of one lane: the glance alone, or the whole observation.
+        action_space: Of one lane.
+        num_timesteps: Environment steps trained on so far.
+        config: The :class:`Hyperparameters`.
+
+    Raises:
+        ValueError: Unknown hyper-parameters, or an environment that is not AdaFocus's.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
+        *,
+        seed: int = 0,
+        patch_policy: Any = None,
+        tensorboard_log: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        vector_env = _as_vector_env(env)
+        self._build(
+            vector_env.single_observation_space, vector_env.single_action_space, seed, patch_policy, hyperparameters,
+            device if device is not None else getattr(vector_env.unwrapped, "device", "cpu"),
+        )  # fmt: skip
+        self._env: VectorEnv[Any, Any, Any] | None = vector_env
+        self._tensorboard_log = tensorboard_log
+
+    def _build(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        seed: int,
+        patch_policy: Any,
+        hyperparameters: Mapping[str, Any],
+        device: str | torch.device,
+    ) -> None:
+        known = Hyperparameters.__dataclass_fields__
+        unknown = sorted(set(hyperparameters) - set(known))
+        if unknown:
+            raise ValueError(f"unknown hyper-parameters {unknown}; Reinforce knows {sorted(known)}")
+        self.config = Hyperparameters(**hyperparameters)
+        self.observation_space, self.action_space = observation_space, action_space
+        self.seed, self.patch_policy = seed, patch_policy
+        self.device = torch.device(device)
+        self._has_skip = isinstance(action_space, spaces.MultiDiscrete)
+        if isinstance(action_space, spaces.MultiDiscrete):
+            self._num_patches = int(action_space.nvec[0])
+        elif isinstance(action_space, spaces.Discrete):
+            self._num_patches = int(action_space.n)
+        else:
+            raise ValueError(f"Reinforce needs patch indices as actions, not {action_space}")
+        if patch_policy is not None and not self._has_skip:
+            raise ValueError("patch_policy freezes the patches, so the environment must have skip=True to train anything")
+        glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
+        belief_size = 0
+        if self.config.use_belief:
+            if not isinstance(observation_space, spaces.Dict):
+                raise ValueError("use_belief=True needs an environment with observation='full'")
+            belief_size = int(np.prod(observation_space["belief"].shape or ()))
+        if not isinstance(glance, spaces.Box) or len(glance.shape) != 3:
+            raise ValueError(f"Reinforce needs a glance of shape (C, h, w), not {glance}")
+        if not belief_size and not isinstance(getattr(patch_policy, "observation_space", None), spaces.Dict):
+            self.observation_space = glance  # all that this policy looks at, whatever else the environment shows
+        channels, height, width = glance.shape
+        with torch.random.fork_rng(devices=[]):  # seed the weights, leave the caller's generator alone
+            torch.manual_seed(seed)
+            self.policy = RecurrentPolicy(
+                (channels, height, width), belief_size, None if patch_policy is not None else self._num_patches,
+                self._has_skip, self.config,
+            ).to(self.device)  # fmt: skip
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
+        self.num_timesteps = 0
+        self._num_rollouts = 0
+        self._env = None
+        self._tensorboard_log = None
+        self._logger: Logger | None = None
+
+    # ------------------------------------------------------------------------------------------------------- learn
+
+    def learn(self, total_timesteps: int, callback: Any = None, progress_bar: bool = False) -> Reinforce:
+        """Train for at least ``total_timesteps`` further environment steps, in whole batches of episodes.
+
+        Args:
+            total_timesteps: Environment steps, summed over lanes.
+            callback: An SB3 ``BaseCallback``, a list of them, or a function of (locals, globals) that returns False to
+                stop; called after every step of the vector environment.
+            progress_bar: Show one.
+
+        Returns:
+            The agent.
+
+        Raises:
+            ValueError: The agent was loaded without an environment.
+        """
+        if self._env is None:
+            raise ValueError("this agent has no environment to learn in: load it with Reinforce.load(path, env=env)")
+        hook = self._init_callback(callback)
+        hook.on_training_start(locals(), globals())
+        end = self.num_timesteps + total_timesteps
+        updates = 0
+        going = True
+        with tqdm(total=total_timesteps, unit="step", disable=not progress_bar) as progress:
+            while going and self.num_timesteps < end:
+                before = self.num_timesteps
+                going, metrics = self._update(hook)
+                updates += 1
+                progress.update(self.num_timesteps - before)
+                progress.set_postfix({key: f"{value:.3f}" for key, value in metrics.items()})
+                for key, value in metrics.items():
+                    self.logger.record(f"rollout/{key}" if key.startswith("ep_") else f"train/{key}", value)
+                self.logger.dump(self.num_timesteps)
+        hook.on_training_end()
+        return self
+
+    def _update(self, hook: BaseCallback) -> tuple[bool, dict[str, float]]:
+        """Collect one batch of episodes and take one gradient step on it."""
+        config, env = self.config, self._env
+        assert env is not None
+        rollouts = []
+        going = True
+        hook.on_rollout_start()
+        for _ in range(-(-config.episodes_per_batch // env.num_envs)):
+            rollout, going = self._rollout(env, hook)
+            rollouts.append(rollout)
+            if not going:
+                break
+        hook.on_rollout_end()
+        log_prob, entropy, value, reward, focused = (torch.cat(parts, dim=1) for parts in zip(*rollouts, strict=True))
+
+        returns = rewards_to_go(reward, config.gamma)
+        advantage = returns - value.detach()
+        explained = 1 - float((advantage.var() / returns.var().clamp(min=1e-12)))
+        if config.normalize_advantage:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        policy_loss = -(advantage * log_prob).mean()
+        value_loss = nn.functional.mse_loss(value, returns)
+        loss = (
+            policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean()
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        self.optimizer.step()
+        return going, {
+            "ep_rew_mean": float(reward.sum(0).mean()),
+            "ep_focused_mean": float(focused.float().sum(0).mean()),
+            "entropy": float(entropy.detach().mean()),
+            "policy_loss": float(policy_loss.detach()),
+            "value_loss": float(value_loss.detach()),
+            "explained_variance": explained,
+            "grad_norm": float(norm),
+        }
+
+    def _rollout(self, env: VectorEnv[Any, Any, Any], hook: BaseCallback) -> tuple[tuple[Tensor, ...], bool]:
+        """One whole episode per lane: (T, num_envs) log-probabilities, entropies, values, rewards, focused frames."""
+        lanes = env.num_envs
+        # Rollouts are numbered and each has seeds of its own, so the agent's state needs no environment state.
+        raw, _ = env.reset(seed=(self.seed * 1_000_003 + self._num_rollouts * lanes) % 2**31)
+        self._num_rollouts += 1
+        hidden = torch.zeros(lanes, self.config.hidden_size, device=self.device)
+        patch_state: Any = None
+        episode_start = np.ones(lanes, dtype=bool)
+        as_tensor = getattr(env.unwrapped, "output", "numpy") == "torch"
+        log_probs, entropies, values, rewards, focused = [], [], [], [], []
+        done = False
+        while not done:
+            observation = self._tensors(raw)
+            hidden = self.policy(observation, hidden)
+            if self.patch_policy is not None:
+                patch, patch_state = self._frozen_patches(raw, patch_state, episode_start)
+            else:
+                patch = None
+            action, log_prob, entropy = self._act(hidden, patch)
+            values.append(self.policy.value_head(hidden)[:, 0])
+            raw, reward, terminated, _, _ = env.step(action if as_tensor else action.cpu().numpy())
+            log_probs.append(log_prob)
+            entropies.append(entropy)
+            rewards.append(torch.as_tensor(reward, dtype=torch.float32, device=self.device))
+            focused.append((action[:, 1] == 0) if self._has_skip else torch.ones_like(action, dtype=torch.bool))
+            episode_start[:] = False
+            self.num_timesteps += lanes
+            done = bool(terminated[0])
+            if not hook.on_step():
+                going = False
+                if not done:  # an unfinished episode has no return: let it end before stopping
+                    continue
+                break
+            going = True
+        parts = (log_probs, entropies, values, rewards, focused)
+        return tuple(torch.stack(part) for part in parts), going
+
+    def _act(self, hidden: Tensor, patch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Sample actions; their log-probabilities and entropies, of the trained heads alone."""
+        log_prob = entropy = torch.zeros(len(hidden), device=self.device)
+        skip = None
+        if self.policy.skip_head is not None:
+            bernoulli = Bernoulli(logits=self.policy.skip_head(hidden)[:, 0])
+            skip = torch.bernoulli(bernoulli.probs.detach(), generator=self._generator)
+            log_prob, entropy = bernoulli.log_prob(skip), bernoulli.entropy()
+        if self.policy.patch_head is not None:
+            categorical = Categorical(logits=self.policy.patch_head(hidden))
+            patch = torch.multinomial(categorical.probs.detach(), 1, generator=self._generator)[:, 0]
+            looked = 1.0 if skip is None else 1 - skip
+            log_prob = log_prob + looked * categorical.log_prob(patch)
+            entropy = entropy + looked * categorical.entropy()
+        assert patch is not None
+        action = patch if skip is None else torch.stack((patch, skip.long()), dim=1)
+        return action, log_prob, entropy
+
+    # ----------------------------------------------------------------------------------------------------- predict
+
+    @torch.no_grad()
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[Any, Any]:
+        """Choose actions.
+
+        Args:
+            observation: A batch of observations, or one, as arrays or tensors.
+            state: What the last call returned; ``None`` at the start.
+            episode_start: (B,) bool, lanes whose recurrent state starts anew.
+            deterministic: Arg-max (the paper's test time) instead of sampling.
+
+        Returns:
+            Actions, as the observations came (array or tensor, batched or not), and the recurrent state.
+        """
+        glance = observation["glance"] if isinstance(observation, Mapping) else observation
+        single = glance.ndim == 3
+        if single:
+            observation = (
+                {key: value[None] for key, value in observation.items()}
+                if isinstance(observation, Mapping)
+                else observation[None]
+            )
+        tensors = self._tensors(observation)
+        batch = len(tensors["glance"])
+        hidden_array, patch_state = (None, None) if state is None else state
+        hidden = torch.zeros(batch, self.config.hidden_size, device=self.device)
+        if hidden_array is not None:
+            hidden = torch.as_tensor(hidden_array, device=self.device)
+        if episode_start is not None:
+            hidden = hidden * ~torch.as_tensor(np.asarray(episode_start, dtype=bool), device=self.device)[:, None]
+        hidden = self.policy(tensors, hidden)
+        patch = None
+        if self.patch_policy is not None:
+            patch, patch_state = self._frozen_patches(observation, patch_state, episode_start)
+        if deterministic:
+            if self.policy.patch_head is not None:
+                patch = self.policy.patch_head(hidden).argmax(dim=1)
+            assert patch is not None
+            action = patch
+            if self.policy.skip_head is not None:
+                action = torch.stack((patch, (self.policy.skip_head(hidden)[:, 0] > 0).long()), dim=1)
+        else:
+            action, _, _ = self._act(hidden, patch)
+        if single:
+            action = action[0]
+        given_tensor = isinstance(glance, Tensor)
+        return action if given_tensor else action.cpu().numpy(), (hidden.cpu().numpy(), patch_state)
+
+    def _frozen_patches(self, observation: Any, state: Any, episode_start: Any) -> tuple[Tensor, Any]:
+        """The frozen patch policy's arg-max patches, (B,) int64."""
+        if isinstance(getattr(self.patch_policy, "observation_space", None), spaces.Box) and isinstance(
+            observation, Mapping
+        ):
+            observation = observation["glance"]
+        if not isinstance(self.patch_policy, Reinforce):
+            observation = _as_arrays(observation)
+        actions, state = self.patch_policy.predict(
+            observation, state=state, episode_start=episode_start, deterministic=True
+        )
+        patch = torch.as_tensor(actions, device=self.device)
+        return (patch[:, 0] if patch.ndim == 2 else patch).long(), state
+
+    def _tensors(self, observation: Any) -> dict[str, Tensor]:
+        if not isinstance(observation, Mapping):
+            observation = {"glance": observation}
+        return {
+            key: torch.as_tensor(value, dtype=torch.float32, device=self.device) for key, value in observation.items()
+        }
+
+    # ----------------------------------------------------------------------------------------------- save and load
+
+    def save(self, path: str | os.PathLike[str], *, training_state: bool = True) -> None:
+        """Write the agent, with its frozen patch policy if that is a :class:`Reinforce` too, atomically.
+
+        Args:
+            path: File to write; by custom it ends in ``.pt``.
+            training_state: Keep what exact resumption needs; without it the file is a third as large.
+        """
+        buffer = io.BytesIO()
+        torch.save(self._state(training_state), buffer)
+        write_atomically(path, buffer.getvalue())
+
+    def _state(self, training_state: bool) -> dict[str, Any]:
+        glance, belief = self.observation_space, 0
+        if isinstance(self.observation_space, spaces.Dict):
+            glance, belief = self.observation_space["glance"], self.observation_space["belief"].shape[0]  # type: ignore[index]
+        assert isinstance(glance, spaces.Box)
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "hyperparameters": asdict(self.config),
+            "glance": [list(glance.shape), float(glance.low.min()), float(glance.high.max())],
+            "belief": belief,
+            "num_patches": self._num_patches,
+            "skip": self._has_skip,
+            "seed": self.seed,
+            "num_timesteps": self.num_timesteps,
+            "num_rollouts": self._num_rollouts,
+            "policy": self.policy.state_dict(),
+            "frozen_patches": self.patch_policy is not None,
+        }
+        if isinstance(self.patch_policy, Reinforce):
+            state["patch_policy"] = self.patch_policy._state(training_state=False)
+        if training_state:
+            state["optimizer"] = self.optimizer.state_dict()
+            state["generator"] = self._generator.get_state()
+        return state
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | None = None,
+        *,
+        patch_policy: Any = None,
+        tensorboard_log: str | os.PathLike[str] | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Reinforce:
+        """Load an agent that :meth:`save` wrote.
+
+        Args:
+            path: The file.
+            env: Needed to learn on, not to predict.
+            patch_policy: The frozen patch policy, where the file doesn't hold it because it is not a :class:`Reinforce`.
+            tensorboard_log: Folder for a TensorBoard log.
+            device: torch device of the policy.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: The file is not such an agent's, or doesn't fit the environment.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"no policy file {path}; write one with Reinforce.save")
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:
+            raise ValueError(f"{path} is not a policy file that Reinforce.save wrote: {error}") from error
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a policy file of format {FORMAT!r}; write one with Reinforce.save")
+        agent = cls._from_state(state, patch_policy, device)
+        if env is not None:
+            vector_env = _as_vector_env(env)
+            seen: Any = vector_env.single_observation_space
+            if isinstance(seen, spaces.Dict) and isinstance(agent.observation_space, spaces.Box):
+                seen = seen["glance"]
+            if (seen, vector_env.single_action_space) != (agent.observation_space, agent.action_space):
+                raise ValueError(
+                    f"{path} was trained on {agent.observation_space} and {agent.action_space}, but env has "
+                    f"{vector_env.single_observation_space} and {vector_env.single_action_space}"
+                )
+            agent._env = vector_env
+        agent._tensorboard_log = tensorboard_log
+        return agent
+
+    @classmethod
+    def _from_state(cls, state: dict[str, Any], patch_policy: Any, device: str | torch.device) -> Reinforce:
+        if state["frozen_patches"] and patch_policy is None:
+            if "patch_policy" not in state:
+                raise ValueError("this skip policy's frozen patch policy is not in the file: pass it as patch_policy")
+            patch_policy = cls._from_state(state["patch_policy"], None, device)
+        shape, low, high = state["glance"]
+        glance = spaces.Box(low, high, tuple(shape), np.float32)
+        observation_space: spaces.Space[Any] = glance
+        if state["belief"]:
+            observation_space = spaces.Dict(
+                glance=glance,
+                belief=spaces.Box(-1, 1, (state["belief"],), np.float32),
+                time=spaces.Box(0, 1, (1,), np.float32),
+            )
+        patches = state["num_patches"]
+        action_space: spaces.Space[Any] = (
+            spaces.MultiDiscrete([patches, 2]) if state["skip"] else spaces.Discrete(patches)
+        )
+        agent = cls.__new__(cls)
+        agent._build(observation_space, action_space, state["seed"], patch_policy, state["hyperparameters"], device)
+        agent.policy.load_state_dict(state["policy"])
+        agent.num_timesteps, agent._num_rollouts = state["num_timesteps"], state["num_rollouts"]
+        if "optimizer" in state:
+            agent.optimizer.load_state_dict(state["optimizer"])
+            agent._generator.set_state(state["generator"].cpu())
+        return agent
+
+    # ------------------------------------------------------------------------ what SB3's callbacks ask of a model
+
+    @property
+    def logger(self) -> Logger:
+        """SB3 logger, to TensorBoard if ``tensorboard_log`` was given."""
+        if self._logger is None:
+            folder = self._tensorboard_log
+            self._logger = configure(None if folder is None else str(folder), [] if folder is None else ["tensorboard"])
+        return self._logger
+
+    def get_env(self) -> Any:
+        """The vector environment that the agent learns in, or ``None``."""
+        return self._env
+
+    def get_vec_normalize_env(self) -> None:
+        """Observations are not normalised."""
+        return None
+
+    def _init_callback(self, callback: Any) -> BaseCallback:
+        if isinstance(callback, list):
+            callback = CallbackList(callback)
+        elif not isinstance(callback, BaseCallback):
+            callback = ConvertCallback(callback) if callback is not None else CallbackList([])
+        callback.init_callback(self)  # type: ignore[arg-type]
+        return callback
+
+
+def _as_vector_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
+    if isinstance(env, VectorEnv):
+        return env
+    if isinstance(env, gym.Env):
+        return SyncVectorEnv([lambda: env])
+    raise ValueError(f"env must be made by gym.make or gym.make_vec, not {env!r}")
+
+
+def _as_arrays(observation: Any) -> Any:
+    if isinstance(observation, Mapping):
+        return {key: np.asarray(value.cpu() if isinstance(value, Tensor) else value) for key, value in observation.items()}
+    return observation.cpu().numpy() if isinstance(observation, Tensor) else observation

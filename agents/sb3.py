@@ -1,0 +1,171 @@
+"""Stable-Baselines3 on the batched environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from adafocus_env import AdaFocusVectorEnv
+
+
+class AdaFocusVecEnv(VecEnv):
+    """SB3's ``VecEnv`` over one :class:`AdaFocusVectorEnv`: n lanes in one batch, not n Python environments.
+
+    At the end of an episode a lane's info holds the environment's infos of that step, ``terminal_observation``, and
+    ``episode`` (return ``r`` and length ``l``, as SB3's ``Monitor`` gives them). Other steps' infos are empty, which
+    keeps the loop free of per-lane work.
+
+    Args:
+        env: Made with ``autoreset_mode="SAME_STEP"`` and NumPy output.
+    """
+
+    def __init__(self, env: AdaFocusVectorEnv) -> None:
+        self.env = env
+        self._returns = np.zeros(env.num_envs)
+        self._actions: Any = None
+        self.render_mode = env.render_mode
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+
+    def reset(self) -> Any:
+        """Start an episode in every lane; ``seed`` and ``set_options`` of SB3's interface are honoured."""
+        seeds: Any = self._seeds
+        seeds = None if all(seed is None for seed in seeds) else seeds
+        options = next((options for options in self._options if options), None)
+        observation, info = self.env.reset(seed=seeds, options=options)
+        self.reset_infos = [{"video": int(v), "label": int(y)} for v, y in zip(info["video"], info["label"], strict=True)]
+        self._returns[:] = 0
+        self._reset_seeds()
+        self._reset_options()
+        return observation
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions for :meth:`step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> Any:
+        """Step all lanes: observations, rewards, dones, infos."""
+        observation, reward, terminated, _, info = self.env.step(self._actions)
+        self._returns += reward
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if terminated.any():
+            final = info["final_info"]
+            keys = [key for key in final if not key.startswith("_")]
+            for lane in np.flatnonzero(terminated):
+                infos[lane] = {key: final[key][lane] for key in keys}
+                infos[lane]["terminal_observation"] = info["final_obs"][lane]
+                infos[lane]["TimeLimit.truncated"] = False
+                infos[lane]["episode"] = {"r": float(self._returns[lane]), "l": self.env.num_frames, "t": 0.0}
+                self._returns[lane] = 0
+        return observation, reward, terminated, infos
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.env.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """One picture per lane; needs ``render_mode="rgb_array"``."""
+        pictures = self.env.render()
+        return [None] * self.num_envs if pictures is None else list(pictures)
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """The attribute, once per lane: all lanes share one environment."""
+        return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of the one environment that all lanes share."""
+        setattr(self.env, attr_name, value)
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Call a method of the shared environment once; its result, once per lane."""
+        result = getattr(self.env, method_name)(*args, **kwargs)
+        return [result] * len(list(self._get_indices(indices)))
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
+        """Lanes are never wrapped. Episodes' returns are in the infos, as after SB3's ``Monitor``."""
+        from stable_baselines3.common.monitor import Monitor
+
+        return [wrapper_class is Monitor] * len(list(self._get_indices(indices)))
+
+
+def make_vec_env(num_envs: int, *, seed: int | None = None, **env_kwargs: Any) -> AdaFocusVecEnv:
+    """An SB3 ``VecEnv`` over the batched environment.
+
+    Args:
+        num_envs: Lanes.
+        seed: Lane i is seeded ``seed + i``; ``None`` leaves that to SB3's model.
+        env_kwargs: As in ``gym.make("AdaFocus-v0", …)``.
+    """
+    env = AdaFocusVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, output="numpy", **env_kwargs)
+    vec_env = AdaFocusVecEnv(env)
+    if seed is not None:
+        vec_env.seed(seed)
+    return vec_env
+
+
+class GlanceExtractor(BaseFeaturesExtractor):
+    """Features of ``glance``, and of ``belief`` and ``time`` where they are shown, for any SB3 policy.
+
+    1×1 convolution, flatten, linear, as in the paper's policy; belief and time through a linear layer of their own.
+    ``PPO("MultiInputPolicy", make_vec_env(64), policy_kwargs=GlanceExtractor.policy_kwargs())`` (``"MlpPolicy"`` with
+    ``observation="glance"``).
+
+    Args:
+        observation_space: The environment's, ``"full"`` or ``"glance"``.
+        features_dim: Length of the encoded glance.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 256) -> None:
+        full = isinstance(observation_space, spaces.Dict)
+        super().__init__(observation_space, features_dim + (64 if full else 0))
+        glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
+        if glance.shape is None or len(glance.shape) != 3:
+            raise ValueError(f"GlanceExtractor needs a glance of shape (C, h, w), not {glance}")
+        channels, height, width = glance.shape
+        self.encode_glance = nn.Sequential(
+            nn.Conv2d(channels, 32, 1, bias=False),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(32 * height * width, features_dim),
+            nn.ReLU(),
+        )
+        self.encode_belief: nn.Module | None = None
+        if isinstance(observation_space, spaces.Dict):
+            size = int(np.prod(observation_space["belief"].shape or ()))
+            self.encode_belief = nn.Sequential(nn.Linear(size + 1, 64), nn.ReLU())
+
+    def forward(self, observations: Any) -> Tensor:
+        """(B, features_dim) features of a batch of observations."""
+        if self.encode_belief is None:
+            return self.encode_glance(observations)
+        belief = torch.cat((observations["belief"], observations["time"]), dim=1)
+        return torch.cat((self.encode_glance(observations["glance"]), self.encode_belief(belief)), dim=1)
+
+    @classmethod
+    def policy_kwargs(cls, features_dim: int = 256) -> dict[str, Any]:
+        """``policy_kwargs`` for an SB3 model: this extractor, and heads directly on its features."""
+        return {
+            "features_extractor_class": cls,
+            "features_extractor_kwargs": {"features_dim": features_dim},
+            "net_arch": {"pi": [128], "vf": [128]},
+        }
+
+
+PPO_HYPERPARAMETERS: dict[str, Any] = {
+    "n_steps": 16,
+    "batch_size": 256,
+    "n_epochs": 4,
+    "learning_rate": 5e-4,
+    "gamma": 0.7,
+    "gae_lambda": 0.95,
+    "ent_coef": 0.01,
+}
+"""SB3 PPO's settings for 64 lanes of the embedded benchmark, chosen on its validation split."""
