@@ -11,6 +11,7 @@ import torch
 from adafocus_env.env import AdaFocusEnv
 from adafocus_env.recognition import Recognizer, RecognizerConfig
 from adafocus_env.vector_env import AdaFocusVectorEnv
+from adafocus_env.version import __version__
 from adafocus_env.videos import RoamingFashion, VideoDataset
 
 __all__ = [
@@ -20,8 +21,9 @@ __all__ = [
     "RecognizerConfig",
     "RoamingFashion",
     "VideoDataset",
+    "__version__",
 ]
-__version__ = "0.1.0"
+
 
 gymnasium.register(
     id="AdaFocus-v0",

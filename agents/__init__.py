@@ -1,8 +1,19 @@
-"""Agents for AdaFocus: REINFORCE, baselines, Stable-Baselines3, evaluation."""
+"""Agents for AdaFocus: REINFORCE, baselines, Stable-Baselines3, evaluation, stage 3."""
 
 from agents import baselines, sb3
-from agents.evaluation import Evaluation, evaluate
-from agents.pretrained import from_pretrained
+from agents.evaluation import Evaluation, evaluate, paired_difference
+from agents.finetuning import finetune
+from agents.pretrained import from_pretrained, load_policy
 from agents.reinforce import Reinforce
 
-__all__ = ["Evaluation", "Reinforce", "baselines", "evaluate", "from_pretrained", "sb3"]
+__all__ = [
+    "Evaluation",
+    "Reinforce",
+    "baselines",
+    "evaluate",
+    "finetune",
+    "from_pretrained",
+    "load_policy",
+    "paired_difference",
+    "sb3",
+]

@@ -1,15 +1,26 @@
-"""Policies that ship with the package."""
+"""Policies by name or file."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from stable_baselines3 import PPO
 
+from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.reinforce import Reinforce
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+BASELINE_POLICIES: dict[str, Callable[[Any], Any]] = {
+    "random": RandomPolicy,
+    "center": CenterPolicy,
+    "gaussian": GaussianPolicy,
+    "oracle": OraclePolicy,
+}
+SB3_ALGORITHMS: dict[str, Any] = {"ppo": PPO}
 
 
 def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Reinforce:
@@ -30,3 +41,24 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
         names = sorted(file.stem for file in CHECKPOINTS.glob("*.pt"))
         raise FileNotFoundError(f"policy {str(name_or_path)!r} is neither a file nor one of the shipped ones: {names}")
     return Reinforce.load(name_or_path, device=device)
+
+
+def load_policy(name_or_path: str | os.PathLike[str]) -> Any:
+    """Any policy that :func:`agents.evaluate` takes, from what a command line can say.
+
+    Args:
+        name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a ``.pt`` file of
+            ``Reinforce.save``; or an SB3 model's ``.zip``, named after its algorithm (``ppo.zip``).
+
+    Raises:
+        FileNotFoundError: None of these.
+        ValueError: A ``.zip`` that is not named after an algorithm.
+    """
+    if str(name_or_path) in BASELINE_POLICIES:
+        return BASELINE_POLICIES[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.suffix == ".zip" and path.is_file():
+        if path.stem not in SB3_ALGORITHMS:
+            raise ValueError(f"{path} must be named after its algorithm: one of {[f'{name}.zip' for name in SB3_ALGORITHMS]}")
+        return SB3_ALGORITHMS[path.stem].load(path, device="cpu")
+    return from_pretrained(name_or_path)

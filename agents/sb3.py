@@ -159,6 +159,7 @@ class GlanceExtractor(BaseFeaturesExtractor):
         }
 
 
+PPO_EPISODES = 25_600
 PPO_HYPERPARAMETERS: dict[str, Any] = {
     "n_steps": 16,
     "batch_size": 256,

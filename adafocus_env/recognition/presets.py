@@ -10,7 +10,7 @@ PRESETS: dict[str, RecognizerConfig] = {
         num_classes=10,
         global_backbone=BackboneConfig("tiny_resnet", widths=(16, 16, 32, 64), strides=(2, 2, 2, 1)),
         local_backbone=BackboneConfig("tiny_resnet", widths=(32, 32, 64, 128), strides=(2, 1, 2, 2)),
-        glance_size=48,
+        glance_size=56,
         glance_interpolation="bilinear",
         patch_size=32,
         hidden_size=128,

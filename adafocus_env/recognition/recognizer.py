@@ -137,30 +137,29 @@ class Recognizer(nn.Module):
             The map e^G, (B, C, h, w) float32, and its spatial mean, (B, C).
         """
         size = (self.config.glance_size, self.config.glance_size)
-        images = self._normalise(frames)
-        if images.shape[-2:] != size:
-            images = nn.functional.interpolate(
-                images, size, mode=self.config.glance_interpolation, antialias=self._antialias
-            )
-        maps = self.global_cnn(images.contiguous(memory_format=torch.channels_last))
+        images = self._to_float(frames)
+        if images.shape[-2:] != size:  # before normalising: fewer pixels, and both are linear
+            smooth = self.config.glance_interpolation == "bilinear"
+            images = nn.functional.interpolate(images, size, mode=self.config.glance_interpolation, antialias=smooth)
+        maps = self.global_cnn(self._normalise(images))
         return maps, maps.mean(dim=(2, 3))
 
     def look(self, patches: Tensor) -> Tensor:
         """Run f_L on patches, (B, 3, P, P) uint8 RGB, for their local vectors e^L, (B, local_size) float32."""
-        images = self._normalise(patches).contiguous(memory_format=torch.channels_last)
-        return self.local_cnn(images).mean(dim=(2, 3))
+        return self.local_cnn(self._normalise(self._to_float(patches))).mean(dim=(2, 3))
 
-    @property
-    def _antialias(self) -> bool:
-        return self.config.glance_interpolation == "bilinear"
-
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _to_float(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
                 f"images must be (B, 3, height, width) uint8 RGB, not {images.dtype} of shape {tuple(images.shape)}"
             )
-        mean, std = self.get_buffer("mean"), self.get_buffer("std")
-        return (images.to(self.device).to(mean.dtype) - mean) / std
+        images = images.to(self.device)
+        return images.to(torch.float32, memory_format=torch.channels_last)
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Subtract the mean and divide by the standard deviation, in place."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        return images.sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
 
     def forward(self, frames: Tensor, corners: Tensor, skipped: Tensor | None = None) -> Tensor:
         """Recognise videos from given patches, in the mode (training or evaluation) of each of the three networks.

@@ -41,8 +41,8 @@ class Stage0Config:
         covered: Share of the item that a patch must show to count as that class.
     """
 
-    global_steps: int = 6000
-    local_steps: int = 4500
+    global_steps: int = 4000
+    local_steps: int = 4000
     videos_per_step: int = 16
     learning_rate: float = 4e-3
     weight_decay: float = 0.02
@@ -61,7 +61,7 @@ class Stage1Config:
         weight_decay: Of AdamW.
     """
 
-    steps: int = 3500
+    steps: int = 3000
     videos_per_step: int = 32
     local_learning_rate: float = 3e-4
     classifier_learning_rate: float = 3e-3

@@ -67,9 +67,9 @@ class RoamingFashion:
         seed: int = 0,
         num_videos: int | None = None,
         num_frames: int = 8,
-        frame_size: int = 96,
+        frame_size: int = 112,
         num_distractors: int = 3,
-        visible_fraction: float = 0.6,
+        visible_fraction: float = 0.4,
         root: str | Path | None = None,
         source: str = "FashionMNIST",
     ) -> None:

@@ -1,0 +1,81 @@
+"""Plots and film strips of what the agents did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from PIL import Image
+
+from adafocus_env import AdaFocusVectorEnv
+
+
+def learning_curves(path: Path, curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str) -> None:
+    """Write a PNG with one line per agent: (episodes, value) points, smoothed over a twentieth of the run."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="episodes", ylabel=ylabel)
+    for name, points in curves.items():
+        episodes, values = np.array(points).T
+        window = max(1, len(values) // 20)
+        smooth = np.convolve(values, np.ones(window) / window, mode="valid")
+        axes.plot(episodes[window - 1 :], smooth, label=name)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def accuracy_against_compute(
+    path: Path,
+    points: Mapping[str, tuple[float, float]],
+    curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> None:
+    """Write a PNG of accuracy (percent) against GFLOPs per video: single points, and curves through several settings."""
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="GFLOPs per video (multiply-adds)", ylabel="accuracy, %")
+    for name, line in (curves or {}).items():
+        axes.plot(*np.array(sorted(line)).T, "o-", label=name)
+    for marker, (name, (gflops, accuracy)) in zip("sDv^P*X<>hd", points.items(), strict=False):
+        axes.plot(gflops, accuracy, marker, markersize=9, label=name)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+
+
+def play(
+    policy: Any, videos: Sequence[int], split: str = "test", **env_kwargs: Any
+) -> list[list[npt.NDArray[np.uint8]]]:
+    """Pictures of every step of a policy, arg-max, on some videos: one list of (height, width, 3) uint8 per video."""
+    env = AdaFocusVectorEnv(
+        len(videos), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs
+    )
+    observation, _ = env.reset(seed=0, options={"video": np.asarray(videos)})
+    pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in videos]
+    state, start = None, np.ones(len(videos), dtype=bool)
+    for _ in range(env.num_frames):
+        actions, state = policy.predict(observation, state=state, episode_start=start, deterministic=True)
+        observation, *_ = env.step(actions)
+        start[:] = False
+        for strip, picture in zip(pictures, env.render() or (), strict=True):
+            strip.append(picture)
+    env.close()
+    return pictures
+
+
+def film_strip(path: Path, pictures: Sequence[Sequence[npt.NDArray[np.uint8]]], scale: float = 0.5) -> None:
+    """Write a PNG: one row per video, one column per frame."""
+    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in pictures], axis=0)
+    image = Image.fromarray(sheet)
+    image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS).save(path)
+
+
+def animation(path: Path, pictures: Sequence[Sequence[npt.NDArray[np.uint8]]], seconds_per_frame: float = 0.4) -> None:
+    """Write a GIF: the videos one after the other, a pause after each."""
+    frames = [Image.fromarray(picture) for row in pictures for picture in row]
+    pause = [seconds_per_frame * (3 if i + 1 == len(row) else 1) for row in pictures for i in range(len(row))]
+    frames[0].save(
+        path, save_all=True, append_images=frames[1:], duration=[round(1000 * wait) for wait in pause], loop=0
+    )

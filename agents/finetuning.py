@@ -1,0 +1,69 @@
+"""Stage 3: fine-tune the recogniser on the patches that a policy picks (paper, Sec. 3.3)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+
+from adafocus_env import Recognizer
+from adafocus_env.recognition.training import Log, Stage3Config, train_stage3
+from adafocus_env.videos.registry import get_videos
+from agents.evaluation import evaluate
+
+
+def finetune(
+    recognizer: Recognizer,
+    policy: Any,
+    config: Stage3Config | None = None,
+    *,
+    split: str = "train",
+    videos: Any = None,
+    rollouts: int = 1,
+    seed: int = 0,
+    log: Log | None = None,
+    progress_bar: bool = False,
+    **env_kwargs: Any,
+) -> Recognizer:
+    """Fine-tune a copy of a recogniser on a policy's patches, skipped frames included.
+
+    Args:
+        recognizer: Left as it is.
+        policy: As in :func:`agents.evaluate`.
+        config: How long and how fast; ``None`` takes the defaults.
+        split: The split to train on, for videos given by name.
+        videos: As in ``gym.make``.
+        rollouts: How often each video is rolled out; more than once makes sense for a policy that draws at random.
+        seed: Seed of the rollouts and of the training.
+        log: Receives the metrics.
+        progress_bar: Show one.
+        env_kwargs: As in ``gym.make``.
+
+    Returns:
+        The fine-tuned copy, in evaluation mode.
+    """
+    config = config or Stage3Config()
+    data = get_videos(videos, split)
+    # The reward plays no part here, so take the one that needs no reference patches.
+    runs = [
+        evaluate(
+            policy, split, videos=data, recognizer=recognizer, reward="confidence", seed=seed, progress_bar=progress_bar,
+            **env_kwargs,
+        )
+        for _ in range(rollouts)
+    ]  # fmt: skip
+    tuned = copy.deepcopy(recognizer)
+    train_stage3(
+        tuned,
+        data,
+        torch.arange(len(data)).repeat(rollouts),
+        torch.from_numpy(np.concatenate([run.corners for run in runs])),
+        torch.from_numpy(np.concatenate([run.skipped for run in runs])),
+        config,
+        seed=seed,
+        log=log,
+        progress_bar=progress_bar,
+    )
+    return tuned

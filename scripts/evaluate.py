@@ -1,0 +1,48 @@
+"""Evaluate policies on every video of a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from adafocus_env import Recognizer
+from adafocus_env.run_folder import RunFolder
+from agents import evaluate, load_policy
+from agents.report import print_table, table_row
+
+
+@dataclass
+class Config:
+    policies: tuple[str, ...] = ("random", "center", "gaussian", "roaming-fashion", "roaming-fashion-skip", "oracle")
+    """Baselines' or shipped policies' names, reinforce.pt or ppo.zip files."""
+    split: str = "val"
+    """Choose on "val"; look at "test" once."""
+    recognizer: str = "roaming-fashion"
+    """A shipped name or a file."""
+    videos: str = "roaming-fashion"
+    """A registered data set."""
+    seed: int = 0
+    out: Path = Path("runs/evaluate")
+    """Folder for the table."""
+
+
+def main(config: Config) -> None:
+    recognizer = Recognizer.from_pretrained(config.recognizer)
+    rows = []
+    with RunFolder(config.out, config) as run:
+        for name in config.policies:
+            found = evaluate(
+                load_policy(name), config.split, recognizer=recognizer, videos=config.videos, seed=config.seed,
+                progress_bar=True,
+            )  # fmt: skip
+            run.log(f"{config.split}/{name}", 0, found.summary())
+            rows.append(table_row(name, found))
+        path = run.write_table(config.split, rows)
+    print_table(rows, title=f"{config.videos}, {config.split} split")
+    print(path)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,43 @@
+"""Draw what a policy looks at: a film strip (PNG) and an animation (GIF)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from adafocus_env import Recognizer
+from adafocus_env.run_folder import RunFolder
+from agents import load_policy
+from agents.figures import animation, film_strip, play
+
+
+@dataclass
+class Config:
+    policy: str = "roaming-fashion-skip"
+    """A baseline's or shipped policy's name, a reinforce.pt, a ppo.zip."""
+    indices: tuple[int, ...] = (0, 1, 2, 3)
+    """Which videos of the split."""
+    split: str = "val"
+    recognizer: str = "roaming-fashion"
+    """A shipped name or a file."""
+    videos: str = "roaming-fashion"
+    """A registered data set."""
+    seed: int = 0
+    out: Path = Path("runs/render")
+    """Folder for the pictures."""
+
+
+def main(config: Config) -> None:
+    policy = load_policy(config.policy)
+    recognizer = Recognizer.from_pretrained(config.recognizer)
+    with RunFolder(config.out, config):
+        pictures = play(policy, config.indices, config.split, videos=config.videos, recognizer=recognizer)
+        film_strip(config.out / "film_strip.png", pictures)
+        animation(config.out / "animation.gif", pictures)
+    print(config.out / "film_strip.png", config.out / "animation.gif", sep="\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adafocus_env.patches import best_candidate, crop, grid_corners, overlap, random_corners
+
+
+@given(st.integers(2, 10), st.integers(8, 300), st.integers(8, 300), st.data())
+def test_grid_follows_the_documented_formula(grid: int, height: int, width: int, data: st.DataObject) -> None:
+    size = data.draw(st.integers(1, min(height, width)))
+    corners = grid_corners(grid, (height, width), size)
+    # Multiplied before divided, so that no rounding comes before the floor.
+    wanted = [
+        (math.floor(k // grid * (height - size) / (grid - 1)), math.floor(k % grid * (width - size) / (grid - 1)))
+        for k in range(grid * grid)
+    ]
+    assert [tuple(corner) for corner in corners.tolist()] == wanted
+
+
+def test_grid_of_the_paper() -> None:
+    corners = grid_corners(7, (224, 224), 128)
+    assert corners[:3].tolist() == [[0, 0], [0, 16], [0, 32]]
+    assert corners[-1].tolist() == [96, 96]
+
+
+@given(st.integers(0, 20), st.integers(0, 12), st.integers(1, 8))
+def test_crop_equals_slicing(top: int, left: int, size: int) -> None:
+    frames = torch.arange(3 * 3 * 28 * 20).reshape(3, 3, 28, 20)
+    patches = crop(frames, torch.tensor([[top, left]] * 3), size)
+    assert torch.equal(patches, frames[:, :, top : top + size, left : left + size])
+
+
+def test_crop_outside_the_frame_is_an_error() -> None:
+    frames = torch.zeros(1, 3, 28, 20)
+    with pytest.raises(IndexError, match=r"between \(0, 0\) and \(20, 12\)"):
+        crop(frames, torch.tensor([[0, 13]]), 8)
+    with pytest.raises(ValueError, match="patch_size"):
+        crop(frames, torch.tensor([[0, 0]]), 21)
+
+
+@pytest.mark.parametrize("grid", [0, 1, True, 7.0])
+def test_bad_grid_is_an_error(grid: object) -> None:
+    with pytest.raises(ValueError, match="grid"):
+        grid_corners(grid, (96, 96), 32)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 68), st.integers(0, 68))
+def test_best_candidate_is_the_brute_force_best(top: int, left: int) -> None:
+    corners = grid_corners(7, (96, 96), 32)
+    box = torch.tensor([top, left, 28, 28])
+    shown = [
+        max(0, min(t + 32, top + 28) - max(t, top)) * max(0, min(c + 32, left + 28) - max(c, left))
+        for t, c in corners.tolist()
+    ]
+    assert shown[int(best_candidate(corners, 32, box))] == max(shown)
+
+
+def test_overlap_known_answers() -> None:
+    boxes = torch.tensor([[0, 0, 10, 10]])
+    corners = torch.tensor([[0, 0], [5, 0], [5, 5], [10, 0]])
+    assert overlap(corners, 10, boxes).tolist() == [[1.0, 0.5, 0.25, 0.0]]
+
+
+def test_random_corners_stay_inside_and_reach_the_reference_range() -> None:
+    corners = random_corners((40, 30), 28, torch.rand(4000, 2, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(corners[:, 0].unique(), torch.arange(12))  # 0 … H − P − 1
+    assert torch.equal(corners[:, 1].unique(), torch.arange(2))
+    assert int(random_corners((28, 28), 28, torch.rand(5, 2)).max()) == 0
