@@ -24,8 +24,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     A video recogniser has a cheap global network that glances at every frame, a costly local network that reads one
     small patch of it, and a recurrent classifier that gathers the evidence. The recogniser is trained and frozen: it
     *is* the environment. The agent decides, frame by frame, where the local network looks, and, with ``skip=True``,
-    whether it looks at all. It is paid in confidence on the video's true label. From "Adaptive Focus for Efficient Video
-    Recognition" (AdaFocus, ICCV 2021, Sec. 3.3, stage 2).
+    whether it looks at all. It is paid in confidence on the video's true label. From "Adaptive Focus for Efficient
+    Video Recognition" (AdaFocus, ICCV 2021, Sec. 3.3, stage 2).
 
     By default the videos are those of ``RoamingFashion``, the embedded benchmark, and the recogniser is the one that
     ships with the package: no downloads, no GPU.
@@ -70,8 +70,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     ## Transition
 
     A focused frame advances the classifier with its global vector and the chosen patch's local vector. A skipped frame
-    leaves the classifier's state and prediction as they were (our choice: the paper is silent, and the code of AdaFocus+
-    is unreleased).
+    leaves the classifier's state and prediction as they were (our choice: the paper is silent, and the code of
+    AdaFocus+ is unreleased).
 
     ## Starting State
 
@@ -98,7 +98,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `recognizer` | `None` | a `Recognizer`, a path or a shipped name; `None` is `"roaming-fashion"` |
     | `grid` | `7` | g: candidates form a g×g grid, N = g² |
     | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
-    | `skip_cost` | `None` | λ ≥ 0, the price of a focused frame in label confidence; `None` is 0 without skip bit, else 0.03 |
+    | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.03 |
     | `reward` | `"gain_over_random"` | a name as above, or an object following `adafocus_env.rewards.Reward` |
     | `baseline` | `"sample"` | the random patch: one uniform candidate (`"sample"`), the mean over all candidates \
 (`"exact"`, no variance), or one uniform pixel position (`"pixel"`, as the reference code) |
@@ -132,7 +132,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
         ValueError: An argument is not allowed; the message names it and what is.
     """
 
-    metadata: dict[str, Any] = dict(AdaFocusVectorEnv.metadata)
+    metadata: dict[str, Any] = dict(AdaFocusVectorEnv.metadata)  # noqa: RUF012
 
     def __init__(
         self,
@@ -207,10 +207,16 @@ class AdaFocusEnv(gym.Env[Any, Any]):
             ValueError: An action outside the action space.
         """
         observation, reward, terminated, truncated, info = self._lane.step(np.asarray(action)[None])
-        return _first_lane(observation), float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first_lane_info(info)
+        return (
+            _first_lane(observation),
+            float(reward[0]),
+            bool(terminated[0]),
+            bool(truncated[0]),
+            _first_lane_info(info),
+        )
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
-        """Draw the frame that was acted on last: (height, width, 3) uint8; ``None`` in ``"human"`` mode, which shows it."""
+    def render(self) -> np.ndarray | None:
+        """Draw the frame that was acted on last, (height, width, 3) uint8; ``"human"`` mode shows it, returns None."""
         pictures = self._lane.render()
         return None if pictures is None else pictures[0]
 

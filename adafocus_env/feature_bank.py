@@ -1,8 +1,8 @@
 """What a frozen recogniser says about a finite data set, computed once.
 
 In stage 2 the recogniser is frozen and the candidates are finite, so the outputs of its CNNs form a table: a global map
-per (video, frame), and a local vector per (video, frame, candidate). The classifier's input projection is linear, so the
-table holds the projected vectors: a step of the environment is then a gather and the GRU's gates.
+per (video, frame), and a local vector per (video, frame, candidate). The classifier's input projection is linear, so
+the table holds the projected vectors: a step of the environment is then a gather and the GRU's gates.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class FeatureBank:
         config = recognizer.config
         if config.num_classes != videos.num_classes:
             raise ValueError(
-                f"recognizer knows {config.num_classes} classes, but videos have {videos.num_classes}; pass a matching pair"
+                f"recognizer knows {config.num_classes} classes, but videos have {videos.num_classes}: pass a pair "
+                "that matches"
             )
         for name, weights in recognizer.state_dict().items():
             if not bool(torch.isfinite(weights).all()):
@@ -93,8 +94,8 @@ class FeatureBank:
             return torch.empty(shape, dtype=torch.float32, device=self.device)
         except RuntimeError as error:
             raise MemoryError(
-                f"a feature bank for {len(self.videos)} videos can grow beyond this machine's memory; take fewer videos "
-                f"or a smaller grid ({error})"
+                f"a feature bank for {len(self.videos)} videos can grow beyond this machine's memory: take fewer "
+                f"videos or a smaller grid ({error})"
             ) from error
 
     def max_bytes(self) -> int:
@@ -199,7 +200,10 @@ class FeatureBank:
                 torch.arange(len(chunk), device=self.device), times, candidates
             ).unbind(-1)
             self.ensure_patches(
-                chunk[row], time, candidate, lambda rows, r=row, t=time, f=frames: f[r[rows], t[rows]]  # type: ignore[misc]
+                chunk[row],
+                time,
+                candidate,
+                lambda rows, r=row, t=time, f=frames: f[r[rows], t[rows]],  # type: ignore[misc]
             )
 
     def _check_finite(self, gates: Tensor, part: str, video: Tensor) -> None:

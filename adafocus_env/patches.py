@@ -36,7 +36,9 @@ def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Ten
 def check_patch_size(patch_size: int, frame_size: tuple[int, int]) -> None:
     """Raise ``ValueError`` unless a patch of ``patch_size`` pixels fits into a frame of ``frame_size``."""
     if not 1 <= patch_size <= min(frame_size):
-        raise ValueError(f"patch_size must be between 1 and the frame's shorter side {min(frame_size)}, not {patch_size}")
+        raise ValueError(
+            f"patch_size must be between 1 and the frame's shorter side {min(frame_size)}, not {patch_size}"
+        )
 
 
 def crop(frames: Tensor, corners: Tensor, patch_size: int) -> Tensor:
@@ -96,7 +98,9 @@ def best_candidate(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
     """
     centre = boxes[..., :2] + boxes[..., 2:] / 2
     distance = (corners + patch_size / 2 - centre[..., None, :]).square().sum(dim=-1)
-    nearness = 1 / (1 + distance)  # in (0, 1]: breaks ties only, as shares of area differ by at least 1 / (height·width)
+    nearness = 1 / (
+        1 + distance
+    )  # in (0, 1]: breaks ties only, as shares of area differ by at least 1 / (height·width)
     return (overlap(corners, patch_size, boxes) * 1e6 + nearness).argmax(dim=-1)
 
 

@@ -110,4 +110,3 @@ class SceneRenderer:
 
             pyplot.close(self._window[0])
             self._window = None
-

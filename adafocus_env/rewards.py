@@ -21,9 +21,11 @@ BASELINES = ("sample", "exact", "pixel")
 class Reward(Protocol):
     """The reward protocol: any object with these two members can be passed as ``reward``."""
 
-    reference: Reference
-    """Which confidence to compare with: after a ``"random"`` patch, ``"previous"`` to this frame, after a ``"blank"``
-    (all-zero) local vector, or ``None``: no comparison, the reference is 0."""
+    @property
+    def reference(self) -> Reference:
+        """Which confidence to compare with: after a ``"random"`` patch, ``"previous"`` to this frame, after a
+        ``"blank"`` (all-zero) local vector, or ``None``: no comparison, the reference is 0."""
+        ...
 
     def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float) -> Tensor:
         """Reward of one step.
@@ -42,11 +44,12 @@ class Reward(Protocol):
 
 @dataclass(frozen=True)
 class ConfidenceGain:
-    """r = focused · (p^y(chosen) − p^y(reference) − λ): the paper's rewards of π (Sec. 3.3) and π′, and its ablations."""
+    """r = focused · (p^y(chosen) − p^y(reference) − λ): the paper's rewards of π and π′, and its ablations."""
 
     reference: Reference
 
     def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float) -> Tensor:
+        """See :meth:`Reward.__call__`."""
         return focused * (confidence - reference - skip_cost)
 
 

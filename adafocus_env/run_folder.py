@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,10 +45,12 @@ class RunFolder:
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Write rows with equal keys as ``<name>.csv`` and return its path."""
-        lines = [",".join(rows[0])]
-        lines += [",".join(str(value) for value in row.values()) for row in rows]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
         path = self.path / f"{name}.csv"
-        write_atomically(path, ("\n".join(lines) + "\n").encode())
+        write_atomically(path, text.getvalue().encode())
         return path
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gymnasium as gym
 import numpy as np
@@ -69,7 +69,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         ValueError: An argument is not allowed; the message names it and what is.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
@@ -170,8 +170,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """Start an episode in every lane, or in those of ``options["reset_mask"]``.
 
         Args:
-            seed: Lane i is seeded ``seed + i``, or with element i of a list; ``None`` goes on to the next episode of the
-                lane's seed (random seeds at first).
+            seed: Lane i is seeded ``seed + i``, or with element i of a list; ``None`` goes on to the next episode of
+                the lane's seed (random seeds at first).
             options: ``{"video": index or (num_envs,) indices}`` picks the videos; ``{"reset_mask": (num_envs,) bool}``
                 resets some lanes only.
 
@@ -210,7 +210,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         try:
             video = torch.as_tensor(np.asarray(video) if not isinstance(video, Tensor) else video, device=self.device)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"options['video'] must be an integer or {self.num_envs} integers, not {video!r}") from error
+            raise ValueError(
+                f"options['video'] must be an integer or {self.num_envs} integers, not {video!r}"
+            ) from error
         if video.dtype.is_floating_point or video.dtype == torch.bool or video.shape not in ((), (self.num_envs,)):
             raise ValueError(
                 f"options['video'] must be an integer or {self.num_envs} integers, not {video.dtype} of shape "
@@ -229,7 +231,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         elif isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
             seeds = [int(seed) + lane for lane in range(self.num_envs)]
         else:
-            seeds = list(seed)
+            seeds = list(cast(list[int | None], seed))
             if len(seeds) != self.num_envs:
                 raise ValueError(f"seed must be an integer or {self.num_envs} integers, not {len(seeds)} of them")
         if any(lane_seed is not None and not 0 <= lane_seed < 2**62 for lane_seed in seeds):
@@ -290,7 +292,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 self._last_step = None
                 false = torch.zeros_like(restart)
                 zero = self._zeros(torch.float32)
-                return self._observe(), self._give(zero), self._give(false), self._give(false), self._reset_info(restart)
+                return (
+                    self._observe(),
+                    self._give(zero),
+                    self._give(false),
+                    self._give(false),
+                    self._reset_info(restart),
+                )
             self._start_episodes(restart)
 
         stepped = self._transition(patch, skipped, moving=~restart)
@@ -380,9 +388,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "frame": time,
         }
 
-    def _patch_gates(
-        self, video: Tensor, time: Tensor, patch: Tensor, focused: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def _patch_gates(self, video: Tensor, time: Tensor, patch: Tensor, focused: Tensor) -> tuple[Tensor, Tensor | None]:
         """Projected local vectors of the chosen and, if the reward wants them, of the random patches.
 
         Returns:
@@ -417,7 +423,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         corners = random_corners(self.frame_size, self.patch_size, draws[lane])
         if not len(lane):
             return chosen, torch.zeros_like(chosen)
-        return chosen, self._scatter(lane, bank.project_patches(self._load_frames(lane, time[lane]), corners, video[lane]))
+        return chosen, self._scatter(
+            lane, bank.project_patches(self._load_frames(lane, time[lane]), corners, video[lane])
+        )
 
     def _scatter(self, lane: Tensor, rows: Tensor) -> Tensor:
         """Rows of some lanes, spread over all lanes; zero elsewhere."""
@@ -518,24 +526,25 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     # -------------------------------------------------------------------------------------------------- frames
 
-    def _load_videos(self, lanes: Tensor) -> Tensor:
-        """(n, T, 3, H, W) uint8 frames of the videos in the given lanes; each video is loaded once an episode."""
+    def _ensure_frames(self, lanes: Tensor) -> Tensor:
+        """The (num_envs, T, 3, H, W) uint8 buffer, with the videos of the given lanes in it; each is loaded once."""
         if self._frames is None:
             shape = (self.num_envs, self.num_frames, *self.frame_size, 3)
             # Stored with the channels last, the layout in which crops and convolutions are fastest.
             self._frames = torch.empty(shape, dtype=torch.uint8, device=self.device).permute(0, 1, 4, 2, 3)
-        absent = lanes.unique()
-        absent = absent[~self._frames_loaded[absent]]
+        absent = lanes[~self._frames_loaded[lanes]].unique()
         for chunk in absent.split(_LANE_LOAD):
             self._frames[chunk] = self.videos.frames(self._video[chunk].cpu()).to(self.device)
         self._frames_loaded[absent] = True
-        return self._frames[lanes]
+        return self._frames
+
+    def _load_videos(self, lanes: Tensor) -> Tensor:
+        """(n, T, 3, H, W) uint8: the videos in the given lanes."""
+        return self._ensure_frames(lanes)[lanes]
 
     def _load_frames(self, lanes: Tensor, time: Tensor) -> Tensor:
         """(n, 3, H, W) uint8: one frame each of the videos in the given lanes."""
-        self._load_videos(lanes[:0] if bool(self._frames_loaded[lanes].all()) else lanes)
-        assert self._frames is not None
-        return self._frames[lanes, time]
+        return self._ensure_frames(lanes)[lanes, time]
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Draw the frame that was acted on last in every lane (before the first step: the first frame).
@@ -591,5 +600,3 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
         if mode in (known.name, known.value):
             return known
     raise ValueError(f"autoreset_mode must be one of {[known.name for known in AutoresetMode]}, not {mode!r}")
-
-

@@ -72,8 +72,8 @@ class GaussianPolicy(_Baseline):
 class OraclePolicy(_Baseline):
     """The candidate that shows most of the item, from the data set's ground truth.
 
-    In a frame without the item it skips if the action space lets it, else looks at a uniformly random candidate. It reads
-    the environment that it was made with, so it can only act there.
+    In a frame without the item it skips if the action space lets it, else looks at a uniformly random candidate. It
+    reads the environment that it was made with, so it can only act there.
 
     Raises:
         ValueError: The data set has no ``locations``.
@@ -82,7 +82,9 @@ class OraclePolicy(_Baseline):
     def __init__(self, env: Any, *, seed: int = 0) -> None:
         super().__init__(env, seed=seed)
         if not hasattr(self.env.videos, "locations"):
-            raise ValueError("OraclePolicy needs a data set with `locations(indices)`: these videos have no ground truth")
+            raise ValueError(
+                "OraclePolicy needs a data set with `locations(indices)`: these videos have no ground truth"
+            )
 
     def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         videos, frames = self.env.current_videos.cpu(), self.env.current_frames.cpu()

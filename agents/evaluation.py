@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +94,7 @@ class Evaluation:
 
 
 def evaluate(
-    policy: Any | Callable[[Any], Any],
+    policy: Any,
     split: str = "test",
     *,
     num_envs: int = 250,
@@ -112,20 +111,18 @@ def evaluate(
         num_envs: Videos at once.
         seed: Seed of the environment's draws (the random patches of the reward).
         progress_bar: Show one.
-        env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip``, ``observation`` and ``grid`` follow the policy's spaces
-            unless given.
+        env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip``, ``observation`` and ``grid`` follow the policy's
+            spaces unless given.
 
     Raises:
         ValueError: The policy's action space doesn't fit the environment's.
     """
-    make_policy = None
-    if isinstance(policy, type) or not hasattr(policy, "predict"):
-        make_policy = policy
-    else:
+    is_policy = hasattr(policy, "predict") and not isinstance(policy, type)
+    if is_policy:
         env_kwargs = {**_fitting_arguments(policy), **env_kwargs}
     env = AdaFocusVectorEnv(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="numpy", **env_kwargs)
-    if make_policy is not None:
-        policy = make_policy(env)
+    if not is_policy:
+        policy = policy(env)
     if policy.action_space != env.single_action_space:
         raise ValueError(
             f"the policy acts in {policy.action_space}, but the environment takes {env.single_action_space}: "
@@ -149,9 +146,7 @@ def evaluate(
         if start == 0:
             cost = frames * _decision_gflops(policy, observation)
         for time in range(frames):
-            actions, state = policy.predict(
-                observation, state=state, episode_start=episode_start, deterministic=True
-            )
+            actions, state = policy.predict(observation, state=state, episode_start=episode_start, deterministic=True)
             observation, reward, _, _, info = env.step(actions)
             episode_start[:] = False
             returns[rows] += reward[:lanes]
@@ -189,7 +184,9 @@ def paired_difference(
     """
     difference = np.atleast_2d(np.asarray(first, float)).mean(0) - np.atleast_2d(np.asarray(second, float)).mean(0)
     random = np.random.default_rng(seed)
-    means = np.array([difference[random.integers(len(difference), size=len(difference))].mean() for _ in range(samples)])
+    means = np.array(
+        [difference[random.integers(len(difference), size=len(difference))].mean() for _ in range(samples)]
+    )
     low, high = np.quantile(means, (0.025, 0.975))
     return float(difference.mean()), float(low), float(high)
 

@@ -33,7 +33,7 @@ def accuracy_against_compute(
     points: Mapping[str, tuple[float, float]],
     curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> None:
-    """Write a PNG of accuracy (percent) against GFLOPs per video: single points, and curves through several settings."""
+    """Write a PNG of accuracy (percent) against GFLOPs per video: single points, and curves over some setting."""
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="GFLOPs per video (multiply-adds)", ylabel="accuracy, %")
     for name, line in (curves or {}).items():
@@ -49,9 +49,7 @@ def play(
     policy: Any, videos: Sequence[int], split: str = "test", **env_kwargs: Any
 ) -> list[list[npt.NDArray[np.uint8]]]:
     """Pictures of every step of a policy, arg-max, on some videos: one list of (height, width, 3) uint8 per video."""
-    env = AdaFocusVectorEnv(
-        len(videos), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs
-    )
+    env = AdaFocusVectorEnv(len(videos), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
     observation, _ = env.reset(seed=0, options={"video": np.asarray(videos)})
     pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in videos]
     state, start = None, np.ones(len(videos), dtype=bool)

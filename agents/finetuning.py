@@ -49,8 +49,8 @@ def finetune(
     # The reward plays no part here, so take the one that needs no reference patches.
     runs = [
         evaluate(
-            policy, split, videos=data, recognizer=recognizer, reward="confidence", seed=seed, progress_bar=progress_bar,
-            **env_kwargs,
+            policy, split, videos=data, recognizer=recognizer, reward="confidence", seed=seed,
+            progress_bar=progress_bar, **env_kwargs,
         )
         for _ in range(rollouts)
     ]  # fmt: skip

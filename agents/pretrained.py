@@ -27,8 +27,8 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
     """Load a shipped policy by name, or one written by ``Reinforce.save`` by path.
 
     Args:
-        name_or_path: ``"roaming-fashion"``: the patch policy π. ``"roaming-fashion-skip"``: the skip policy π′ on top of
-            it. Or a path.
+        name_or_path: ``"roaming-fashion"``: the patch policy π. ``"roaming-fashion-skip"``: the skip policy π′ on top
+            of it. Or a path.
         device: torch device.
 
     Raises:
@@ -47,8 +47,8 @@ def load_policy(name_or_path: str | os.PathLike[str]) -> Any:
     """Any policy that :func:`agents.evaluate` takes, from what a command line can say.
 
     Args:
-        name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a ``.pt`` file of
-            ``Reinforce.save``; or an SB3 model's ``.zip``, named after its algorithm (``ppo.zip``).
+        name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a ``.pt``
+            file of ``Reinforce.save``; or an SB3 model's ``.zip``, named after its algorithm (``ppo.zip``).
 
     Raises:
         FileNotFoundError: None of these.
@@ -59,6 +59,8 @@ def load_policy(name_or_path: str | os.PathLike[str]) -> Any:
     path = Path(name_or_path)
     if path.suffix == ".zip" and path.is_file():
         if path.stem not in SB3_ALGORITHMS:
-            raise ValueError(f"{path} must be named after its algorithm: one of {[f'{name}.zip' for name in SB3_ALGORITHMS]}")
+            raise ValueError(
+                f"{path} must be named after its algorithm: one of {[f'{name}.zip' for name in SB3_ALGORITHMS]}"
+            )
         return SB3_ALGORITHMS[path.stem].load(path, device="cpu")
     return from_pretrained(name_or_path)

@@ -70,7 +70,7 @@ class Hyperparameters:
 
 
 class RecurrentPolicy(nn.Module):
-    """1×1 convolution, flatten, linear, GRU, and one linear head each for patch, skip bit and value (paper, Sec. 3.1)."""
+    """1×1 convolution, flatten, linear, GRU; a linear head each for patch, skip bit and value (paper, Sec. 3.1)."""
 
     def __init__(
         self,
@@ -133,7 +133,8 @@ class Reinforce:
         env: ``gym.make_vec("AdaFocus-v0", …)`` (fastest with ``output="torch"``), any other vector env over it, or a
             single env.
         seed: Seed of the weights, of the actions and of the environment.
-        patch_policy: A policy over the same grid, frozen (arg-max): its patches are used, only the skip head is trained.
+        patch_policy: A policy over the same grid, frozen (arg-max): its patches are used, only the skip head is
+            trained.
         tensorboard_log: Folder for a TensorBoard log; ``None`` writes none.
         device: torch device of the policy; ``None`` is the environment's.
         hyperparameters: Fields of :class:`Hyperparameters`.
@@ -143,6 +144,7 @@ class Reinforce:
         action_space: Of one lane.
         num_timesteps: Environment steps trained on so far.
         config: The :class:`Hyperparameters`.
+        history: What every update of this object's ``learn`` measured: ``episodes`` so far, and the metrics logged.
 
     Raises:
         ValueError: Unknown hyper-parameters, or an environment that is not AdaFocus's.
@@ -191,7 +193,9 @@ class Reinforce:
         else:
             raise ValueError(f"Reinforce needs patch indices as actions, not {action_space}")
         if patch_policy is not None and not self._has_skip:
-            raise ValueError("patch_policy freezes the patches, so the environment must have skip=True to train anything")
+            raise ValueError(
+                "patch_policy freezes the patches, so the environment must have skip=True to train anything"
+            )
         glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
         belief_size = 0
         if self.config.use_belief:
@@ -212,7 +216,9 @@ class Reinforce:
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self.num_timesteps = 0
+        self.history: list[dict[str, float]] = []
         self._num_rollouts = 0
+        self._num_episodes = 0
         self._env = None
         self._tensorboard_log = None
         self._logger: Logger | None = None
@@ -239,13 +245,12 @@ class Reinforce:
         hook = self._init_callback(callback)
         hook.on_training_start(locals(), globals())
         end = self.num_timesteps + total_timesteps
-        updates = 0
         going = True
         with tqdm(total=total_timesteps, unit="step", disable=not progress_bar) as progress:
             while going and self.num_timesteps < end:
                 before = self.num_timesteps
                 going, metrics = self._update(hook)
-                updates += 1
+                self.history.append({"episodes": self._num_episodes, **metrics})
                 progress.update(self.num_timesteps - before)
                 progress.set_postfix({key: f"{value:.3f}" for key, value in metrics.items()})
                 for key, value in metrics.items():
@@ -271,14 +276,12 @@ class Reinforce:
 
         returns = rewards_to_go(reward, config.gamma)
         advantage = returns - value.detach()
-        explained = 1 - float((advantage.var() / returns.var().clamp(min=1e-12)))
+        explained = 1 - float(advantage.var() / returns.var().clamp(min=1e-12))
         if config.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         policy_loss = -(advantage * log_prob).mean()
         value_loss = nn.functional.mse_loss(value, returns)
-        loss = (
-            policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean()
-        )
+        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean()
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
@@ -299,6 +302,7 @@ class Reinforce:
         # Rollouts are numbered and each has seeds of its own, so the agent's state needs no environment state.
         raw, _ = env.reset(seed=(self.seed * 1_000_003 + self._num_rollouts * lanes) % 2**31)
         self._num_rollouts += 1
+        self._num_episodes += lanes
         hidden = torch.zeros(lanes, self.config.hidden_size, device=self.device)
         patch_state: Any = None
         episode_start = np.ones(lanes, dtype=bool)
@@ -441,7 +445,7 @@ class Reinforce:
     def _state(self, training_state: bool) -> dict[str, Any]:
         glance, belief = self.observation_space, 0
         if isinstance(self.observation_space, spaces.Dict):
-            glance, belief = self.observation_space["glance"], self.observation_space["belief"].shape[0]  # type: ignore[index]
+            glance, belief = self.observation_space["glance"], int(np.prod(self.observation_space["belief"].shape or ()))
         assert isinstance(glance, spaces.Box)
         state: dict[str, Any] = {
             "format": FORMAT,
@@ -453,6 +457,7 @@ class Reinforce:
             "seed": self.seed,
             "num_timesteps": self.num_timesteps,
             "num_rollouts": self._num_rollouts,
+            "num_episodes": self._num_episodes,
             "policy": self.policy.state_dict(),
             "frozen_patches": self.patch_policy is not None,
         }
@@ -478,7 +483,8 @@ class Reinforce:
         Args:
             path: The file.
             env: Needed to learn on, not to predict.
-            patch_policy: The frozen patch policy, where the file doesn't hold it because it is not a :class:`Reinforce`.
+            patch_policy: The frozen patch policy, where the file doesn't hold it because it is not a
+                :class:`Reinforce`.
             tensorboard_log: Folder for a TensorBoard log.
             device: torch device of the policy.
 
@@ -532,7 +538,8 @@ class Reinforce:
         agent = cls.__new__(cls)
         agent._build(observation_space, action_space, state["seed"], patch_policy, state["hyperparameters"], device)
         agent.policy.load_state_dict(state["policy"])
-        agent.num_timesteps, agent._num_rollouts = state["num_timesteps"], state["num_rollouts"]
+        agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
+        agent._num_rollouts = state["num_rollouts"]
         if "optimizer" in state:
             agent.optimizer.load_state_dict(state["optimizer"])
             agent._generator.set_state(state["generator"].cpu())
@@ -554,14 +561,14 @@ class Reinforce:
 
     def get_vec_normalize_env(self) -> None:
         """Observations are not normalised."""
-        return None
+        return
 
     def _init_callback(self, callback: Any) -> BaseCallback:
         if isinstance(callback, list):
             callback = CallbackList(callback)
         elif not isinstance(callback, BaseCallback):
             callback = ConvertCallback(callback) if callback is not None else CallbackList([])
-        callback.init_callback(self)  # type: ignore[arg-type]
+        callback.init_callback(self)
         return callback
 
 
@@ -575,5 +582,7 @@ def _as_vector_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> VectorE
 
 def _as_arrays(observation: Any) -> Any:
     if isinstance(observation, Mapping):
-        return {key: np.asarray(value.cpu() if isinstance(value, Tensor) else value) for key, value in observation.items()}
+        return {
+            key: np.asarray(value.cpu() if isinstance(value, Tensor) else value) for key, value in observation.items()
+        }
     return observation.cpu().numpy() if isinstance(observation, Tensor) else observation

@@ -41,7 +41,9 @@ class AdaFocusVecEnv(VecEnv):
         seeds = None if all(seed is None for seed in seeds) else seeds
         options = next((options for options in self._options if options), None)
         observation, info = self.env.reset(seed=seeds, options=options)
-        self.reset_infos = [{"video": int(v), "label": int(y)} for v, y in zip(info["video"], info["label"], strict=True)]
+        self.reset_infos = [
+            {"video": int(v), "label": int(y)} for v, y in zip(info["video"], info["label"], strict=True)
+        ]
         self._returns[:] = 0
         self._reset_seeds()
         self._reset_options()

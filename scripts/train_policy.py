@@ -1,9 +1,9 @@
 """Train a policy on a frozen recogniser: stage 2 of AdaFocus, and the skip policy of AdaFocus+.
 
-    python scripts/train_policy.py                              # patch policy, REINFORCE
-    python scripts/train_policy.py --algo ppo                   # patch policy, Stable-Baselines3 PPO
-    python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.pt
-    python scripts/train_policy.py --train both                 # patch and skip heads jointly
+python scripts/train_policy.py                              # patch policy, REINFORCE
+python scripts/train_policy.py --algo ppo                   # patch policy, Stable-Baselines3 PPO
+python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.pt
+python scripts/train_policy.py --train both                 # patch and skip heads jointly
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def train_reinforce(config: Config, env_kwargs: dict[str, Any]) -> Path:
         **settings,
     )
     episodes = config.episodes or (SKIP_EPISODES if skip_alone else PATCH_EPISODES)
-    agent.learn(episodes * env.get_wrapper_attr("num_frames"), progress_bar=True)
+    agent.learn(episodes * env.unwrapped.num_frames, progress_bar=True)
     path = config.out / "reinforce.pt"
     agent.save(path)
     return path

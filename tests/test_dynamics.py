@@ -20,7 +20,9 @@ LANES, SEED = 5, 11
 class PlainProcedure:
     """The Markov decision process as the paper tells it, for one lane: no table, no projection laid open."""
 
-    def __init__(self, recognizer: Recognizer, videos: RoamingFashion, video: int, lane_seed: int, episode: int) -> None:
+    def __init__(
+        self, recognizer: Recognizer, videos: RoamingFashion, video: int, lane_seed: int, episode: int
+    ) -> None:
         self.recognizer, self.seeds = recognizer, (lane_seed, episode)
         self.frames = videos.frames(torch.tensor([video]))[0]
         self.label = int(videos.labels[video])
@@ -151,7 +153,7 @@ def test_exact_baseline_is_the_mean_of_the_sampled_one(env_kwargs: dict[str, Any
     sampled.reset(seed=0, options={"video": 3})
     *_, many = sampled.step(np.zeros(400, dtype=int))
     draws = many["baseline_confidence"]
-    assert info["baseline_confidence"][0] == pytest.approx(draws.mean(), abs=5 * draws.std() / 20)
+    assert info["baseline_confidence"][0] == pytest.approx(draws.mean(), abs=float(draws.std()) / 4)
     assert len(np.unique(draws)) > 4
 
 

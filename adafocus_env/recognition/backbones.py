@@ -1,7 +1,7 @@
 """The convolutional networks f_G (global) and f_L (local), built from a name and a few numbers.
 
-A backbone turns normalised images into a feature map. ``"tiny_resnet"`` is for 32² to 64² pixels and trains on a laptop;
-every other name is a torchvision classification model, of which everything before the global pooling is used.
+A backbone turns normalised images into a feature map. ``"tiny_resnet"`` is for 32² to 64² pixels and trains on a
+laptop; every other name is a torchvision classification model, of which everything before the global pooling is used.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def build_backbone(config: BackboneConfig) -> nn.Module:
     """Build the network that maps (B, 3, h, w) normalised images to a (B, C, h', w') feature map.
 
     Raises:
-        ValueError: The name is neither ``"tiny_resnet"`` nor a torchvision classification model with separable features.
+        ValueError: The name is neither ``"tiny_resnet"`` nor a torchvision classification model with separable
+            features.
     """
     if config.name == "tiny_resnet":
         return TinyResNet(config.widths, config.strides)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -9,10 +11,10 @@ from torch import Tensor, nn
 class RecurrentClassifier(nn.Module):
     """GRU, dropout, linear (paper, Sec. 3.1), with the GRU's linear input projection laid open.
 
-    The projection W_ih·[global; local] + b_ih is a sum of a part that depends on the frame alone and a part that depends
-    on the patch alone. Both can therefore be computed once and stored; a step is then one product W_hh·h, shared by all
-    patches that are considered, and element-wise gates. The gates are in the order of ``torch.nn.GRU``: reset, update,
-    new; the parameters are a ``torch.nn.GRU``'s, named as in the released checkpoints.
+    The projection W_ih·[global; local] + b_ih is a sum of a part that depends on the frame alone and a part that
+    depends on the patch alone. Both can therefore be computed once and stored; a step is then one product W_hh·h,
+    shared by all patches that are considered, and element-wise gates. The gates are in the order of ``torch.nn.GRU``:
+    reset, update, new; the parameters are a ``torch.nn.GRU``'s, named as in the released checkpoints.
 
     Args:
         global_size: Length of the global vector.
@@ -36,16 +38,16 @@ class RecurrentClassifier(nn.Module):
 
     def project_global(self, vector: Tensor) -> Tensor:
         """(…, global_size) -> (…, 3·D): a frame's share of the gates' input, with the bias."""
-        weight = self.gru.weight_ih_l0[:, : self.global_size]
-        return torch.nn.functional.linear(vector, weight, self.gru.bias_ih_l0)
+        weight = cast(Tensor, self.gru.weight_ih_l0)[:, : self.global_size]
+        return nn.functional.linear(vector, weight, cast(Tensor, self.gru.bias_ih_l0))
 
     def project_local(self, vector: Tensor) -> Tensor:
         """(…, local_size) -> (…, 3·D): a patch's share of the gates' input; that of a zero vector is zero."""
-        return torch.nn.functional.linear(vector, self.gru.weight_ih_l0[:, self.global_size :])
+        return nn.functional.linear(vector, cast(Tensor, self.gru.weight_ih_l0)[:, self.global_size :])
 
     def project_hidden(self, hidden: Tensor) -> Tensor:
         """(…, D) -> (…, 3·D): the state's share of the gates' input, with the bias."""
-        return torch.nn.functional.linear(hidden, self.gru.weight_hh_l0, self.gru.bias_hh_l0)
+        return nn.functional.linear(hidden, cast(Tensor, self.gru.weight_hh_l0), cast(Tensor, self.gru.bias_hh_l0))
 
     def advance(self, inputs: Tensor, hidden: Tensor, projected_hidden: Tensor) -> Tensor:
         """The GRU's gates: the state after a frame.

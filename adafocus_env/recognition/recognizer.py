@@ -58,9 +58,7 @@ class RecognizerConfig:
 
     def __post_init__(self) -> None:
         if self.glance_interpolation not in ("nearest", "bilinear"):
-            raise ValueError(
-                f"glance_interpolation must be 'nearest' or 'bilinear', not {self.glance_interpolation!r}"
-            )
+            raise ValueError(f"glance_interpolation must be 'nearest' or 'bilinear', not {self.glance_interpolation!r}")
         for name in ("num_classes", "glance_size", "patch_size", "hidden_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -71,9 +69,7 @@ class RecognizerConfig:
         values = dict(values)
         for name in ("global_backbone", "local_backbone"):
             backbone = dict(values[name])
-            values[name] = BackboneConfig(
-                backbone["name"], tuple(backbone["widths"]), tuple(backbone["strides"])
-            )
+            values[name] = BackboneConfig(backbone["name"], tuple(backbone["widths"]), tuple(backbone["strides"]))
         values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
         return cls(**values)
 
@@ -110,6 +106,7 @@ class Recognizer(nn.Module):
         super().__init__()
         self.config = config
         self.metadata: dict[str, str] = {}
+        self._cost: ComputeCost | None = None
         self.global_cnn = build_backbone(config.global_backbone)
         self.local_cnn = build_backbone(config.local_backbone)
         self.glance_shape = map_shape(self.global_cnn, config.glance_size)
@@ -218,7 +215,9 @@ class Recognizer(nn.Module):
         return recognize(self, frames, policy, grid)
 
     def cost(self) -> ComputeCost:
-        """Multiply-adds of each component on one frame, measured on the modules themselves."""
+        """Multiply-adds of each component on one frame, measured on the modules themselves, once."""
+        if self._cost is not None:
+            return self._cost
         size, patch = self.config.glance_size, self.config.patch_size
         model = copy.deepcopy(self).eval().cpu()
 
@@ -228,11 +227,12 @@ class Recognizer(nn.Module):
             inputs = inputs + model.classifier.project_local(torch.zeros(1, self.local_size))
             model.classifier.predict(model.classifier.advance(inputs, hidden, model.classifier.project_hidden(hidden)))
 
-        return ComputeCost(
+        self._cost = ComputeCost(
             glance=multiply_adds(lambda: model.glance(torch.zeros(1, 3, size, size, dtype=torch.uint8))) / 1e9,
             local=multiply_adds(lambda: model.look(torch.zeros(1, 3, patch, patch, dtype=torch.uint8))) / 1e9,
             classifier=multiply_adds(classify) / 1e9,
         )
+        return self._cost
 
     def fingerprint(self) -> str:
         """Hash of configuration and weights: the key of everything computed with this recogniser."""

@@ -25,7 +25,9 @@ Log = Callable[[str, int, dict[str, float]], None]
 class LocatedVideos(VideoDataset, Protocol):
     """A data set that knows where the item is; stage 0 on the embedded benchmark asks for it."""
 
-    def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]: ...
+    def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (B, T, 4) and visibility (B, T), as of :meth:`adafocus_env.RoamingFashion.locations`."""
+        ...
 
 
 @dataclass(frozen=True)

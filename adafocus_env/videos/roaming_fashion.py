@@ -8,7 +8,8 @@ part of the frames only. The label is the item's class, so a recogniser has to f
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ class RoamingFashion:
         self.frame_size = (frame_size, frame_size)
         self.num_distractors = num_distractors
         self.visible_fraction = visible_fraction
-        self.class_names = CLASSES if source == "FashionMNIST" else tuple(str(digit) for digit in range(10))
+        self.class_names: Sequence[str] = CLASSES if source == "FashionMNIST" else tuple("0123456789")
         self.num_classes = len(self.class_names)
         self._stream = SPLITS.index(split)
         self._images, image_labels, pool_fingerprint = (
@@ -153,7 +154,7 @@ class RoamingFashion:
         return uniform(self.seed, self._stream, indices[:, None], sprite + 2, torch.arange(count))
 
     def _background(self, indices: Tensor) -> Tensor:
-        """(B, T, H, W) int32, each pixel its four bytes (red, green, blue, unused): a window that pans over a texture."""
+        """(B, T, H, W) int32, a window panning over a texture; a pixel is four bytes: red, green, blue, unused."""
         texture, top, left, speed, angle = self._draw(indices, -1, 5).unbind(-1)
         time = torch.arange(self.num_frames)
         distance = (4 * speed)[:, None] * time
@@ -230,7 +231,7 @@ class RoamingFashion:
         return blocks.unflatten(1, (side, side)).transpose(2, 3).reshape(-1, ITEM_SIZE, ITEM_SIZE)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shipped_pool(split: str) -> tuple[Tensor, Tensor, str]:
     """Images (n, 28, 28) uint8, labels (n,) int64 and a name for the fingerprint, of one split's own pool."""
     with np.load(_POOL_FILE) as file:

@@ -1,0 +1,416 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from adafocus_env import AdaFocusVectorEnv, RoamingFashion
+from adafocus_env.patches import best_candidate
+from agents import Reinforce, evaluate, finetune, from_pretrained, load_policy, paired_difference
+from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.reinforce import rewards_to_go
+from agents.sb3 import GlanceExtractor, make_vec_env
+from tests.conftest import make_tiny_recognizer
+
+
+def weights(agent: Reinforce) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=12), st.floats(0, 1))
+def test_rewards_to_go(rewards: list[float], gamma: float) -> None:
+    returns = rewards_to_go(torch.tensor(rewards, dtype=torch.float64)[:, None], gamma)[:, 0]
+    wanted = [sum(gamma**k * r for k, r in enumerate(rewards[t:])) for t in range(len(rewards))]
+    np.testing.assert_allclose(returns, wanted, atol=1e-9)
+
+
+# --------------------------------------------------------------------------------------------------------- REINFORCE
+
+
+class BanditVectorEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
+    """Two frames, four patches; the glance says which patch pays, and whether looking at all does."""
+
+    def __init__(self, num_envs: int, skip: bool) -> None:
+        self.num_envs, self.skip = num_envs, skip
+        self.single_observation_space = spaces.Box(0, 1, (5, 1, 1), np.float32)
+        self.single_action_space = spaces.MultiDiscrete([4, 2]) if skip else spaces.Discrete(4)
+        self.time = 0
+
+    def observe(self) -> np.ndarray:
+        self.target = self.random.integers(4, size=self.num_envs)
+        self.pays = self.random.random(self.num_envs) < 0.5
+        glance = np.zeros((self.num_envs, 5, 1, 1), dtype=np.float32)
+        glance[np.arange(self.num_envs), self.target] = 1
+        glance[:, 4, 0, 0] = self.pays
+        return glance
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        self.random, self.time = np.random.default_rng(seed), 0
+        return self.observe(), {}
+
+    def step(self, actions: np.ndarray) -> Any:
+        patch, skipped = (actions[:, 0], actions[:, 1] == 1) if self.skip else (actions, np.zeros(self.num_envs, bool))
+        reward = np.where(self.pays, 1.0, -1.0) * (patch == self.target) - 0.2 * (~self.pays)
+        self.time += 1
+        done = np.full(self.num_envs, self.time == 2)
+        return self.observe(), (reward * ~skipped).astype(np.float32), done, np.zeros_like(done), {}
+
+
+def test_reinforce_learns_where_to_look() -> None:
+    env = BanditVectorEnv(64, skip=False)
+    agent = Reinforce(env, seed=0, hidden_size=32, encoder_size=32, learning_rate=1e-2)
+    agent.learn(64 * 2 * 60)
+    glance, target, pays = (env.reset(seed=9)[0], env.target, env.pays)
+    actions, _ = agent.predict(glance, deterministic=True)
+    assert (actions == target)[pays].mean() > 0.95
+    assert (actions != target)[~pays].mean() > 0.95
+
+
+def test_reinforce_learns_when_not_to_look() -> None:
+    env = BanditVectorEnv(64, skip=True)
+    agent = Reinforce(env, seed=0, hidden_size=32, encoder_size=32, learning_rate=1e-2)
+    agent.learn(64 * 2 * 100)
+    glance, target, pays = (env.reset(seed=9)[0], env.target, env.pays)
+    actions, _ = agent.predict(glance, deterministic=True)
+    assert (actions[pays, 0] == target[pays]).mean() > 0.95
+    assert (actions[:, 1] == ~pays).mean() > 0.95
+
+
+def test_skipped_frames_give_no_patch_gradient(env_kwargs: dict[str, Any]) -> None:
+    agent = Reinforce(gym.make_vec("AdaFocus-v0", 2, **env_kwargs), seed=0)
+    agent.policy.skip_head.bias.data.fill_(50.0)  # always skip
+    _, log_prob, entropy = agent._act(torch.randn(64, agent.config.hidden_size), None)
+    (log_prob.sum() + entropy.sum()).backward()
+    assert agent.policy.patch_head.weight.grad is None or not agent.policy.patch_head.weight.grad.any()
+    assert agent.policy.skip_head.weight.grad is not None
+
+
+@pytest.mark.parametrize("output", ["numpy", "torch"])
+def test_reinforce_is_deterministic_for_a_seed(output: str, env_kwargs: dict[str, Any]) -> None:
+    found = []
+    for _ in range(2):
+        env = gym.make_vec("AdaFocus-v0", 8, output=output, **env_kwargs)
+        agent = Reinforce(env, seed=4, use_belief=True, episodes_per_batch=16)
+        before = weights(agent)
+        agent.learn(4 * 64)
+        assert not same(before, weights(agent))
+        assert agent.num_timesteps == 4 * 64
+        found.append(weights(agent))
+    assert same(*found)
+
+
+def test_a_loaded_agent_goes_on_exactly(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    env = gym.make_vec("AdaFocus-v0", 8, **env_kwargs)
+    through = Reinforce(env, seed=1, episodes_per_batch=8)
+    through.learn(4 * 8 * 6)
+    half = Reinforce(env, seed=1, episodes_per_batch=8)
+    half.learn(4 * 8 * 3)
+    half.save(tmp_path / "half.pt")
+    resumed = Reinforce.load(tmp_path / "half.pt", env=gym.make_vec("AdaFocus-v0", 8, **env_kwargs))
+    resumed.learn(4 * 8 * 3)
+    assert same(weights(through), weights(resumed))
+    assert resumed.num_timesteps == through.num_timesteps
+    with pytest.raises(ValueError, match="no environment"):
+        Reinforce.load(tmp_path / "half.pt").learn(1)
+
+
+def test_files_of_other_kinds_are_refused(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("hello")
+    torch.save({"format": "other"}, tmp_path / "other.pt")
+    for name in ("text.pt", "other.pt"):
+        with pytest.raises(ValueError, match=name):
+            Reinforce.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"absent\.pt"):
+        Reinforce.load(tmp_path / "absent.pt")
+    Reinforce(gym.make_vec("AdaFocus-v0", 1, skip=False, **env_kwargs)).save(tmp_path / "patch.pt")
+    with pytest.raises(ValueError, match="was trained on"):
+        Reinforce.load(tmp_path / "patch.pt", env=gym.make_vec("AdaFocus-v0", 1, **env_kwargs))
+
+
+def test_a_skip_policy_keeps_its_frozen_patches(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    patch_policy = Reinforce(gym.make_vec("AdaFocus-v0", 4, skip=False, observation="glance", **env_kwargs), seed=1)
+    for parameter in patch_policy.policy.parameters():
+        parameter.data.mul_(3)
+    frozen = weights(patch_policy)
+    env = gym.make_vec("AdaFocus-v0", 4, reward="gain_over_previous", **env_kwargs)
+    agent = Reinforce(env, seed=2, patch_policy=patch_policy, use_belief=True, episodes_per_batch=4)
+    assert agent.policy.patch_head is None
+    agent.learn(4 * 4 * 3)
+    assert same(frozen, weights(patch_policy))
+    agent.save(tmp_path / "skip.pt")
+    loaded = Reinforce.load(tmp_path / "skip.pt")
+    observation, _ = env.reset(seed=0)
+    state = patch_state = loaded_state = None
+    for _ in range(4):
+        actions, state = agent.predict(observation, state, deterministic=True)
+        patches, patch_state = patch_policy.predict(observation["glance"], patch_state, deterministic=True)
+        again, loaded_state = loaded.predict(observation, loaded_state, deterministic=True)
+        assert (actions[:, 0] == patches).all()
+        assert (actions == again).all()
+        observation, *_ = env.step(actions)
+
+
+def test_an_sb3_model_can_be_the_frozen_patch_policy(env_kwargs: dict[str, Any]) -> None:
+    model = PPO("MultiInputPolicy", make_vec_env(4, skip=False, **env_kwargs), n_steps=4, batch_size=16)
+    env = gym.make_vec("AdaFocus-v0", 4, output="torch", reward="gain_over_previous", **env_kwargs)
+    agent = Reinforce(env, patch_policy=model, episodes_per_batch=4).learn(16)
+    found = evaluate(agent, "val", **env_kwargs)
+    assert np.isfinite(found.mean_return)
+
+
+def test_predict_in_sb3s_dialect(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make("AdaFocus-v0", **env_kwargs)
+    agent = Reinforce(env, seed=0, use_belief=True, episodes_per_batch=2)
+    agent.learn(8)
+    observation, _ = env.reset(seed=0)
+    action, state = agent.predict(observation, deterministic=True)
+    assert env.action_space.contains(action)
+    continued, _ = agent.predict(observation, state, episode_start=np.array([False]))
+    assert env.action_space.contains(continued)
+    fresh = agent.predict(observation, state, episode_start=np.array([True]), deterministic=True)[0]
+    assert (fresh == action).all()
+    mean, _ = evaluate_policy(agent, make_vec_env(3, seed=0, **env_kwargs), n_eval_episodes=6)  # type: ignore[arg-type]
+    assert np.isfinite(mean)
+
+
+def test_sb3_callbacks_work_on_reinforce(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    class Stop(BaseCallback):
+        def _on_step(self) -> bool:
+            return self.num_timesteps < 32
+
+    env = gym.make_vec("AdaFocus-v0", 4, skip=False, **env_kwargs)
+    agent = Reinforce(env, episodes_per_batch=4, tensorboard_log=tmp_path / "log")
+    agent.learn(10_000, callback=Stop())
+    assert agent.num_timesteps == 32
+    evaluation = EvalCallback(
+        make_vec_env(2, skip=False, **env_kwargs), eval_freq=4, n_eval_episodes=4, verbose=0,
+        best_model_save_path=str(tmp_path),
+    )  # fmt: skip
+    agent.learn(64, callback=evaluation)
+    assert np.isfinite(evaluation.best_mean_reward)
+    assert list((tmp_path / "log").glob("events*"))
+    steps: list[int] = []
+    agent.learn(32, callback=lambda variables, _: steps.append(1) is None)
+    assert len(steps) == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"learning": 1}, "hyper-parameters"), ({"gamma": 2}, "gamma"), ({"learning_rate": 0}, "learning_rate")],
+)
+def test_bad_hyperparameters_are_named(arguments: dict[str, Any], message: str, env_kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=message):
+        Reinforce(gym.make("AdaFocus-v0", **env_kwargs), **arguments)
+
+
+def test_reinforce_says_what_it_cannot_do(env_kwargs: dict[str, Any]) -> None:
+    glance = gym.make("AdaFocus-v0", skip=False, observation="glance", **env_kwargs)
+    with pytest.raises(ValueError, match="observation='full'"):
+        Reinforce(glance, use_belief=True)
+    with pytest.raises(ValueError, match="skip=True"):
+        Reinforce(glance, patch_policy=Reinforce(glance))
+    with pytest.raises(ValueError, match="patch indices"):
+        Reinforce(gym.make("Pendulum-v1"))
+
+
+# ------------------------------------------------------------------------------------------------------ SB3
+
+
+@pytest.mark.parametrize("observation", ["full", "glance"])
+@pytest.mark.parametrize("skip", [True, False])
+def test_ppo_trains_on_the_batched_environment(observation: str, skip: bool, env_kwargs: dict[str, Any]) -> None:
+    env = make_vec_env(8, seed=0, observation=observation, skip=skip, **env_kwargs)
+    policy = "MultiInputPolicy" if observation == "full" else "MlpPolicy"
+    model = PPO(policy, env, seed=0, n_steps=8, batch_size=32, policy_kwargs=GlanceExtractor.policy_kwargs(32))
+    model.learn(128)
+    assert len(model.ep_info_buffer) > 0
+    found = evaluate(model, "val", **env_kwargs)
+    assert found.num_videos == 12
+    assert found.policy_gflops > 0
+
+
+def test_dqn_trains_on_the_batched_environment(env_kwargs: dict[str, Any]) -> None:
+    env = make_vec_env(2, seed=0, observation="glance", skip=False, **env_kwargs)
+    DQN("MlpPolicy", env, learning_starts=8, buffer_size=64, policy_kwargs={"net_arch": [16]}).learn(40)
+
+
+def test_sb3_vec_env_equals_the_environment(env_kwargs: dict[str, Any]) -> None:
+    """Rewards, ends, returns and terminal observations are those of single episodes."""
+    vec_env = make_vec_env(3, seed=7, **env_kwargs)
+    singles = [gym.make("AdaFocus-v0", **env_kwargs) for _ in range(3)]
+    observation = vec_env.reset()
+    expected = [env.reset(seed=7 + lane)[0] for lane, env in enumerate(singles)]
+    returns = np.zeros(3)
+    vec_env.action_space.seed(0)
+    for step in range(9):
+        for lane in range(3):
+            np.testing.assert_allclose(observation["belief"][lane], expected[lane]["belief"], atol=1e-5)
+        actions = np.stack([vec_env.action_space.sample() for _ in range(3)])
+        observation, reward, done, infos = vec_env.step(actions)
+        for lane, env in enumerate(singles):
+            expected[lane], wanted, terminated, _, info = env.step(actions[lane])
+            returns[lane] += wanted
+            assert reward[lane] == pytest.approx(wanted, abs=1e-5)
+            assert done[lane] == terminated == (step % 4 == 3)
+            if terminated:
+                np.testing.assert_allclose(
+                    infos[lane]["terminal_observation"]["belief"], expected[lane]["belief"], atol=1e-5
+                )
+                assert infos[lane]["is_success"] == info["is_success"]
+                assert infos[lane]["episode"]["r"] == pytest.approx(returns[lane], abs=1e-5)
+                returns[lane] = 0
+                expected[lane], _ = env.reset()
+            else:
+                assert infos[lane] == {}
+
+
+# ------------------------------------------------------------------------------------------------ baselines
+
+
+def test_baselines_pick_what_they_say(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", 500, **{**env_kwargs, "grid": 5})
+    observation, _ = env.reset(seed=0)
+    center, _ = CenterPolicy(env).predict(observation)
+    assert (center == [12, 0]).all()
+    random, _ = RandomPolicy(env, seed=1).predict(observation)
+    assert set(random[:, 0]) == set(range(25))
+    assert (RandomPolicy(env, seed=1).predict(observation)[0] == random).all()
+    assert (RandomPolicy(env, seed=2).predict(observation)[0] != random).any()
+    gaussian, _ = GaussianPolicy(env).predict(observation)
+    distance = np.abs(np.stack((gaussian[:, 0] // 5, gaussian[:, 0] % 5)) - 2)
+    uniform = np.abs(np.stack((random[:, 0] // 5, random[:, 0] % 5)) - 2)
+    assert 0.3 < distance.mean() < 0.9 * uniform.mean()
+    assert not random[:, 1].any()
+    assert not gaussian[:, 1].any()
+
+
+def test_the_oracle_looks_at_the_item(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
+    boxes, visible = videos.locations(torch.arange(12))
+    found = evaluate(OraclePolicy, "val", **env_kwargs)
+    np.testing.assert_array_equal(found.skipped, ~visible.numpy())
+    env = AdaFocusVectorEnv(1, **env_kwargs)
+    best = env.corners[best_candidate(env.corners, env.patch_size, boxes)].numpy()
+    seen = visible.numpy()
+    np.testing.assert_array_equal(found.corners[seen], best[seen])
+    looking = evaluate(OraclePolicy, "val", skip=False, **env_kwargs)
+    assert not looking.skipped.any()
+    np.testing.assert_array_equal(looking.corners[seen], best[seen])
+    single = gym.make("AdaFocus-v0", **env_kwargs)
+    observation, _ = single.reset(seed=0)
+    assert single.action_space.contains(OraclePolicy(single).predict(observation)[0])
+
+
+# ----------------------------------------------------------------------------------------------- evaluation
+
+
+@pytest.mark.parametrize("num_envs", [1, 5, 12, 50])
+def test_every_video_counts_once(num_envs: int, env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
+    found = evaluate(CenterPolicy, "val", num_envs=num_envs, reward="gain_over_previous", **env_kwargs)
+    wanted = evaluate(CenterPolicy, "val", num_envs=12, reward="gain_over_previous", **env_kwargs)
+    assert found.num_videos == 12
+    np.testing.assert_array_equal(found.labels, videos.labels)
+    np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
+    np.testing.assert_allclose(found.returns, wanted.returns, atol=1e-5)
+
+
+def test_evaluation_equals_the_recognisers_own_forward(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
+    recognizer = env_kwargs["recognizer"]
+    found = evaluate(RandomPolicy, "val", **env_kwargs)
+    with torch.no_grad():
+        logits = recognizer(videos.frames(torch.arange(12)), torch.from_numpy(found.corners))
+    probabilities = torch.softmax(logits[:, -1], dim=-1).numpy()
+    np.testing.assert_allclose(found.probabilities, probabilities, atol=1e-5)
+    labels = videos.labels.numpy()
+    assert found.accuracy == pytest.approx((probabilities.argmax(1) == labels).mean())
+    assert found.mean_confidence == pytest.approx(probabilities[np.arange(12), labels].mean(), abs=1e-5)
+    each = [average_precision_score(labels == k, probabilities[:, k]) for k in np.unique(labels)]
+    assert found.mean_average_precision == pytest.approx(np.mean(each))
+    cost = recognizer.cost()
+    assert found.gflops_per_video == pytest.approx(4 * (cost.always + cost.local))
+    assert found.focused_per_video == 4
+
+
+def test_a_policy_for_another_grid_is_an_error(env_kwargs: dict[str, Any]) -> None:
+    policy = CenterPolicy(gym.make("AdaFocus-v0", **{**env_kwargs, "grid": 3}))
+    assert evaluate(policy, "val", **{k: v for k, v in env_kwargs.items() if k != "grid"}).num_videos == 12
+    with pytest.raises(ValueError, match="grid"):
+        evaluate(policy, "val", **env_kwargs)
+
+
+def test_paired_difference_covers_the_truth() -> None:
+    random = np.random.default_rng(0)
+    base = random.random(2000) < 0.5
+    better = base | (random.random(2000) < 0.1)
+    mean, low, high = paired_difference(better, base)
+    assert low < mean < high
+    assert low > 0.03
+    assert high < 0.07
+    assert paired_difference(base, base) == (0.0, 0.0, 0.0)
+
+
+def test_finetune_returns_a_better_copy(env_kwargs: dict[str, Any]) -> None:
+    from adafocus_env.recognition.training import Stage3Config
+
+    recognizer = make_tiny_recognizer()
+    before = recognizer.fingerprint()
+    config = Stage3Config(epochs=60, videos_per_step=12, classifier_learning_rate=1e-2)
+    tuned = finetune(recognizer, CenterPolicy, config, videos=env_kwargs["videos"], grid=4)
+    assert recognizer.fingerprint() == before
+    arguments = {"videos": env_kwargs["videos"], "grid": 4}
+    then = evaluate(CenterPolicy, recognizer=recognizer, **arguments)
+    now = evaluate(CenterPolicy, recognizer=tuned, **arguments)
+    assert now.mean_confidence > then.mean_confidence
+
+
+# --------------------------------------------------------------------------------------------------- shipped
+
+
+def test_shipped_policies_beat_random_on_validation() -> None:
+    """On 250 validation videos; the figures of record are in the README."""
+    videos = RoamingFashion("val", num_videos=250)
+    random = evaluate(RandomPolicy, videos=videos, skip=False)
+    patch = evaluate(from_pretrained("roaming-fashion"), videos=videos)
+    skip = evaluate(from_pretrained("roaming-fashion-skip"), videos=videos)
+    oracle = evaluate(OraclePolicy, videos=videos, skip=False)
+    assert oracle.accuracy > random.accuracy + 0.15
+    assert patch.accuracy > random.accuracy + 0.08
+    assert skip.accuracy > random.accuracy + 0.08
+    assert skip.focused_per_video < 0.7 * 8
+    assert skip.gflops_per_video < patch.gflops_per_video
+
+
+def test_policies_by_name(tmp_path: Path) -> None:
+    assert load_policy("oracle") is OraclePolicy
+    assert isinstance(load_policy("roaming-fashion"), Reinforce)
+    with pytest.raises(FileNotFoundError, match="roaming-fashion"):
+        load_policy("no-such-policy")
+    (tmp_path / "mine.zip").touch()
+    with pytest.raises(ValueError, match=r"ppo\.zip"):
+        load_policy(tmp_path / "mine.zip")
+
+
+@pytest.mark.parametrize(
+    "script", ["quickstart", "train_recognizer", "train_policy", "finetune", "evaluate", "render", "make_image_pool"]
+)
+def test_scripts_explain_themselves(script: str) -> None:
+    path = Path(__file__).parents[1] / "scripts" / f"{script}.py"
+    found = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, timeout=120, check=True)
+    for option in ("--seed", "--out"):
+        assert option in found.stdout

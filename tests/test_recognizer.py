@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, RoamingFashion
+from adafocus_env.recognition import BackboneConfig
+from adafocus_env.recognition.training import (
+    Stage0Config,
+    Stage1Config,
+    Stage3Config,
+    cnn_vectors,
+    train_stage0,
+    train_stage1,
+    train_stage3,
+)
+from agents import Reinforce, evaluate
+from tests.conftest import TINY, make_tiny_recognizer
+
+
+def test_save_and_load_is_bit_exact(tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    recognizer.metadata = {"training": "none"}
+    recognizer.save(tmp_path / "r.safetensors")
+    loaded = Recognizer.from_pretrained(tmp_path / "r.safetensors")
+    assert loaded.config == recognizer.config
+    assert loaded.metadata == {"training": "none"}
+    assert loaded.fingerprint() == recognizer.fingerprint()
+    for name, tensor in recognizer.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+    frames = videos.frames(torch.arange(2))
+    corners = torch.zeros(2, 4, 2, dtype=torch.int64)
+    assert torch.equal(loaded(frames, corners), recognizer(frames, corners))
+    assert [file.name for file in tmp_path.iterdir()] == ["r.safetensors"]  # no temporary file is left
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        Recognizer.from_pretrained(tmp_path / "text")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other")
+    with pytest.raises(ValueError, match="format"):
+        Recognizer.from_pretrained(tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match="shipped"):
+        Recognizer.from_pretrained(tmp_path / "absent")
+
+
+def test_forward_equals_torchs_gru(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    frames = videos.frames(torch.arange(3))
+    corners = torch.randint(0, 25, (3, 4, 2), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = []
+        for time in range(4):
+            patches = torch.stack(
+                [frame[:, top : top + 24, left : left + 24]
+                 for frame, (top, left) in zip(frames[:, time], corners[:, time].tolist(), strict=True)]
+            )  # fmt: skip
+            features.append(torch.cat((recognizer.glance(frames[:, time])[1], recognizer.look(patches)), dim=1))
+        states, _ = recognizer.classifier.gru(torch.stack(features, dim=1))
+        wanted = recognizer.classifier.fc(states)
+        torch.testing.assert_close(recognizer(frames, corners), wanted, atol=1e-5, rtol=0)
+
+
+def test_skipped_frames_do_not_count(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    frames, corners = videos.frames(torch.arange(2)), torch.zeros(2, 4, 2, dtype=torch.int64)
+    skipped = torch.tensor([[False, True, False, True], [True, True, True, True]])
+    with torch.no_grad():
+        logits = recognizer(frames, corners, skipped)
+        shorter = recognizer(frames[:1, [0, 2]], corners[:1, [0, 2]])
+    torch.testing.assert_close(logits[0, [1, 3]], logits[0, [0, 2]])
+    torch.testing.assert_close(logits[0, [0, 2]], shorter[0])
+    nothing_seen = recognizer.classifier.fc(torch.zeros(1, TINY.hidden_size))
+    torch.testing.assert_close(logits[1], nothing_seen.expand(4, -1))
+
+
+def test_normalisation_and_glance_size() -> None:
+    recognizer = make_tiny_recognizer(mean=(0.5, 0.25, 0.0), std=(0.5, 0.5, 1.0), glance_interpolation="nearest")
+    seen: list[torch.Tensor] = []
+    recognizer.global_cnn.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    frames = torch.full((1, 3, 48, 48), 255, dtype=torch.uint8)
+    frames[:, :, ::2, ::2] = 0  # nearest interpolation by two takes these pixels
+    recognizer.glance(frames)
+    assert seen[0].shape == (1, 3, 24, 24)
+    torch.testing.assert_close(seen[0].mean(dim=(0, 2, 3)), torch.tensor([-1.0, -0.5, 0.0]))
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(1, 4, 3, 48, 48), torch.zeros(1, 4, 1, 48, 48, dtype=torch.uint8)])
+def test_bad_frames_are_errors(bad: torch.Tensor, recognizer: Recognizer) -> None:
+    with pytest.raises(ValueError, match="uint8 RGB"):
+        recognizer(bad, torch.zeros(1, 4, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="corners"):
+        recognizer(torch.zeros(1, 4, 3, 48, 48, dtype=torch.uint8), torch.zeros(1, 3, 2, dtype=torch.int64))
+
+
+def test_torchvision_backbones_by_name() -> None:
+    """Paper scale is a configuration: MobileNet-V2, ResNet-50, GRU 1024."""
+    config = RecognizerConfig(
+        num_classes=200, global_backbone=BackboneConfig("mobilenet_v2"), local_backbone=BackboneConfig("resnet50"),
+        patch_size=96,
+    )  # fmt: skip
+    recognizer = Recognizer(config)
+    assert recognizer.glance_shape == (1280, 7, 7)
+    assert recognizer.glance_bounds == (0.0, 6.0)
+    assert recognizer.local_size == 2048
+    assert recognizer.classifier.gru.weight_ih_l0.shape == (3072, 3328)
+    with pytest.raises(ValueError, match="no-such-net"):
+        Recognizer(dataclasses.replace(config, local_backbone=BackboneConfig("no-such-net")))
+
+
+def test_every_stage_lowers_its_loss(videos: RoamingFashion) -> None:
+    recognizer = make_tiny_recognizer()
+    recognizer.classifier.dropout.p = 0.0
+    data = RoamingFashion("recognizer", num_videos=32, num_frames=4, frame_size=48, num_distractors=0)
+    losses: dict[str, list[float]] = {}
+
+    def log(stage: str, step: int, metrics: dict[str, float]) -> None:
+        losses.setdefault(stage, []).append(metrics["loss"])
+
+    train_stage0(recognizer, data, Stage0Config(global_steps=60, local_steps=60, videos_per_step=8), log=log)
+    frozen = copy.deepcopy(recognizer.global_cnn.state_dict())
+    train_stage1(recognizer, data, Stage1Config(steps=80, videos_per_step=16), log=log)
+    assert all(torch.equal(tensor, recognizer.global_cnn.state_dict()[name]) for name, tensor in frozen.items())
+    corners = torch.zeros(32, 4, 2, dtype=torch.int64)
+    skipped = torch.zeros(32, 4, dtype=torch.bool)
+    before = recognizer.fingerprint()
+    train_stage3(
+        recognizer, data, torch.arange(32), corners, skipped, Stage3Config(epochs=40, videos_per_step=16), log=log
+    )
+    assert recognizer.fingerprint() != before
+    assert not recognizer.training
+    for stage in ("stage0/global", "stage0/local", "stage1", "stage3"):
+        assert losses[stage][-1] < losses[stage][0], stage
+
+
+def test_training_is_deterministic() -> None:
+    data = RoamingFashion("recognizer", num_videos=16, num_frames=2, frame_size=48)
+    found = []
+    for _ in range(2):
+        recognizer = make_tiny_recognizer()
+        torch.manual_seed(1)
+        train_stage0(recognizer, data, Stage0Config(global_steps=3, local_steps=3, videos_per_step=4), seed=5)
+        train_stage1(recognizer, data, Stage1Config(steps=3, videos_per_step=4), seed=5)
+        found.append(recognizer.fingerprint())
+    assert found[0] == found[1]
+
+
+def test_stage3_can_train_the_local_cnn(videos: RoamingFashion) -> None:
+    recognizer = make_tiny_recognizer()
+    before = copy.deepcopy(recognizer.state_dict())
+    corners, skipped = torch.zeros(12, 4, 2, dtype=torch.int64), torch.zeros(12, 4, dtype=torch.bool)
+    config = Stage3Config(epochs=2, videos_per_step=6, local_learning_rate=1e-3)
+    train_stage3(recognizer, videos, torch.arange(12), corners, skipped, config)
+    changed = {name.split(".")[0] for name, tensor in recognizer.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert changed == {"local_cnn", "classifier"}
+
+
+def test_cnn_vectors_are_the_networks_own(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    skipped = torch.tensor([[False, True, False, False]] * 2)
+    corners = torch.full((2, 4, 2), 10)
+    _, local_vectors = cnn_vectors(recognizer, videos, torch.tensor([3, 1]), corners, skipped)
+    frame = videos.frames(torch.tensor([1]))[0, 2:3]
+    with torch.no_grad():
+        torch.testing.assert_close(local_vectors[1, 2], recognizer.look(frame[:, :, 10:34, 10:34])[0], atol=1e-5, rtol=0)
+    assert not local_vectors[:, 1].any()
+
+
+@pytest.mark.parametrize("observation", ["full", "glance"])
+@pytest.mark.parametrize("skip", [True, False])
+def test_recognize_equals_the_environment(
+    observation: str, skip: bool, env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    """The deployment path, batched or frame by frame, ends where the environment's episodes end, at the same price."""
+    env = AdaFocusVectorEnv(2, observation=observation, skip=skip, **env_kwargs)
+    policy = Reinforce(env, seed=3, use_belief=observation == "full")
+    for parameter in policy.policy.parameters():
+        parameter.data.mul_(3)  # decide differently from frame to frame
+    found = evaluate(policy, "val", **env_kwargs)
+    result = recognizer.recognize(videos.frames(torch.arange(12)), policy, grid=4)
+    assert torch.equal(result.corners[~result.skipped], torch.from_numpy(found.corners)[~result.skipped])
+    assert torch.equal(result.skipped, torch.from_numpy(found.skipped))
+    torch.testing.assert_close(
+        torch.softmax(result.logits[:, -1], dim=-1), torch.from_numpy(found.probabilities), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(result.gflops, torch.from_numpy(found.gflops))
+    assert found.policy_gflops > 0
+    with pytest.raises(ValueError, match="grid"):
+        recognizer.recognize(videos.frames(torch.arange(1)), policy, grid=5)
