@@ -7,7 +7,6 @@ the table holds the projected vectors: a step of the environment is then a gathe
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable
 
@@ -63,7 +62,8 @@ class FeatureBank:
         self.videos = videos
         self.grid = grid
         self.corners = grid_corners(grid, videos.frame_size, config.patch_size)
-        self.recognizer = copy.deepcopy(recognizer).to(self.device).eval().requires_grad_(False)
+        self.recognizer = recognizer.frozen().to(self.device)
+        self._fast = recognizer.frozen(fold_batch_norm=True).to(self.device)
         num_videos, frames, candidates = len(videos), videos.num_frames, len(self.corners)
         gates = 3 * config.hidden_size
         # Rows are written in order, so the operating system commits this memory as the table fills, not here.
@@ -124,7 +124,7 @@ class FeatureBank:
         for rows in missing.split(_VIDEOS_PER_BATCH):
             frames = load(rows)
             with torch.no_grad():
-                maps, vectors = self.recognizer.glance(frames.flatten(0, 1))
+                maps, vectors = self._fast.glance(frames.flatten(0, 1))
                 gates = self.recognizer.classifier.project_global(vectors)
             self._check_finite(gates, "global", video[rows])
             end = self._video_rows + len(rows)
@@ -168,7 +168,7 @@ class FeatureBank:
             (B, 3·D) float32.
         """
         patches = crop(frames, corners, self.recognizer.config.patch_size)
-        gates = self.recognizer.classifier.project_local(self.recognizer.look(patches))
+        gates = self.recognizer.classifier.project_local(self._fast.look(patches))
         self._check_finite(gates, "local", video)
         return gates
 

@@ -17,7 +17,11 @@ import numpy.typing as npt
 import tyro
 
 GREY_LEVELS = 32
-PER_CLASS = {"recognizer": 1150, "train": 300, "val": 100, "test": 300}
+SLICES = {
+    "train": {"recognizer": (slice(0, 1150),), "train": (slice(1150, 1450), slice(1550, 2100)), "val": (slice(1450, 1550),)},
+    "t10k": {"test": (slice(0, 300),)},
+}
+"""Which of each class's shuffled images go to which pool, by source file."""
 
 
 @dataclass
@@ -43,16 +47,13 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 def main(config: Config) -> None:
     random = np.random.default_rng(config.seed)
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
-    for file, pools in (("train", ("recognizer", "train", "val")), ("t10k", ("test",))):
+    for file, pools in SLICES.items():
         images = read_idx(config.source / f"{file}-images-idx3-ubyte.gz")
         labels = read_idx(config.source / f"{file}-labels-idx1-ubyte.gz")
         levels = np.round(images / 255 * (GREY_LEVELS - 1)).astype(np.uint8)
         by_class = [random.permutation(np.flatnonzero(labels == label)) for label in range(10)]
-        taken = 0
-        for pool in pools:
-            count = PER_CLASS[pool]
-            chosen = np.concatenate([indices[taken : taken + count] for indices in by_class])
-            taken += count
+        for pool, slices in pools.items():
+            chosen = np.concatenate([indices[part] for part in slices for indices in by_class])
             arrays[f"{pool}_images"] = levels[chosen]
             arrays[f"{pool}_labels"] = labels[chosen]
     config.out.mkdir(parents=True, exist_ok=True)

@@ -296,10 +296,11 @@ def test_values_that_are_not_finite_are_errors(env_kwargs: dict[str, Any], recog
     with pytest.raises(ValueError, match=r"local_cnn\.0\.weight"):
         gym.make("AdaFocus-v0", **{**env_kwargs, "recognizer": broken})
     huge = copy.deepcopy(recognizer)
-    huge.classifier.gru.weight_ih_l0.data.fill_(3e38)
+    huge.classifier.fc.weight.data.fill_(3e38)
     env = gym.make("AdaFocus-v0", **{**env_kwargs, "recognizer": huge})
+    env.reset(seed=0)
     with pytest.raises(FloatingPointError, match="not finite on video"):
-        env.reset(seed=0)
+        env.step(np.array([0, 0]))
 
 
 def test_training_the_recogniser_later_changes_nothing(env_kwargs: dict[str, Any], recognizer: Recognizer) -> None:

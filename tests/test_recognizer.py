@@ -15,7 +15,7 @@ from adafocus_env.recognition.training import (
     Stage0Config,
     Stage1Config,
     Stage3Config,
-    cnn_vectors,
+    patch_accuracy,
     train_stage0,
     train_stage1,
     train_stage3,
@@ -159,14 +159,13 @@ def test_stage3_can_train_the_local_cnn(videos: RoamingFashion) -> None:
     assert changed == {"local_cnn", "classifier"}
 
 
-def test_cnn_vectors_are_the_networks_own(recognizer: Recognizer, videos: RoamingFashion) -> None:
-    skipped = torch.tensor([[False, True, False, False]] * 2)
-    corners = torch.full((2, 4, 2), 10)
-    _, local_vectors = cnn_vectors(recognizer, videos, torch.tensor([3, 1]), corners, skipped)
-    frame = videos.frames(torch.tensor([1]))[0, 2:3]
+def test_patch_accuracy_is_that_of_the_forward_pass(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    corners = torch.randint(0, 25, (12, 4, 2), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(local_vectors[1, 2], recognizer.look(frame[:, :, 10:34, 10:34])[0], atol=1e-5, rtol=0)
-    assert not local_vectors[:, 1].any()
+        logits = recognizer(videos.frames(torch.arange(12)), corners)
+    assert patch_accuracy(recognizer, videos, corners) == pytest.approx(
+        float((logits[:, -1].argmax(dim=-1) == videos.labels).float().mean())
+    )
 
 
 @pytest.mark.parametrize("observation", ["full", "glance"])

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from adafocus_env.patches import best_candidate, grid_corners
 from adafocus_env.recognition.recognizer import Recognizer
-from adafocus_env.recognition.training import LocatedVideos, cnn_vectors
+from adafocus_env.recognition.training import LocatedVideos, patch_accuracy
 
 
-@torch.no_grad()
 def reference_accuracies(
     recognizer: Recognizer, videos: LocatedVideos, *, grid: int = 7, seed: int = 0
 ) -> dict[str, float]:
@@ -26,23 +24,16 @@ def reference_accuracies(
         ``glances_only`` (zero local vectors), ``random``, ``center`` and ``true_location`` (the candidate that shows
         most of the item; a random one in frames without it).
     """
-    indices = torch.arange(len(videos))
     shape = (len(videos), videos.num_frames)
     corners = grid_corners(grid, videos.frame_size, recognizer.config.patch_size)
     generator = torch.Generator().manual_seed(seed)
     random = torch.randint(len(corners), shape, generator=generator)
     center = torch.full(shape, len(corners) // 2)
-    boxes, visible = videos.locations(indices)
+    boxes, visible = videos.locations(torch.arange(len(videos)))
     truth = torch.where(visible, best_candidate(corners, recognizer.config.patch_size, boxes), random)
-    nothing_skipped = torch.zeros(shape, dtype=torch.bool)
-
-    def accuracy(global_vectors: Tensor, local_vectors: Tensor) -> float:
-        prediction = recognizer.classifier(global_vectors, local_vectors)[:, -1].argmax(dim=-1)
-        return 100 * float((prediction == videos.labels).float().mean())
-
-    found = {}
-    for name, candidate in (("random", random), ("center", center), ("true_location", truth)):
-        vectors = cnn_vectors(recognizer, videos, indices, corners[candidate], nothing_skipped)
-        found[name] = accuracy(*vectors)
-        found["glances_only"] = accuracy(vectors[0], torch.zeros_like(vectors[1]))
+    found = {
+        name: 100 * patch_accuracy(recognizer, videos, corners[candidate])
+        for name, candidate in (("random", random), ("center", center), ("true_location", truth))
+    }
+    found["glances_only"] = 100 * patch_accuracy(recognizer, videos, corners[center], blank=True)
     return found

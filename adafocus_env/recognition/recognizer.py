@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
 from adafocus_env.files import write_atomically
 from adafocus_env.patches import crop
@@ -233,6 +234,18 @@ class Recognizer(nn.Module):
             classifier=multiply_adds(classify) / 1e9,
         )
         return self._cost
+
+    def frozen(self, *, fold_batch_norm: bool = False) -> Recognizer:
+        """An independent copy in evaluation mode that needs no gradients.
+
+        Args:
+            fold_batch_norm: Fold batch norms into the convolutions before them: a fifth faster on the CPU and equal but for
+                rounding, but no longer a recogniser that :meth:`save` or :meth:`fingerprint` would recognise.
+        """
+        twin = copy.deepcopy(self).eval().requires_grad_(False)
+        if fold_batch_norm:
+            twin.global_cnn, twin.local_cnn = fuse(twin.global_cnn), fuse(twin.local_cnn)
+        return twin
 
     def fingerprint(self) -> str:
         """Hash of configuration and weights: the key of everything computed with this recogniser."""

@@ -206,60 +206,75 @@ def train_stage3(
         progress_bar: Show one.
     """
     generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # dropout
-    recognizer.eval()
+    recognizer.requires_grad_(False).eval()
     train_local = config.local_learning_rate > 0
-    groups = [{"params": recognizer.classifier.parameters(), "lr": config.classifier_learning_rate}]
+    trained = {recognizer.classifier: config.classifier_learning_rate}
     if train_local:
-        recognizer.local_cnn.train()
-        groups.append({"params": recognizer.local_cnn.parameters(), "lr": config.local_learning_rate})
-        features = None
-    else:
-        features = cnn_vectors(recognizer, videos, indices, corners, skipped, progress_bar=progress_bar)
-    recognizer.requires_grad_(False)
-    network = nn.ModuleList((recognizer.local_cnn, recognizer.classifier) if train_local else (recognizer.classifier,))
-    network.requires_grad_(True)
-    recognizer.classifier.train()
+        trained[recognizer.local_cnn] = config.local_learning_rate
+    global_vectors, patches, where = _stage3_inputs(recognizer, videos, indices, corners, skipped, progress_bar)
+    focused = ~skipped
+    # With f_L frozen its vectors are found once; else its patches are kept, and f_L runs on them in every epoch.
+    local_vectors = None if train_local else _look_in_batches(recognizer, patches)
+    network = nn.ModuleList(trained).train().requires_grad_(True)
 
     def loss_of(batch: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = indices[batch]
-        if features is None:
-            logits = recognizer(videos.frames(chosen), corners[batch], skipped[batch])
-        else:
-            logits = recognizer.classifier(features[0][batch], features[1][batch], skipped[batch])
-        return _loss_at_every_frame(logits, videos.labels[chosen])
+        rows = where[batch][focused[batch]]
+        found = recognizer.look(patches[rows]) if local_vectors is None else local_vectors[rows]
+        local = found.new_zeros(*focused[batch].shape, recognizer.local_size)
+        local[focused[batch]] = found
+        logits = recognizer.classifier(global_vectors[batch], local, skipped[batch])
+        return _loss_at_every_frame(logits, videos.labels[indices[batch]])
 
     steps = config.epochs * -(-len(indices) // config.videos_per_step)
+    groups = [{"params": list(part.parameters()), "lr": rate} for part, rate in trained.items()]
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     batches = _batches(len(indices), config.videos_per_step, steps, generator)
-    _optimise("stage3", loss_of, network, optimizer, batches, steps, log, progress_bar)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # dropout
+        _optimise("stage3", loss_of, network, optimizer, batches, steps, log, progress_bar)
     recognizer.requires_grad_(True).eval()
 
 
 @torch.no_grad()
-def cnn_vectors(
-    recognizer: Recognizer,
-    videos: VideoDataset,
-    indices: Tensor,
-    corners: Tensor,
-    skipped: Tensor,
-    *,
-    progress_bar: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Global and local vectors, (n, T, …), of given patches; zero local vectors where skipped. Arguments as above."""
-    global_vectors, local_vectors = [], []
-    chunks = torch.arange(len(indices)).split(32)
-    for rows in tqdm(chunks, desc="patches", disable=not progress_bar, leave=False):
+def _stage3_inputs(
+    recognizer: Recognizer, videos: VideoDataset, indices: Tensor, corners: Tensor, skipped: Tensor, progress_bar: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What stays the same in every epoch of stage 3: global vectors (n, T, C), the focused patches (m, 3, P, P) uint8, and
+    where (n, T) each frame's patch is among them; -1 where skipped."""
+    global_vectors, patches = [], []
+    for rows in tqdm(torch.arange(len(indices)).split(32), desc="patches", disable=not progress_bar, leave=False):
         frames = videos.frames(indices[rows]).flatten(0, 1)
         focused = ~skipped[rows].flatten()
-        vectors = torch.zeros(len(frames), recognizer.local_size)
-        if bool(focused.any()):
-            patches = crop(frames[focused], corners[rows].flatten(0, 1)[focused], recognizer.config.patch_size)
-            vectors[focused] = recognizer.look(patches)
-        shape = (len(rows), videos.num_frames)
-        global_vectors.append(recognizer.glance(frames)[1].unflatten(0, shape))
-        local_vectors.append(vectors.unflatten(0, shape))
-    return torch.cat(global_vectors), torch.cat(local_vectors)
+        patches.append(crop(frames[focused], corners[rows].flatten(0, 1)[focused], recognizer.config.patch_size))
+        global_vectors.append(recognizer.glance(frames)[1].unflatten(0, (len(rows), videos.num_frames)))
+    where = torch.full(skipped.shape, -1)
+    where[~skipped] = torch.arange(int((~skipped).sum()))
+    return torch.cat(global_vectors), torch.cat(patches), where
+
+
+@torch.no_grad()
+def _look_in_batches(recognizer: Recognizer, patches: Tensor) -> Tensor:
+    """(m, local_size) local vectors of (m, 3, P, P) uint8 patches."""
+    if not len(patches):
+        return torch.zeros(0, recognizer.local_size)
+    return torch.cat([recognizer.look(batch) for batch in patches.split(256)])
+
+
+def patch_accuracy(recognizer: Recognizer, videos: VideoDataset, corners: Tensor, *, blank: bool = False) -> float:
+    """Accuracy after the last frame, in [0, 1], on given patches of every video of a data set.
+
+    Args:
+        recognizer: In evaluation mode.
+        videos: The data set.
+        corners: (V, T, 2) int64, top and left of the patches, pixels.
+        blank: Replace the local vectors by zeros: what the glances alone say.
+    """
+    indices, skipped = torch.arange(len(videos)), torch.zeros(corners.shape[:2], dtype=torch.bool)
+    global_vectors, patches, _ = _stage3_inputs(recognizer, videos, indices, corners, skipped, progress_bar=False)
+    local_vectors = _look_in_batches(recognizer, patches).unflatten(0, skipped.shape)
+    with torch.no_grad():
+        logits = recognizer.classifier(global_vectors, local_vectors * (not blank))
+    return float((logits[:, -1].argmax(dim=-1) == videos.labels).float().mean())
 
 
 def _loss_at_every_frame(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
