@@ -98,7 +98,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `recognizer` | `None` | a `Recognizer`, a path or a shipped name; `None` is `"roaming-fashion"` |
     | `grid` | `7` | g: candidates form a g×g grid, N = g² |
     | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
-    | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.03 |
+    | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.01 |
     | `reward` | `"gain_over_random"` | a name as above, or an object following `adafocus_env.rewards.Reward` |
     | `baseline` | `"sample"` | the random patch: one uniform candidate (`"sample"`), the mean over all candidates \
 (`"exact"`, no variance), or one uniform pixel position (`"pixel"`, as the reference code) |
@@ -115,7 +115,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     ## Memory
 
     What the recogniser says is kept in a table that fills where it is asked for, one per recogniser and data set in the
-    process: at most 2.8 GB on the default `train` split; `env.unwrapped.bank.filled_bytes()` says how much now.
+    process: at most 4.3 GB on the default `train` split (every candidate of every frame seen);
+    `env.unwrapped.bank.filled_bytes()` says how much now.
 
     ## Version History
 

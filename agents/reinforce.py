@@ -445,7 +445,10 @@ class Reinforce:
     def _state(self, training_state: bool) -> dict[str, Any]:
         glance, belief = self.observation_space, 0
         if isinstance(self.observation_space, spaces.Dict):
-            glance, belief = self.observation_space["glance"], int(np.prod(self.observation_space["belief"].shape or ()))
+            glance, belief = (
+                self.observation_space["glance"],
+                int(np.prod(self.observation_space["belief"].shape or ())),
+            )
         assert isinstance(glance, spaces.Box)
         state: dict[str, Any] = {
             "format": FORMAT,

@@ -161,7 +161,7 @@ class GlanceExtractor(BaseFeaturesExtractor):
         }
 
 
-PPO_EPISODES = 25_600
+PPO_EPISODES = 19_200
 PPO_HYPERPARAMETERS: dict[str, Any] = {
     "n_steps": 16,
     "batch_size": 256,

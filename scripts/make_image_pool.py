@@ -18,7 +18,11 @@ import tyro
 
 GREY_LEVELS = 32
 SLICES = {
-    "train": {"recognizer": (slice(0, 1150),), "train": (slice(1150, 1450), slice(1550, 2100)), "val": (slice(1450, 1550),)},
+    "train": {
+        "recognizer": (slice(0, 1150),),
+        "train": (slice(1150, 1450), slice(1550, 2100)),
+        "val": (slice(1450, 1550),),
+    },
     "t10k": {"test": (slice(0, 300),)},
 }
 """Which of each class's shuffled images go to which pool, by source file."""

@@ -7,7 +7,10 @@ parameters were chosen on the validation split.
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from rich import print
 from stable_baselines3 import PPO
 
 from adafocus_env import Recognizer
+from adafocus_env.files import write_atomically
+from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.vector_env import DEFAULT_SKIP_COST
 from agents import Evaluation, Reinforce, evaluate, finetune, paired_difference
@@ -40,8 +45,8 @@ from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_
 class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
-    skip_costs: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1)
-    """Prices of a focused frame besides the default one."""
+    skip_costs: tuple[float, ...] = (0.005, 0.015, 0.02, 0.03)
+    """Prices of a focused frame besides the default one, for the first seed."""
     split: str = "test"
     """The split of the figures; rehearse on "val"."""
     seed: int = 0
@@ -55,58 +60,86 @@ def main(config: Config) -> None:
     found: dict[str, list[Evaluation]] = {}
     keep = gym.make_vec("AdaFocus-v0", num_envs=1, recognizer=recognizer)  # one table for all training
     keep_too = gym.make_vec("AdaFocus-v0", num_envs=1, recognizer=recognizer, split=config.split)
+    frames = keep.unwrapped.num_frames
 
     with RunFolder(config.out, config) as run:
 
-        def test(name: str, seed: int, policy: Any, model: Recognizer = recognizer, **env_kwargs: Any) -> None:
-            result = evaluate(policy, config.split, recognizer=model, seed=config.seed, **env_kwargs)
+        def test(name: str, seed: int, make: Callable[[], tuple[Any, Recognizer]], **env_kwargs: Any) -> None:
+            """Evaluate what ``make`` trains; what an earlier, killed run has evaluated is not trained again."""
+            path = config.out / "evaluations" / f"{name.replace(' ', '_')}-{seed}.npz"
+            if path.exists():
+                with np.load(path) as arrays:
+                    result = Evaluation(**{key: arrays[key] for key in arrays})
+            else:
+                policy, model = make()
+                result = evaluate(policy, config.split, recognizer=model, seed=config.seed, **env_kwargs)
+                data = io.BytesIO()
+                np.savez_compressed(data, **dataclasses.asdict(result))
+                write_atomically(path, data.getvalue())
             found.setdefault(name, []).append(result)
             run.log(f"{config.split}/{name}", seed, result.summary())
             print(f"{name}, seed {seed}: {100 * result.accuracy:.2f} %, {result.focused_per_video:.2f} frames")
 
-        def timed(name: str, seed: int, train: Any) -> None:
+        def timed(name: str, seed: int, learn: Callable[[int], Any], episodes: int) -> None:
             started = time.perf_counter()
-            train()
+            learn(episodes * frames)
             run.log("training", seed, {f"{name}_seconds": time.perf_counter() - started})
             print(f"{name}, seed {seed}: trained in {time.perf_counter() - started:.0f} s")
 
-        for name, baseline in (("random", RandomPolicy), ("center", CenterPolicy), ("gaussian", GaussianPolicy)):
-            test(name, 0, baseline, skip=False)
-        test("true location", 0, OraclePolicy, skip=False)
-        for seed in config.seeds:
-            env = gym.make_vec("AdaFocus-v0", num_envs=64, output="torch", recognizer=recognizer, skip=False)
-            frames = env.unwrapped.num_frames
-            patch_policy = Reinforce(env, seed=seed, **PATCH_HYPERPARAMETERS)
-            timed("reinforce", seed, lambda a=patch_policy, t=frames: a.learn(PATCH_EPISODES * t))
-            patch_policy.save(config.out / f"patch_{seed}.pt", training_state=False)
-            test("learned", seed, patch_policy)
+        def reinforce(name: str, seed: int, episodes: int, settings: dict[str, Any], **kwargs: Any) -> Reinforce:
+            """Train a REINFORCE agent, or load what an earlier run has trained."""
+            path = config.out / f"{name}-{seed}.pt"
+            if path.exists():
+                return Reinforce.load(path)
+            patch_policy = kwargs.pop("patch_policy", None)
+            env = gym.make_vec("AdaFocus-v0", num_envs=64, output="torch", recognizer=recognizer, **kwargs)
+            agent = Reinforce(env, seed=seed, patch_policy=patch_policy, **settings)
+            timed(name, seed, agent.learn, episodes)
+            agent.save(path, training_state=False)
+            return agent
 
-            vec_env = make_vec_env(64, seed=seed, recognizer=recognizer, skip=False)
-            ppo = PPO(
-                "MultiInputPolicy", vec_env, seed=seed, policy_kwargs=GlanceExtractor.policy_kwargs(),
-                **PPO_HYPERPARAMETERS,
+        def patch_policy(seed: int) -> Reinforce:
+            return reinforce("patch", seed, PATCH_EPISODES, PATCH_HYPERPARAMETERS, skip=False)
+
+        def skip_policy(seed: int, skip_cost: float) -> Reinforce:
+            return reinforce(
+                f"skip-{skip_cost:g}", seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, patch_policy=patch_policy(seed),
+                reward="gain_over_previous", skip_cost=skip_cost,
             )  # fmt: skip
-            timed("ppo", seed, lambda a=ppo, t=frames: a.learn(PPO_EPISODES * t))
-            test("SB3 PPO", seed, ppo)
 
-            for skip_cost in sorted({DEFAULT_SKIP_COST, *config.skip_costs}):
-                skip_env = gym.make_vec(
-                    "AdaFocus-v0", num_envs=64, output="torch", recognizer=recognizer, reward="gain_over_previous",
-                    skip_cost=skip_cost,
-                )  # fmt: skip
-                skip_policy = Reinforce(skip_env, seed=seed, patch_policy=patch_policy, **SKIP_HYPERPARAMETERS)
-                timed(f"skip_{skip_cost:g}", seed, lambda a=skip_policy, t=frames: a.learn(SKIP_EPISODES * t))
-                test(f"learned + skip, cost {skip_cost:g}", seed, skip_policy)
-                if skip_cost == DEFAULT_SKIP_COST:
-                    skip_policy.save(config.out / f"skip_{seed}.pt", training_state=False)
-                    tuned = finetune(recognizer, skip_policy, STAGE3, seed=seed)
-                    test("learned + skip + stage 3", seed, skip_policy, tuned)
-            tuned = finetune(recognizer, patch_policy, STAGE3, seed=seed)
-            test("learned + stage 3", seed, patch_policy, tuned)
-            control = finetune(
-                recognizer, RandomPolicy, RANDOM_CONTROL, seed=seed, rollouts=RANDOM_CONTROL_ROLLOUTS, skip=False
-            )
-            test("learned + stage 3 on random patches", seed, patch_policy, control)
+        def ppo(seed: int) -> PPO:
+            env = make_vec_env(64, seed=seed, recognizer=recognizer, skip=False)
+            kwargs = GlanceExtractor.policy_kwargs()
+            model = PPO("MultiInputPolicy", env, seed=seed, policy_kwargs=kwargs, **PPO_HYPERPARAMETERS)
+            timed("ppo", seed, model.learn, PPO_EPISODES)
+            return model
+
+        def tuned(policy: Any, seed: int, settings: Stage3Config = STAGE3, **kwargs: Any) -> Recognizer:
+            return finetune(recognizer, policy, settings, seed=seed, **kwargs)
+
+        for name, baseline in (
+            ("random", RandomPolicy), ("center", CenterPolicy), ("gaussian", GaussianPolicy),
+            ("true location", OraclePolicy),
+        ):  # fmt: skip
+            test(name, 0, lambda p=baseline: (p, recognizer), skip=False)
+        for seed in config.seeds:
+            test("learned", seed, lambda s=seed: (patch_policy(s), recognizer))
+            test("SB3 PPO", seed, lambda s=seed: (ppo(s), recognizer))
+            # The curve over prices is for the first seed, the default price for all.
+            for cost in sorted({DEFAULT_SKIP_COST, *(config.skip_costs if seed == config.seeds[0] else ())}):
+                test(f"learned + skip, cost {cost:g}", seed, lambda s=seed, c=cost: (skip_policy(s, c), recognizer))
+            test(
+                "learned + skip + stage 3", seed,
+                lambda s=seed: ((p := skip_policy(s, DEFAULT_SKIP_COST)), tuned(p, s)),
+            )  # fmt: skip
+            test("learned + stage 3", seed, lambda s=seed: ((p := patch_policy(s)), tuned(p, s)))
+            test(
+                "learned + stage 3 on random patches", seed,
+                lambda s=seed: (
+                    patch_policy(s),
+                    tuned(RandomPolicy, s, RANDOM_CONTROL, rollouts=RANDOM_CONTROL_ROLLOUTS, skip=False),
+                ),
+            )  # fmt: skip
         keep.close()
         keep_too.close()
 

@@ -12,6 +12,8 @@ import torch
 from adafocus_env import Recognizer, RecognizerConfig, RoamingFashion
 from adafocus_env.recognition import BackboneConfig
 
+torch.set_num_threads(1)  # the networks here are too small to share
+
 TINY = RecognizerConfig(
     num_classes=10,
     global_backbone=BackboneConfig("tiny_resnet", widths=(4, 8), strides=(2, 2)),

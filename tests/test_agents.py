@@ -411,6 +411,8 @@ def test_policies_by_name(tmp_path: Path) -> None:
 )
 def test_scripts_explain_themselves(script: str) -> None:
     path = Path(__file__).parents[1] / "scripts" / f"{script}.py"
-    found = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, timeout=120, check=True)
+    found = subprocess.run(
+        [sys.executable, str(path), "--help"], capture_output=True, text=True, timeout=120, check=True
+    )
     for option in ("--seed", "--out"):
         assert option in found.stdout

@@ -346,5 +346,18 @@ def test_memory_stays_within_the_documented_bound(env_kwargs: dict[str, Any]) ->
     assert env.bank.filled_bytes() == filled  # nothing was missing
 
 
+def test_the_default_environment_is_light() -> None:
+    """Videos are drawn when asked for and the table fills lazily: making and resetting adds less than 500 MB."""
+    script = """
+import resource, gymnasium as gym, adafocus_env
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+env = gym.make("AdaFocus-v0")
+env.reset(seed=0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert int(found.stdout) < 500_000  # KiB
+
+
 def test_version() -> None:
     assert adafocus_env.__version__

@@ -155,7 +155,9 @@ def test_stage3_can_train_the_local_cnn(videos: RoamingFashion) -> None:
     corners, skipped = torch.zeros(12, 4, 2, dtype=torch.int64), torch.zeros(12, 4, dtype=torch.bool)
     config = Stage3Config(epochs=2, videos_per_step=6, local_learning_rate=1e-3)
     train_stage3(recognizer, videos, torch.arange(12), corners, skipped, config)
-    changed = {name.split(".")[0] for name, tensor in recognizer.state_dict().items() if not torch.equal(before[name], tensor)}
+    changed = {
+        name.split(".")[0] for name, tensor in recognizer.state_dict().items() if not torch.equal(before[name], tensor)
+    }
     assert changed == {"local_cnn", "classifier"}
 
 

@@ -38,7 +38,9 @@ PIXEL_SUM = 135_492_258
 
 
 def test_same_videos_in_a_fresh_process() -> None:
-    script = "import torch; from adafocus_env import RoamingFashion as R; print(int(R('val').frames(torch.arange(9)).sum()))"
+    script = (
+        "import torch; from adafocus_env import RoamingFashion as R; print(int(R('val').frames(torch.arange(9)).sum()))"
+    )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert int(found.stdout) == int(RoamingFashion("val").frames(torch.arange(9)).sum())
 
@@ -110,7 +112,9 @@ def test_full_data_set_from_a_folder(tmp_path: Path) -> None:
         labels = (np.arange(count) % 10).astype(np.uint8)
         header = (0x0803).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in images.shape)
         (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes((0x0801).to_bytes(4, "big") + count.to_bytes(4, "big") + labels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
+            (0x0801).to_bytes(4, "big") + count.to_bytes(4, "big") + labels.tobytes()
+        )
     pools = [len(RoamingFashion(split, root=tmp_path, source="MNIST", num_videos=5)._images) for split in SPLITS]
     assert pools == [36, 18, 6, 20]
     with pytest.raises(FileNotFoundError, match="FashionMNIST/raw"):
@@ -136,8 +140,8 @@ def test_bad_indices_are_errors() -> None:
 
 def test_fingerprints_tell_data_sets_apart() -> None:
     made = [
-        RoamingFashion("val"), RoamingFashion("test"), RoamingFashion("val", seed=1), RoamingFashion("val", num_frames=9),
-        RoamingFashion("val", num_videos=7), RoamingFashion("val", num_distractors=0),
+        RoamingFashion("val"), RoamingFashion("test"), RoamingFashion("val", seed=1),
+        RoamingFashion("val", num_frames=9), RoamingFashion("val", num_videos=7), RoamingFashion("val", num_distractors=0),
     ]  # fmt: skip
     assert len({videos.fingerprint for videos in made}) == len(made)
     assert RoamingFashion("val").fingerprint == made[0].fingerprint

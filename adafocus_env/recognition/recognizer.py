@@ -239,8 +239,8 @@ class Recognizer(nn.Module):
         """An independent copy in evaluation mode that needs no gradients.
 
         Args:
-            fold_batch_norm: Fold batch norms into the convolutions before them: a fifth faster on the CPU and equal but for
-                rounding, but no longer a recogniser that :meth:`save` or :meth:`fingerprint` would recognise.
+            fold_batch_norm: Fold batch norms into the convolutions before them: a fifth faster on the CPU and equal but
+                for rounding, but no longer a recogniser to save or to train.
         """
         twin = copy.deepcopy(self).eval().requires_grad_(False)
         if fold_batch_norm:

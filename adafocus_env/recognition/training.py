@@ -84,7 +84,7 @@ class Stage3Config:
 
     epochs: int = 10
     videos_per_step: int = 64
-    classifier_learning_rate: float = 5e-4
+    classifier_learning_rate: float = 3e-3
     local_learning_rate: float = 0.0
     weight_decay: float = 0.02
 
@@ -208,7 +208,7 @@ def train_stage3(
     generator = torch.Generator().manual_seed(seed)
     recognizer.requires_grad_(False).eval()
     train_local = config.local_learning_rate > 0
-    trained = {recognizer.classifier: config.classifier_learning_rate}
+    trained: dict[nn.Module, float] = {recognizer.classifier: config.classifier_learning_rate}
     if train_local:
         trained[recognizer.local_cnn] = config.local_learning_rate
     global_vectors, patches, where = _stage3_inputs(recognizer, videos, indices, corners, skipped, progress_bar)
@@ -239,8 +239,12 @@ def train_stage3(
 def _stage3_inputs(
     recognizer: Recognizer, videos: VideoDataset, indices: Tensor, corners: Tensor, skipped: Tensor, progress_bar: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What stays the same in every epoch of stage 3: global vectors (n, T, C), the focused patches (m, 3, P, P) uint8, and
-    where (n, T) each frame's patch is among them; -1 where skipped."""
+    """What stays the same in every epoch of stage 3.
+
+    Returns:
+        Global vectors (n, T, C), the focused patches (m, 3, P, P) uint8, and where each frame's patch is among them,
+        (n, T) int64, -1 where skipped.
+    """
     global_vectors, patches = [], []
     for rows in tqdm(torch.arange(len(indices)).split(32), desc="patches", disable=not progress_bar, leave=False):
         frames = videos.frames(indices[rows]).flatten(0, 1)

@@ -25,7 +25,7 @@ VERSION = 1
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-DEFAULT_NUM_VIDEOS = {"recognizer": 40_000, "train": 4_000, "val": 1_000, "test": 5_000}
+DEFAULT_NUM_VIDEOS = {"recognizer": 40_000, "train": 6_000, "val": 1_000, "test": 5_000}
 
 ITEM_SIZE = 28
 _BLOCK = 4
@@ -43,13 +43,13 @@ class RoamingFashion:
     Args:
         split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"`` or ``"test"``.
         seed: Seed of the benchmark. The shipped recogniser and policies are for seed 0.
-        num_videos: Number of videos; ``None`` takes 40,000, 4,000, 1,000 or 5,000, in the order of the splits above.
+        num_videos: Number of videos; ``None`` takes 40,000, 6,000, 1,000 or 5,000, in the order of the splits above.
         num_frames: T, frames per video.
         frame_size: Height and width of a frame, pixels.
         num_distractors: Distractors per video, each visible in part of the frames.
         visible_fraction: Mean fraction of the frames in which the item is in the picture, in (0, 1].
         root: Folder that holds ``FashionMNIST/raw`` (or ``MNIST/raw``) in torchvision's layout, to draw from the full
-            data set; ``None`` takes the subset of 18,500 images that ships with the package.
+            data set; ``None`` takes the subset of 24,000 images that ships with the package.
         source: ``"FashionMNIST"`` or ``"MNIST"``; the latter needs ``root``.
 
     Attributes:
