@@ -141,7 +141,8 @@ def test_bad_indices_are_errors() -> None:
 def test_fingerprints_tell_data_sets_apart() -> None:
     made = [
         RoamingFashion("val"), RoamingFashion("test"), RoamingFashion("val", seed=1),
-        RoamingFashion("val", num_frames=9), RoamingFashion("val", num_videos=7), RoamingFashion("val", num_distractors=0),
+        RoamingFashion("val", num_frames=9), RoamingFashion("val", num_videos=7),
+        RoamingFashion("val", num_distractors=0),
     ]  # fmt: skip
     assert len({videos.fingerprint for videos in made}) == len(made)
     assert RoamingFashion("val").fingerprint == made[0].fingerprint
