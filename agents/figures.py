@@ -46,13 +46,13 @@ def accuracy_against_compute(
 
 
 def play(
-    policy: Any, videos: Sequence[int], split: str = "test", **env_kwargs: Any
+    policy: Any, indices: Sequence[int], split: str = "test", **env_kwargs: Any
 ) -> list[list[npt.NDArray[np.uint8]]]:
     """Pictures of every step of a policy, arg-max, on some videos: one list of (height, width, 3) uint8 per video."""
-    env = AdaFocusVectorEnv(len(videos), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
-    observation, _ = env.reset(seed=0, options={"video": np.asarray(videos)})
-    pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in videos]
-    state, start = None, np.ones(len(videos), dtype=bool)
+    env = AdaFocusVectorEnv(len(indices), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
+    observation, _ = env.reset(seed=0, options={"video": np.asarray(indices)})
+    pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in indices]
+    state, start = None, np.ones(len(indices), dtype=bool)
     for _ in range(env.num_frames):
         actions, state = policy.predict(observation, state=state, episode_start=start, deterministic=True)
         observation, *_ = env.step(actions)

@@ -22,6 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.logger import Logger, configure
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from adafocus_env.files import write_atomically
@@ -41,6 +42,8 @@ class Hyperparameters:
         entropy_coefficient: Weight of the entropy bonus.
         normalize_advantage: Scale the advantages of a batch to mean 0 and standard deviation 1.
         max_grad_norm: Gradients are clipped to this norm.
+        averaging: Decay, per update, of the exponential average of the weights that ``predict`` acts with; it takes out
+            the noise of the last few updates. 0 acts with the last weights.
         encoder_size: Length of the encoded glance.
         hidden_size: Length of the policy's own recurrent state.
         use_belief: Let the policy see ``belief`` and ``time`` as well, if the environment shows them; otherwise the
@@ -54,13 +57,15 @@ class Hyperparameters:
     entropy_coefficient: float = 0.01
     normalize_advantage: bool = True
     max_grad_norm: float = 1.0
+    averaging: float = 0.98
     encoder_size: int = 256
     hidden_size: int = 128
     use_belief: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must be between 0 and 1, not {self.gamma}")
+        for name in ("gamma", "averaging"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
         for name in ("learning_rate", "max_grad_norm", "episodes_per_batch", "encoder_size", "hidden_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
@@ -213,6 +218,7 @@ class Reinforce:
                 (channels, height, width), belief_size, None if patch_policy is not None else self._num_patches,
                 self._has_skip, self.config,
             ).to(self.device)  # fmt: skip
+        self._average = AveragedModel(self.policy, multi_avg_fn=get_ema_multi_avg_fn(self.config.averaging))
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self.num_timesteps = 0
@@ -286,6 +292,7 @@ class Reinforce:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
         self.optimizer.step()
+        self._average.update_parameters(self.policy)
         return going, {
             "ep_rew_mean": float(reward.sum(0).mean()),
             "ep_focused_mean": float(focused.float().sum(0).mean()),
@@ -316,7 +323,7 @@ class Reinforce:
                 patch, patch_state = self._frozen_patches(raw, patch_state, episode_start)
             else:
                 patch = None
-            action, log_prob, entropy = self._act(hidden, patch)
+            action, log_prob, entropy = self._act(self.policy, hidden, patch)
             values.append(self.policy.value_head(hidden)[:, 0])
             raw, reward, terminated, _, _ = env.step(action if as_tensor else action.cpu().numpy())
             log_probs.append(log_prob)
@@ -335,16 +342,16 @@ class Reinforce:
         parts = (log_probs, entropies, values, rewards, focused)
         return tuple(torch.stack(part) for part in parts), going
 
-    def _act(self, hidden: Tensor, patch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _act(self, policy: RecurrentPolicy, hidden: Tensor, patch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Sample actions; their log-probabilities and entropies, of the trained heads alone."""
         log_prob = entropy = torch.zeros(len(hidden), device=self.device)
         skip = None
-        if self.policy.skip_head is not None:
-            bernoulli = Bernoulli(logits=self.policy.skip_head(hidden)[:, 0])
+        if policy.skip_head is not None:
+            bernoulli = Bernoulli(logits=policy.skip_head(hidden)[:, 0])
             skip = torch.bernoulli(bernoulli.probs.detach(), generator=self._generator)
             log_prob, entropy = bernoulli.log_prob(skip), bernoulli.entropy()
-        if self.policy.patch_head is not None:
-            categorical = Categorical(logits=self.policy.patch_head(hidden))
+        if policy.patch_head is not None:
+            categorical = Categorical(logits=policy.patch_head(hidden))
             patch = torch.multinomial(categorical.probs.detach(), 1, generator=self._generator)[:, 0]
             looked = 1.0 if skip is None else 1 - skip
             log_prob = log_prob + looked * categorical.log_prob(patch)
@@ -390,19 +397,20 @@ class Reinforce:
             hidden = torch.as_tensor(hidden_array, device=self.device)
         if episode_start is not None:
             hidden = hidden * ~torch.as_tensor(np.asarray(episode_start, dtype=bool), device=self.device)[:, None]
-        hidden = self.policy(tensors, hidden)
+        policy: RecurrentPolicy = self._average.module  # type: ignore[assignment]
+        hidden = policy(tensors, hidden)
         patch = None
         if self.patch_policy is not None:
             patch, patch_state = self._frozen_patches(observation, patch_state, episode_start)
         if deterministic:
-            if self.policy.patch_head is not None:
-                patch = self.policy.patch_head(hidden).argmax(dim=1)
+            if policy.patch_head is not None:
+                patch = policy.patch_head(hidden).argmax(dim=1)
             assert patch is not None
             action = patch
-            if self.policy.skip_head is not None:
-                action = torch.stack((patch, (self.policy.skip_head(hidden)[:, 0] > 0).long()), dim=1)
+            if policy.skip_head is not None:
+                action = torch.stack((patch, (policy.skip_head(hidden)[:, 0] > 0).long()), dim=1)
         else:
-            action, _, _ = self._act(hidden, patch)
+            action, _, _ = self._act(policy, hidden, patch)
         if single:
             action = action[0]
         given_tensor = isinstance(glance, Tensor)
@@ -461,12 +469,14 @@ class Reinforce:
             "num_timesteps": self.num_timesteps,
             "num_rollouts": self._num_rollouts,
             "num_episodes": self._num_episodes,
-            "policy": self.policy.state_dict(),
+            "average": self._average.module.state_dict(),
             "frozen_patches": self.patch_policy is not None,
         }
         if isinstance(self.patch_policy, Reinforce):
             state["patch_policy"] = self.patch_policy._state(training_state=False)
         if training_state:
+            state["policy"] = self.policy.state_dict()
+            state["num_averaged"] = self._average.n_averaged
             state["optimizer"] = self.optimizer.state_dict()
             state["generator"] = self._generator.get_state()
         return state
@@ -540,10 +550,12 @@ class Reinforce:
         )
         agent = cls.__new__(cls)
         agent._build(observation_space, action_space, state["seed"], patch_policy, state["hyperparameters"], device)
-        agent.policy.load_state_dict(state["policy"])
+        agent._average.module.load_state_dict(state["average"])
+        agent.policy.load_state_dict(state.get("policy", state["average"]))
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
         agent._num_rollouts = state["num_rollouts"]
         if "optimizer" in state:
+            agent._average.n_averaged = state["num_averaged"]
             agent.optimizer.load_state_dict(state["optimizer"])
             agent._generator.set_state(state["generator"].cpu())
         return agent
@@ -557,6 +569,10 @@ class Reinforce:
             folder = self._tensorboard_log
             self._logger = configure(None if folder is None else str(folder), [] if folder is None else ["tensorboard"])
         return self._logger
+
+    def set_env(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | None) -> None:
+        """Learn in another environment from now on; ``None`` lets go of the present one, and of its table."""
+        self._env = None if env is None else _as_vector_env(env)
 
     def get_env(self) -> Any:
         """The vector environment that the agent learns in, or ``None``."""

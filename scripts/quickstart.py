@@ -51,6 +51,7 @@ def train(
     for metrics in agent.history:
         run.log(stage, int(metrics["episodes"]), metrics)
     agent.save(run.path / f"{stage}.pt")
+    agent.set_env(None)
     return agent
 
 

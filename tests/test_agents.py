@@ -27,7 +27,9 @@ from tests.conftest import make_tiny_recognizer
 
 
 def weights(agent: Reinforce) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
+    """Both the weights that learn and their average, which acts."""
+    both = {**agent.policy.state_dict(prefix="last."), **agent._average.state_dict(prefix="average.")}
+    return {name: tensor.clone() for name, tensor in both.items()}
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -75,7 +77,7 @@ class BanditVectorEnv(gym.vector.VectorEnv):  # type: ignore[type-arg]
 
 def test_reinforce_learns_where_to_look() -> None:
     env = BanditVectorEnv(64, skip=False)
-    agent = Reinforce(env, seed=0, hidden_size=32, encoder_size=32, learning_rate=1e-2)
+    agent = Reinforce(env, seed=0, hidden_size=32, encoder_size=32, learning_rate=1e-2, averaging=0.8)
     agent.learn(64 * 2 * 60)
     glance, target, pays = (env.reset(seed=9)[0], env.target, env.pays)
     actions, _ = agent.predict(glance, deterministic=True)
@@ -85,7 +87,7 @@ def test_reinforce_learns_where_to_look() -> None:
 
 def test_reinforce_learns_when_not_to_look() -> None:
     env = BanditVectorEnv(64, skip=True)
-    agent = Reinforce(env, seed=0, hidden_size=32, encoder_size=32, learning_rate=1e-2)
+    agent = Reinforce(env, seed=0, hidden_size=32, encoder_size=32, learning_rate=1e-2, averaging=0.8)
     agent.learn(64 * 2 * 100)
     glance, target, pays = (env.reset(seed=9)[0], env.target, env.pays)
     actions, _ = agent.predict(glance, deterministic=True)
@@ -96,7 +98,7 @@ def test_reinforce_learns_when_not_to_look() -> None:
 def test_skipped_frames_give_no_patch_gradient(env_kwargs: dict[str, Any]) -> None:
     agent = Reinforce(gym.make_vec("AdaFocus-v0", 2, **env_kwargs), seed=0)
     agent.policy.skip_head.bias.data.fill_(50.0)  # always skip
-    _, log_prob, entropy = agent._act(torch.randn(64, agent.config.hidden_size), None)
+    _, log_prob, entropy = agent._act(agent.policy, torch.randn(64, agent.config.hidden_size), None)
     (log_prob.sum() + entropy.sum()).backward()
     assert agent.policy.patch_head.weight.grad is None or not agent.policy.patch_head.weight.grad.any()
     assert agent.policy.skip_head.weight.grad is not None
@@ -146,7 +148,7 @@ def test_files_of_other_kinds_are_refused(env_kwargs: dict[str, Any], tmp_path: 
 
 def test_a_skip_policy_keeps_its_frozen_patches(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
     patch_policy = Reinforce(gym.make_vec("AdaFocus-v0", 4, skip=False, observation="glance", **env_kwargs), seed=1)
-    for parameter in patch_policy.policy.parameters():
+    for parameter in patch_policy._average.parameters():
         parameter.data.mul_(3)
     frozen = weights(patch_policy)
     env = gym.make_vec("AdaFocus-v0", 4, reward="gain_over_previous", **env_kwargs)

@@ -178,7 +178,7 @@ def test_recognize_equals_the_environment(
     """The deployment path, batched or frame by frame, ends where the environment's episodes end, at the same price."""
     env = AdaFocusVectorEnv(2, observation=observation, skip=skip, **env_kwargs)
     policy = Reinforce(env, seed=3, use_belief=observation == "full")
-    for parameter in policy.policy.parameters():
+    for parameter in policy._average.parameters():
         parameter.data.mul_(3)  # decide differently from frame to frame
     found = evaluate(policy, "val", **env_kwargs)
     result = recognizer.recognize(videos.frames(torch.arange(12)), policy, grid=4)
