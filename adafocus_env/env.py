@@ -98,7 +98,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `recognizer` | `None` | a `Recognizer`, a path or a shipped name; `None` is `"roaming-fashion"` |
     | `grid` | `7` | g: candidates form a g×g grid, N = g² |
     | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
-    | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.01 |
+    | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.015 |
     | `reward` | `"gain_over_random"` | a name as above, or an object following `adafocus_env.rewards.Reward` |
     | `baseline` | `"sample"` | the random patch: one uniform candidate (`"sample"`), the mean over all candidates \
 (`"exact"`, no variance), or one uniform pixel position (`"pixel"`, as the reference code) |

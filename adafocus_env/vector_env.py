@@ -23,7 +23,7 @@ from adafocus_env.videos.dataset import VideoDataset
 from adafocus_env.videos.registry import get_videos
 
 DEFAULT_RECOGNIZER = "roaming-fashion"
-DEFAULT_SKIP_COST = 0.01
+DEFAULT_SKIP_COST = 0.015
 """λ where the action carries a skip bit and none is given, in label confidence."""
 
 _LANE_LOAD = 64  # videos loaded at once: larger batches spend their time on fresh memory pages
@@ -45,7 +45,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             keeps a frozen copy.
         grid: g; candidates form a g×g grid, N = g².
         skip: Whether the action carries a skip bit.
-        skip_cost: λ ≥ 0, the price of a focused frame in label confidence; ``None`` is 0 without skip bit, else 0.01.
+        skip_cost: λ ≥ 0, the price of a focused frame in label confidence; ``None`` is 0 without skip bit, else 0.015.
         reward: A name out of :data:`adafocus_env.rewards.REWARDS` or an object following the reward protocol.
         baseline: ``"sample"``, ``"exact"`` or ``"pixel"``: how the random patch's confidence is found.
         observation: ``"full"`` or ``"glance"``.

@@ -45,7 +45,7 @@ from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_
 class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
-    skip_costs: tuple[float, ...] = (0.005, 0.015, 0.02, 0.03)
+    skip_costs: tuple[float, ...] = (0.005, 0.01, 0.03, 0.06)
     """Prices of a focused frame besides the default one, for the first seed."""
     split: str = "test"
     """The split of the figures; rehearse on "val"."""
