@@ -101,7 +101,7 @@ def best_candidate(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
     nearness = 1 / (
         1 + distance
     )  # in (0, 1]: breaks ties only, as shares of area differ by at least 1 / (height·width)
-    return (overlap(corners, patch_size, boxes) * 1e6 + nearness).argmax(dim=-1)
+    return (overlap(corners, patch_size, boxes).double() * 1e6 + nearness).argmax(dim=-1)
 
 
 def random_corners(frame_size: tuple[int, int], patch_size: int, draws: Tensor) -> Tensor:

@@ -101,21 +101,28 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             skip_cost = DEFAULT_SKIP_COST if skip else 0.0
         if not isinstance(skip_cost, (int, float)) or not 0 <= skip_cost < float("inf"):
             raise ValueError(f"skip_cost must be a finite number of at least 0, not {skip_cost!r}")
+        if isinstance(grid, bool) or not isinstance(grid, (int, np.integer)):
+            raise ValueError(f"grid must be an integer of at least 2, not {grid!r}")
         if recognizer is None:
             recognizer = DEFAULT_RECOGNIZER
+        if not isinstance(recognizer, (Recognizer, str, os.PathLike)):
+            raise ValueError(f"recognizer must be a Recognizer, a path or a shipped name, not {recognizer!r}")
+        try:
+            self.device = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device must be a torch device, not {device!r}") from error
         if not isinstance(recognizer, Recognizer):
             recognizer = Recognizer.from_pretrained(recognizer)
 
         self.num_envs = int(num_envs)
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "autoreset_mode": _autoreset_mode(autoreset_mode)}
-        self.device = torch.device(device)
         self.videos = get_videos(videos, split)
         self.skip, self.skip_cost = bool(skip), float(skip_cost)
         self.reward, self.baseline = get_reward(reward), baseline
         self.observation, self.output = observation, output
 
-        self.bank = FeatureBank.shared(recognizer, self.videos, grid, self.device)
+        self.bank = FeatureBank.shared(recognizer, self.videos, int(grid), self.device)
         self.recognizer = self.bank.recognizer
         self.corners = self.bank.corners
         self.num_frames, self.frame_size = self.videos.num_frames, self.videos.frame_size
@@ -156,7 +163,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._frames: Tensor | None = None
         self._frames_loaded = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         self._renderer = SceneRenderer(self.videos.class_names, self.patch_size) if render_mode else None
-        self._last_step: dict[str, Tensor] | None = None
+        self._last_step: dict[str, Tensor] = {}
+        self._stepped = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # since the last reset
 
     def _zeros(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(self.num_envs, dtype=dtype, device=self.device)
@@ -188,7 +196,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(f"options must hold nothing but 'video' and 'reset_mask', not {sorted(options)}")
         self._seed_lanes(seed, mask)
         self._start_episodes(mask, video)
-        self._last_step = None
         if self.render_mode == "human":
             self.render()
         return self._observe(), self._reset_info(mask)
@@ -260,6 +267,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._hidden = torch.where(mask[:, None], 0.0, self._hidden)
         self._video_gflops = torch.where(mask, 0.0, self._video_gflops)
         self._needs_reset = self._needs_reset & ~mask
+        self._stepped = self._stepped & ~mask
         confidence, _ = self._confidence_in(self._hidden)
         self._confidence = torch.where(mask, confidence, self._confidence)
         self.bank.ensure_videos(self._video, self._load_videos)
@@ -289,7 +297,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 raise gym.error.ResetNeeded("call reset() before the first step and after the end of an episode")
             if bool(restart.all()):  # the usual case: all episodes have the same length
                 self._start_episodes(restart)
-                self._last_step = None
                 false = torch.zeros_like(restart)
                 zero = self._zeros(torch.float32)
                 return (
@@ -308,18 +315,19 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         info.update(self._reset_info(torch.ones_like(restart)))
         reward = torch.where(restart, 0.0, stepped["reward"])
         self._last_step = stepped
+        self._stepped = self._stepped | ~restart
         if self.render_mode == "human":
             self.render()
         if mode is AutoresetMode.SAME_STEP and bool(done.any()):
             info = self._restart_in_place(info, done)
-        return self._observe(), self._give(reward), self._give(done), self._give(torch.zeros_like(done)), info
+        return self._observe(), self._give(reward), self._give(done.clone()), self._give(torch.zeros_like(done)), info
 
     def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
         """Patch indices (num_envs,) int64 and skip bits (num_envs,) bool."""
         shape = (self.num_envs, 2) if self.skip else (self.num_envs,)
         wanted = f"actions must be {shape} integers" + (" (patch index, skip bit)" if self.skip else "")
         try:
-            values = actions if isinstance(actions, Tensor) else torch.as_tensor(np.asarray(actions))
+            values = actions.clone() if isinstance(actions, Tensor) else torch.as_tensor(np.array(actions))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{wanted}, not {actions!r}") from error
         if tuple(values.shape) != shape or values.is_floating_point() or values.dtype == torch.bool:
@@ -371,6 +379,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 reference = torch.zeros_like(confidence)
         reference = torch.where(focused, reference, 0.0)
         reward = self.reward(confidence, reference, focused, self.skip_cost)
+        if reward.shape != confidence.shape or not bool(torch.isfinite(reward).all()):
+            raise ValueError(f"reward must give {tuple(confidence.shape)} finite numbers, not {reward}")
 
         gflops = self._cost.always + self._cost.local * focused.double()
         self._hidden = hidden
@@ -385,7 +395,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "patch": patch,
             "skipped": skipped,
             "gflops": gflops,
-            "frame": time,
         }
 
     def _patch_gates(self, video: Tensor, time: Tensor, patch: Tensor, focused: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -503,11 +512,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         corners = self._device_corners[stepped["patch"]]
         size = torch.full_like(corners[:, :1], self.patch_size)
         values = {
-            "prediction": stepped["prediction"],
+            "prediction": stepped["prediction"].clone(),
             "confidence": stepped["confidence"],
             "baseline_confidence": stepped["baseline_confidence"],
             "patch": torch.cat((corners, size), dim=1),
-            "skipped": stepped["skipped"],
+            "skipped": stepped["skipped"].clone(),
             "gflops": stepped["gflops"],
         }
         info = self._masked(values, moving)
@@ -561,16 +570,16 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if not self._seeded:
             raise gym.error.ResetNeeded("call reset() before render()")
         lanes = torch.arange(1 if self.render_mode == "human" else self.num_envs, device=self.device)
-        step = self._last_step
-        time = self._zeros(torch.int64) if step is None else step["frame"]
+        step, stepped = self._last_step, self._stepped.tolist()
+        time = torch.where(self._stepped, self._time - 1, self._time).clamp(0, self.num_frames - 1)
         frames = self._load_frames(lanes, time[lanes]).permute(0, 2, 3, 1).cpu().numpy()
         pictures = tuple(
             self._renderer.draw(
                 frames[lane],
-                corner=None if step is None else tuple(self.corners[int(step["patch"][lane])].tolist()),
-                skipped=step is not None and bool(step["skipped"][lane]),
+                corner=None if not stepped[lane] else tuple(self.corners[int(step["patch"][lane])].tolist()),
+                skipped=stepped[lane] and bool(step["skipped"][lane]),
                 label=int(self._label[lane]),
-                prediction=None if step is None else int(step["prediction"][lane]),
+                prediction=None if not stepped[lane] else int(step["prediction"][lane]),
                 confidence=float(self._confidence[lane]),
                 gflops=float(self._video_gflops[lane]),
                 progress=(int(time[lane]) + 1, self.num_frames),

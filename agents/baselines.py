@@ -26,7 +26,8 @@ class _Baseline:
         self.env = env.unwrapped
         self.observation_space = getattr(env, "single_observation_space", env.observation_space)
         self.action_space = getattr(env, "single_action_space", env.action_space)
-        self.grid = math.isqrt(self.env.num_patches)
+        space = self.action_space
+        self.grid = math.isqrt(int(space.nvec[0] if isinstance(space, spaces.MultiDiscrete) else space.n))
         self._random = np.random.default_rng(seed)
 
     def predict(

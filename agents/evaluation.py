@@ -117,11 +117,9 @@ def evaluate(
     Raises:
         ValueError: The policy's action space doesn't fit the environment's.
     """
-    is_policy = hasattr(policy, "predict") and not isinstance(policy, type)
-    if is_policy:
-        env_kwargs = {**_fitting_arguments(policy), **env_kwargs}
+    env_kwargs = {**fitting_arguments(policy), **env_kwargs}
     env = AdaFocusVectorEnv(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="numpy", **env_kwargs)
-    if not is_policy:
+    if not _is_policy(policy):
         policy = policy(env)
     if policy.action_space != env.single_action_space:
         raise ValueError(
@@ -191,8 +189,15 @@ def paired_difference(
     return float(difference.mean()), float(low), float(high)
 
 
-def _fitting_arguments(policy: Any) -> dict[str, Any]:
-    """Environment arguments that a policy's spaces imply."""
+def _is_policy(policy: Any) -> bool:
+    """Whether this is a policy itself, not a callable that makes one."""
+    return hasattr(policy, "predict") and not isinstance(policy, type)
+
+
+def fitting_arguments(policy: Any) -> dict[str, Any]:
+    """Environment arguments (``skip``, ``grid``, ``observation``) that a policy's spaces imply."""
+    if not _is_policy(policy):
+        return {}
     space = policy.action_space
     arguments: dict[str, Any] = {"skip": isinstance(space, spaces.MultiDiscrete)}
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):

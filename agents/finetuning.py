@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,17 @@ def finetune(
     # The reward plays no part here, so take the one that needs no reference patches.
     runs = [
         evaluate(
-            policy, split, videos=data, recognizer=recognizer, reward="confidence", seed=seed,
-            progress_bar=progress_bar, **env_kwargs,
+            _seeded(policy, seed * rollouts + rollout),
+            split,
+            videos=data,
+            recognizer=recognizer,
+            reward="confidence",
+            seed=seed,
+            progress_bar=progress_bar,
+            **env_kwargs,
         )
-        for _ in range(rollouts)
-    ]  # fmt: skip
+        for rollout in range(rollouts)
+    ]
     tuned = copy.deepcopy(recognizer)
     train_stage3(
         tuned,
@@ -67,3 +74,8 @@ def finetune(
         progress_bar=progress_bar,
     )
     return tuned
+
+
+def _seeded(policy: Any, seed: int) -> Any:
+    """A baseline's class with a seed of its own, so that no two rollouts draw alike; any other policy as it is."""
+    return functools.partial(policy, seed=seed) if isinstance(policy, type) else policy

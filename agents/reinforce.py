@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.logger import Logger, configure
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from adafocus_env.files import write_atomically
@@ -63,9 +63,10 @@ class Hyperparameters:
     use_belief: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "averaging"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma must be between 0 and 1, not {self.gamma}")
+        if not 0 <= self.averaging < 1:
+            raise ValueError(f"averaging must be at least 0 and below 1, not {self.averaging}")
         for name in ("learning_rate", "max_grad_norm", "episodes_per_batch", "encoder_size", "hidden_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
@@ -188,7 +189,7 @@ class Reinforce:
             raise ValueError(f"unknown hyper-parameters {unknown}; Reinforce knows {sorted(known)}")
         self.config = Hyperparameters(**hyperparameters)
         self.observation_space, self.action_space = observation_space, action_space
-        self.seed, self.patch_policy = seed, patch_policy
+        self.seed, self.patch_policy = int(seed), patch_policy
         self.device = torch.device(device)
         self._has_skip = isinstance(action_space, spaces.MultiDiscrete)
         if isinstance(action_space, spaces.MultiDiscrete):
@@ -200,6 +201,13 @@ class Reinforce:
         if patch_policy is not None and not self._has_skip:
             raise ValueError(
                 "patch_policy freezes the patches, so the environment must have skip=True to train anything"
+            )
+        frozen_space = getattr(patch_policy, "action_space", None)
+        if frozen_space is not None and frozen_space not in (
+            spaces.Discrete(self._num_patches), spaces.MultiDiscrete([self._num_patches, 2])
+        ):  # fmt: skip
+            raise ValueError(
+                f"patch_policy acts in {frozen_space}, but the environment has {self._num_patches} patches"
             )
         glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
         belief_size = 0
@@ -218,7 +226,7 @@ class Reinforce:
                 (channels, height, width), belief_size, None if patch_policy is not None else self._num_patches,
                 self._has_skip, self.config,
             ).to(self.device)  # fmt: skip
-        self._average = AveragedModel(self.policy, multi_avg_fn=get_ema_multi_avg_fn(self.config.averaging))
+        self._average = AveragedModel(self.policy, avg_fn=self._move_average)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         self._generator = torch.Generator(self.device).manual_seed(seed)
         self.num_timesteps = 0
@@ -228,6 +236,11 @@ class Reinforce:
         self._env = None
         self._tensorboard_log = None
         self._logger: Logger | None = None
+
+    def _move_average(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        """The next average of a weight; early on it follows faster, so that a short run acts with what it learnt."""
+        decay = min(self.config.averaging, (1 + int(count)) / (10 + int(count)))
+        return torch.lerp(current, average, decay)
 
     # ------------------------------------------------------------------------------------------------------- learn
 
@@ -315,7 +328,7 @@ class Reinforce:
         episode_start = np.ones(lanes, dtype=bool)
         as_tensor = getattr(env.unwrapped, "output", "numpy") == "torch"
         log_probs, entropies, values, rewards, focused = [], [], [], [], []
-        done = False
+        done, going = False, True
         while not done:
             observation = self._tensors(raw)
             hidden = self.policy(observation, hidden)
@@ -333,12 +346,8 @@ class Reinforce:
             episode_start[:] = False
             self.num_timesteps += lanes
             done = bool(terminated[0])
-            if not hook.on_step():
-                going = False
-                if not done:  # an unfinished episode has no return: let it end before stopping
-                    continue
-                break
-            going = True
+            # A stop is kept in mind until the episodes end: unfinished ones have no return.
+            going = hook.on_step() and going
         parts = (log_probs, entropies, values, rewards, focused)
         return tuple(torch.stack(part) for part in parts), going
 

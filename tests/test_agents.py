@@ -21,6 +21,7 @@ from adafocus_env import AdaFocusVectorEnv, RoamingFashion
 from adafocus_env.patches import best_candidate
 from agents import Reinforce, evaluate, finetune, from_pretrained, load_policy, paired_difference
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.figures import play
 from agents.reinforce import rewards_to_go
 from agents.sb3 import GlanceExtractor, make_vec_env
 from tests.conftest import make_tiny_recognizer
@@ -195,7 +196,7 @@ def test_predict_in_sb3s_dialect(env_kwargs: dict[str, Any]) -> None:
 def test_sb3_callbacks_work_on_reinforce(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
     class Stop(BaseCallback):
         def _on_step(self) -> bool:
-            return self.num_timesteps < 32
+            return self.num_timesteps != 20  # once, in the middle of an episode
 
     env = gym.make_vec("AdaFocus-v0", 4, skip=False, **env_kwargs)
     agent = Reinforce(env, episodes_per_batch=4, tensorboard_log=tmp_path / "log")
@@ -365,6 +366,24 @@ def test_paired_difference_covers_the_truth() -> None:
     assert low > 0.03
     assert high < 0.07
     assert paired_difference(base, base) == (0.0, 0.0, 0.0)
+
+
+def test_rollouts_of_a_random_policy_differ(env_kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr("agents.finetuning.train_stage3", lambda *arguments, **_: seen.append(arguments[3]))
+    finetune(make_tiny_recognizer(), RandomPolicy, videos=env_kwargs["videos"], grid=4, rollouts=2)
+    finetune(make_tiny_recognizer(), RandomPolicy, videos=env_kwargs["videos"], grid=4, seed=1)
+    assert seen[0].shape == (24, 4, 2)
+    draws = [seen[0][:12], seen[0][12:], seen[1]]
+    assert all(not torch.equal(draws[i], draws[j]) for i, j in ((0, 1), (0, 2)))
+
+
+@pytest.mark.parametrize("policy", [CenterPolicy, OraclePolicy, "patch", "skip"])
+def test_any_policy_can_be_drawn(policy: Any, env_kwargs: dict[str, Any]) -> None:
+    if isinstance(policy, str):
+        policy = Reinforce(gym.make("AdaFocus-v0", skip=policy == "skip", **env_kwargs))
+    pictures = play(policy, [0, 3], "val", **env_kwargs)
+    assert [len(row) for row in pictures] == [4, 4]
 
 
 def test_finetune_returns_a_better_copy(env_kwargs: dict[str, Any]) -> None:

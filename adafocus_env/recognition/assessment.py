@@ -28,7 +28,7 @@ def reference_accuracies(
     corners = grid_corners(grid, videos.frame_size, recognizer.config.patch_size)
     generator = torch.Generator().manual_seed(seed)
     random = torch.randint(len(corners), shape, generator=generator)
-    center = torch.full(shape, len(corners) // 2)
+    center = torch.full(shape, (grid - 1) // 2 * (grid + 1))
     boxes, visible = videos.locations(torch.arange(len(videos)))
     truth = torch.where(visible, best_candidate(corners, recognizer.config.patch_size, boxes), random)
     found = {

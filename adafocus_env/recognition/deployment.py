@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int) -> Recognition:
+def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | None) -> Recognition:
     """See :meth:`adafocus_env.Recognizer.recognize`."""
     from adafocus_env.recognition.recognizer import Recognition
 
     if frames.ndim != 5:
         raise ValueError(f"frames must be (B, T, 3, H, W), not of shape {tuple(frames.shape)}")
     height, width = frames.shape[-2:]
+    if grid is None:
+        grid = math.isqrt(_num_patches(policy.action_space) or 49)
     candidates = grid_corners(grid, (height, width), recognizer.config.patch_size).to(recognizer.device)
     _check_action_space(policy.action_space, len(candidates))
     videos, times = frames.shape[:2]
@@ -31,7 +34,7 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int) ->
     classifier = recognizer.classifier
     maps, vectors = (part.unflatten(0, (videos, times)) for part in recognizer.glance(frames.flatten(0, 1)))
     frame_gates = classifier.project_global(vectors)
-    sees_belief = isinstance(getattr(policy, "observation_space", None), spaces.Dict)
+    sees_belief = not isinstance(getattr(policy, "observation_space", None), spaces.Box)
 
     patch = torch.zeros(videos, times, dtype=torch.int64, device=recognizer.device)
     skipped = torch.zeros(videos, times, dtype=torch.bool, device=recognizer.device)
@@ -87,11 +90,12 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int) ->
     )
 
 
-def _check_action_space(space: Any, num_patches: int) -> None:
-    patches = None
+def _num_patches(space: Any) -> int | None:
     if isinstance(space, spaces.Discrete):
-        patches = int(space.n)
-    elif isinstance(space, spaces.MultiDiscrete):
-        patches = int(space.nvec[0])
-    if patches != num_patches:
+        return int(space.n)
+    return int(space.nvec[0]) if isinstance(space, spaces.MultiDiscrete) else None
+
+
+def _check_action_space(space: Any, num_patches: int) -> None:
+    if _num_patches(space) != num_patches:
         raise ValueError(f"the policy acts in {space}, but the grid has {num_patches} candidates: pass `grid`")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from torch.fx.proxy import TraceError
 
 from adafocus_env.files import write_atomically
 from adafocus_env.patches import crop
@@ -196,8 +198,7 @@ class Recognizer(nn.Module):
             global_vectors.unflatten(0, (videos, times)), local_vectors.unflatten(0, (videos, times)), skipped
         )
 
-    @torch.inference_mode()
-    def recognize(self, frames: Tensor, policy: Any, *, grid: int = 7) -> Recognition:
+    def recognize(self, frames: Tensor, policy: Any, *, grid: int | None = None) -> Recognition:
         """Recognise videos with a policy, by the cheapest route that the policy allows.
 
         A policy that sees only the ``glance`` is rolled over all frames first, so that all patches go through the local
@@ -206,14 +207,18 @@ class Recognizer(nn.Module):
         Args:
             frames: (B, T, 3, H, W) uint8 RGB at full resolution.
             policy: Anything with SB3's ``predict`` on batched observations and an ``action_space``.
-            grid: g, the candidate grid that the policy's patch indices refer to.
+            grid: g, the candidate grid of the policy's patch indices; ``None`` takes it from its action space.
 
         Raises:
             ValueError: The policy's action space doesn't fit the grid, or ``frames`` has the wrong shape.
         """
         from adafocus_env.recognition.deployment import recognize
 
-        return recognize(self, frames, policy, grid)
+        training = self.training
+        try:
+            return recognize(self.eval(), frames, policy, grid)
+        finally:
+            self.train(training)
 
     def cost(self) -> ComputeCost:
         """Multiply-adds of each component on one frame, measured on the modules themselves, once."""
@@ -244,7 +249,9 @@ class Recognizer(nn.Module):
         """
         twin = copy.deepcopy(self).eval().requires_grad_(False)
         if fold_batch_norm:
-            twin.global_cnn, twin.local_cnn = fuse(twin.global_cnn), fuse(twin.local_cnn)
+            for name in ("global_cnn", "local_cnn"):
+                with contextlib.suppress(TraceError):  # a network that branches on its input stays as it is
+                    setattr(twin, name, fuse(getattr(twin, name)))
         return twin
 
     def fingerprint(self) -> str:
