@@ -238,8 +238,8 @@ class Reinforce:
         self._logger: Logger | None = None
 
     def _move_average(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        """The next average of a weight; early on it follows faster, so that a short run acts with what it learnt."""
-        decay = min(self.config.averaging, (1 + int(count)) / (10 + int(count)))
+        """The next average of a weight: a plain mean at first, so that a short run acts with what it learnt."""
+        decay = min(self.config.averaging, int(count) / (int(count) + 1))
         return torch.lerp(current, average, decay)
 
     # ------------------------------------------------------------------------------------------------------- learn

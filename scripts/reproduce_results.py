@@ -124,7 +124,6 @@ def main(config: Config) -> None:
             test(name, 0, lambda p=baseline: (p, recognizer), skip=False)
         for seed in config.seeds:
             test("learned", seed, lambda s=seed: (patch_policy(s), recognizer))
-            test("SB3 PPO", seed, lambda s=seed: (ppo(s), recognizer))
             # The curve over prices is for the first seed, the default price for all.
             for cost in sorted({DEFAULT_SKIP_COST, *(config.skip_costs if seed == config.seeds[0] else ())}):
                 test(f"learned + skip, cost {cost:g}", seed, lambda s=seed, c=cost: (skip_policy(s, c), recognizer))
@@ -140,6 +139,7 @@ def main(config: Config) -> None:
                     tuned(RandomPolicy, s, RANDOM_CONTROL, rollouts=RANDOM_CONTROL_ROLLOUTS, skip=False),
                 ),
             )  # fmt: skip
+            test("SB3 PPO", seed, lambda s=seed: (ppo(s), recognizer))
         keep.close()
         keep_too.close()
 
