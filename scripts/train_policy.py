@@ -23,6 +23,7 @@ import adafocus_env  # noqa: F401 (registers the environment)
 from adafocus_env import Recognizer
 from adafocus_env.run_folder import RunFolder
 from agents import Reinforce, evaluate, load_policy
+from agents.figures import learning_curves
 from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS, SKIP_EPISODES, SKIP_HYPERPARAMETERS
 from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
 
@@ -56,35 +57,41 @@ class Config:
     """Folder for the policy, its metrics and its TensorBoard log."""
 
 
-def train_reinforce(config: Config, env_kwargs: dict[str, Any]) -> Path:
+def train_reinforce(config: Config, env_kwargs: dict[str, Any], run: RunFolder) -> tuple[Any, Path]:
     skip_alone = config.train == "skip"
     env = gym.make_vec("AdaFocus-v0", num_envs=config.num_envs, output="torch", **env_kwargs)
     settings = SKIP_HYPERPARAMETERS if skip_alone else PATCH_HYPERPARAMETERS
     if config.observation == "glance":
         settings = {**settings, "use_belief": False}
+    patch_policy = load_policy(config.patch_policy) if skip_alone else None
+    if isinstance(patch_policy, type):  # a baseline
+        patch_policy = patch_policy(env)
     agent = Reinforce(
         env,
         seed=config.seed,
-        patch_policy=load_policy(config.patch_policy) if skip_alone else None,
-        tensorboard_log=config.out / "tensorboard",
+        patch_policy=patch_policy,
         **settings,
     )
     episodes = config.episodes or (SKIP_EPISODES if skip_alone else PATCH_EPISODES)
     agent.learn(episodes * env.unwrapped.num_frames, progress_bar=True)
+    for metrics in agent.history:
+        run.log("train", int(metrics["episodes"]), metrics)
+    points = [(step["episodes"], step["ep_rew_mean"]) for step in agent.history]
+    learning_curves(config.out / "learning_curve.png", {"reinforce": points}, ylabel="return of an episode")
     path = config.out / "reinforce.pt"
     agent.save(path)
-    return path
+    return agent, path
 
 
-def train_ppo(config: Config, env_kwargs: dict[str, Any]) -> Path:
+def train_ppo(config: Config, env_kwargs: dict[str, Any], run: RunFolder) -> tuple[Any, Path]:
     env = make_vec_env(config.num_envs, seed=config.seed, **env_kwargs)
     policy = "MlpPolicy" if config.observation == "glance" else "MultiInputPolicy"
     model = PPO(policy, env, seed=config.seed, policy_kwargs=GlanceExtractor.policy_kwargs(), **PPO_HYPERPARAMETERS)
-    model.set_logger(configure(str(config.out / "tensorboard"), ["tensorboard"]))
+    model.set_logger(configure(str(config.out / "ppo"), ["tensorboard", "csv"]))
     model.learn((config.episodes or PPO_EPISODES) * env.env.num_frames, progress_bar=True)
     path = config.out / "ppo.zip"
     model.save(path)
-    return path
+    return model, path
 
 
 def main(config: Config) -> None:
@@ -102,10 +109,10 @@ def main(config: Config) -> None:
     }
     with RunFolder(config.out, config) as run:
         started = time.perf_counter()
-        path = (train_reinforce if config.algo == "reinforce" else train_ppo)(config, env_kwargs)
+        policy, path = (train_reinforce if config.algo == "reinforce" else train_ppo)(config, env_kwargs, run)
         seconds = time.perf_counter() - started
         shared = {name: env_kwargs[name] for name in ("videos", "recognizer", "skip_cost", "reward")}
-        found = evaluate(load_policy(path), "val", **shared).summary()
+        found = evaluate(policy, "val", **shared).summary()
         run.log("val", 0, {**found, "training_seconds": seconds})
     print(f"{path}, trained in {seconds:.0f} s; on the validation videos:", found)
 
