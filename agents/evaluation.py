@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from sklearn.metrics import average_precision_score
@@ -119,7 +118,7 @@ def evaluate(
     """
     env_kwargs = {**fitting_arguments(policy), **env_kwargs}
     env = AdaFocusVectorEnv(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="numpy", **env_kwargs)
-    if not _is_policy(policy):
+    if not is_policy(policy):
         policy = policy(env)
     if policy.action_space != env.single_action_space:
         raise ValueError(
@@ -142,7 +141,7 @@ def evaluate(
         state: Any = None
         episode_start = np.ones(num_envs, dtype=bool)
         if start == 0:
-            cost = frames * _decision_gflops(policy, observation)
+            cost = frames * policy_gflops(policy, observation)
         for time in range(frames):
             actions, state = policy.predict(observation, state=state, episode_start=episode_start, deterministic=True)
             observation, reward, _, _, info = env.step(actions)
@@ -189,14 +188,14 @@ def paired_difference(
     return float(difference.mean()), float(low), float(high)
 
 
-def _is_policy(policy: Any) -> bool:
+def is_policy(policy: Any) -> bool:
     """Whether this is a policy itself, not a callable that makes one."""
     return hasattr(policy, "predict") and not isinstance(policy, type)
 
 
 def fitting_arguments(policy: Any) -> dict[str, Any]:
     """Environment arguments (``skip``, ``grid``, ``observation``) that a policy's spaces imply."""
-    if not _is_policy(policy):
+    if not is_policy(policy):
         return {}
     space = policy.action_space
     arguments: dict[str, Any] = {"skip": isinstance(space, spaces.MultiDiscrete)}
@@ -205,10 +204,3 @@ def fitting_arguments(policy: Any) -> dict[str, Any]:
     if isinstance(getattr(policy, "observation_space", None), spaces.Box):
         arguments["observation"] = "glance"
     return arguments
-
-
-def _decision_gflops(policy: Any, observation: Any) -> float:
-    """GFLOPs of one decision; a policy that draws random numbers is left as it was found."""
-    if not isinstance(getattr(policy, "policy", None), torch.nn.Module):
-        return 0.0
-    return policy_gflops(policy, observation)

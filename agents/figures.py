@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from adafocus_env import AdaFocusVectorEnv
-from agents.evaluation import fitting_arguments
+from agents.evaluation import fitting_arguments, is_policy
 
 
 def learning_curves(path: Path, curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str) -> None:
@@ -52,7 +52,7 @@ def play(
     """Pictures of every step of a policy, arg-max, on some videos: one list of (height, width, 3) uint8 per video."""
     env_kwargs = {**fitting_arguments(policy), **env_kwargs}
     env = AdaFocusVectorEnv(len(indices), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
-    if isinstance(policy, type):
+    if not is_policy(policy):
         policy = policy(env)
     observation, _ = env.reset(seed=0, options={"video": np.asarray(indices)})
     pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in indices]

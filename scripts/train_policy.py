@@ -23,6 +23,7 @@ import adafocus_env  # noqa: F401 (registers the environment)
 from adafocus_env import Recognizer
 from adafocus_env.run_folder import RunFolder
 from agents import Reinforce, evaluate, load_policy
+from agents.evaluation import is_policy
 from agents.figures import learning_curves
 from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS, SKIP_EPISODES, SKIP_HYPERPARAMETERS
 from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
@@ -64,7 +65,7 @@ def train_reinforce(config: Config, env_kwargs: dict[str, Any], run: RunFolder) 
     if config.observation == "glance":
         settings = {**settings, "use_belief": False}
     patch_policy = load_policy(config.patch_policy) if skip_alone else None
-    if isinstance(patch_policy, type):  # a baseline
+    if patch_policy is not None and not is_policy(patch_policy):  # a baseline is made for an environment
         patch_policy = patch_policy(env)
     agent = Reinforce(
         env,

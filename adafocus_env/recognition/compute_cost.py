@@ -39,12 +39,17 @@ def multiply_adds(function: Callable[[], object]) -> int:
 
 
 def policy_gflops(policy: Any, observation: Mapping[str, np.ndarray] | np.ndarray, state: Any = None) -> float:
-    """GFLOPs of one decision of a policy for one frame; 0 for policies that compute nothing, such as random ones.
+    """GFLOPs of one decision of a policy for one frame.
+
+    0 for a policy without a network in its attribute ``policy`` (SB3's name for it), such as a random one, which is not
+    even asked: its own draws stay as they were.
 
     Args:
         policy: Anything with SB3's ``predict``.
         observation: A batch of observations.
         state: The policy's recurrent state for that batch.
     """
+    if not isinstance(getattr(policy, "policy", None), torch.nn.Module):
+        return 0.0
     batch = len(next(iter(observation.values())) if isinstance(observation, Mapping) else observation)
     return multiply_adds(lambda: policy.predict(observation, state=state, deterministic=True)) / 1e9 / batch

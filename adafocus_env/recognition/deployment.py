@@ -62,7 +62,7 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         if sees_belief:
             share = np.full((videos, 1), time / times, dtype=np.float32)
             observation = {"glance": observation, "belief": hidden.cpu().numpy(), "time": share}
-        if time == 0 and isinstance(getattr(policy, "policy", None), torch.nn.Module):
+        if time == 0:
             cost = policy_gflops(policy, observation)
         start = np.full(videos, time == 0)
         actions, memory = policy.predict(observation, state=memory, episode_start=start, deterministic=True)
