@@ -9,6 +9,8 @@ import gymnasium
 import torch
 
 from adafocus_env.env import AdaFocusEnv
+from adafocus_env.feature_bank import FeatureBank
+from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.recognition import Recognizer, RecognizerConfig
 from adafocus_env.vector_env import AdaFocusVectorEnv
 from adafocus_env.version import __version__
@@ -17,6 +19,8 @@ from adafocus_env.videos import RoamingFashion, VideoDataset
 __all__ = [
     "AdaFocusEnv",
     "AdaFocusVectorEnv",
+    "FeatureBank",
+    "FrozenFeatures",
     "Recognizer",
     "RecognizerConfig",
     "RoamingFashion",

@@ -11,6 +11,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.rewards import Reward
 from adafocus_env.vector_env import AdaFocusVectorEnv
@@ -105,6 +106,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `observation` | `"full"` | or `"glance"` |
     | `render_mode` | `None` | `"rgb_array"` or `"human"` |
     | `device` | `"cpu"` | torch device of the recogniser and its table |
+    | `features` | `None` | a `FeatureBank` (say, in a file) or `FrozenFeatures` (remembers nothing) in place of \
+`videos`, `recognizer`, `grid` and `device`; `None` is a bank in memory |
 
     ## Vectorized environment
 
@@ -116,7 +119,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
 
     What the recogniser says is kept in a table that fills where it is asked for, one per recogniser and data set in the
     process: at most 4.3 GB on the default `train` split (every candidate of every frame seen);
-    `env.unwrapped.bank.filled_bytes()` says how much now.
+    `env.unwrapped.features.filled_bytes()` says how much now.
 
     ## Version History
 
@@ -149,6 +152,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
         observation: str = "full",
         render_mode: str | None = None,
         device: str | torch.device = "cpu",
+        features: FrozenFeatures | None = None,
     ) -> None:
         self._lane = AdaFocusVectorEnv(
             1,
@@ -163,6 +167,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
             observation=observation,
             render_mode=render_mode,
             device=device,
+            features=features,
             autoreset_mode=AutoresetMode.DISABLED,
         )
         self.render_mode = render_mode
@@ -171,7 +176,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
         for name in ("num_frames", "frame_size", "patch_size", "num_patches", "num_classes"):
             setattr(self, name, getattr(self._lane, name))
         self.videos, self.recognizer = self._lane.videos, self._lane.recognizer
-        self.corners, self.bank = self._lane.corners, self._lane.bank
+        self.corners, self.features = self._lane.corners, self._lane.features
 
     num_frames: int
     frame_size: tuple[int, int]

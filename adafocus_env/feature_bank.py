@@ -7,80 +7,108 @@ the table holds the projected vectors: a step of the environment is then a gathe
 
 from __future__ import annotations
 
+import math
+import os
 import weakref
-from collections.abc import Callable
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from adafocus_env.patches import crop, grid_corners
-from adafocus_env.recognition.recognizer import Recognizer
+from adafocus_env.bank_file import BankFile
+from adafocus_env.frozen_features import FrameLoader, FrozenFeatures
+from adafocus_env.recognition.recognizer import Precision, Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
-FrameLoader = Callable[[Tensor], Tensor]
-"""Gives frames for rows of a query: (n,) int64 row numbers -> (n, …) uint8. Called for missing entries only."""
+TableDtype = Literal["float32", "float16"]
 
-_PATCHES_PER_BATCH = 256
+_PATCHES_PER_BATCH = 1024
 _VIDEOS_PER_BATCH = 32
+_ZEROTH = torch.zeros(1, dtype=torch.int64)
 _shared: weakref.WeakValueDictionary[tuple[str, str, int, str], FeatureBank] = weakref.WeakValueDictionary()
 
 
-class FeatureBank:
-    """The table of one recogniser, one data set and one candidate grid, filled where it is first asked for.
+class FeatureBank(FrozenFeatures):
+    """The table of one recogniser, one data set and one candidate grid.
 
-    Rows are handed out in the order of filling, so memory grows with what was asked for, up to
-    :meth:`max_bytes`. A bank keeps its own frozen copy of the recogniser: training the original later changes nothing.
+    It fills where it is first asked, or ahead of time by :meth:`build`. Rows are handed out in the order of filling, so
+    the memory in use grows with what was asked for, up to :meth:`predicted_bytes`.
+
+    With ``path`` the table is a memory-mapped file that outlives the process. One process at a time fills it; once it
+    is full, any number of processes read it at once. Its header holds fingerprints of the recogniser's weights and
+    preprocessing, the candidates and the data, so a stale or foreign file is refused. A killed build goes on where it
+    last reached the disk.
 
     Args:
         recognizer: Any :class:`Recognizer`.
-        videos: Any data set.
+        videos: Any data set whose videos never change.
         grid: g; the candidates form a g×g grid.
-        device: Where the table is and the networks run.
-
-    Attributes:
-        corners: (N, 2) int64, top and left of every candidate.
-        recognizer: The frozen copy.
+        device: Where the networks run, and the table is if it has no ``path``.
+        path: File of the table; ``None`` keeps it in memory.
+        dtype: Of the table: ``"float32"``, or ``"float16"`` for half the size and rewards that agree to 2e-3.
+        precision: Of the CNNs: ``"float32"`` or ``"bfloat16"``.
 
     Raises:
-        ValueError: The patch doesn't fit, the classes disagree, or a weight of the recogniser is not finite.
+        ValueError: As :class:`FrozenFeatures`; or the file at ``path`` holds something else.
+        BlockingIOError: Another process is filling the file.
+        OSError: The disk can't hold the table.
+        MemoryError: The memory can't.
     """
 
+    remembers: ClassVar[bool] = True
+
     def __init__(
-        self, recognizer: Recognizer, videos: VideoDataset, grid: int = 7, device: str | torch.device = "cpu"
+        self,
+        recognizer: Recognizer,
+        videos: VideoDataset,
+        grid: int = 7,
+        device: str | torch.device = "cpu",
+        *,
+        path: str | os.PathLike[str] | None = None,
+        dtype: TableDtype = "float32",
+        precision: Precision = "float32",
     ) -> None:
-        config = recognizer.config
-        if config.num_classes != videos.num_classes:
-            raise ValueError(
-                f"recognizer knows {config.num_classes} classes, but videos have {videos.num_classes}: pass a pair "
-                "that matches"
-            )
-        for name, weights in recognizer.state_dict().items():
-            if not bool(torch.isfinite(weights).all()):
-                raise ValueError(f"recognizer's {name} holds values that are not finite; its training has diverged")
-        self.device = torch.device(device)
-        self.videos = videos
-        self.grid = grid
-        self.corners = grid_corners(grid, videos.frame_size, config.patch_size)
-        self.recognizer = recognizer.frozen().to(self.device)
-        self._fast = recognizer.frozen(fold_batch_norm=True).to(self.device)
-        num_videos, frames, candidates = len(videos), videos.num_frames, len(self.corners)
-        gates = 3 * config.hidden_size
-        # Rows are written in order, so the operating system commits this memory as the table fills, not here.
-        self._maps = self._allocate(num_videos, frames, *self.recognizer.glance_shape)
-        self._global_gates = self._allocate(num_videos, frames, gates)
-        self._local_gates = self._allocate(num_videos * frames * candidates, gates)
-        self._video_row = torch.full((num_videos,), -1, device=self.device)
-        self._patch_row = torch.full((num_videos, frames, candidates), -1, dtype=torch.int32, device=self.device)
-        self._video_rows = 0
-        self._patch_rows = 0
+        if dtype not in get_args(TableDtype):
+            raise ValueError(f"dtype must be one of {get_args(TableDtype)}, not {dtype!r}")
+        super().__init__(recognizer, videos, grid, device, precision=precision)
+        self.dtype: TableDtype = dtype
+        arrays = table_arrays(recognizer, videos, grid, dtype)
+        self._file: BankFile | None = None
+        if path is None:
+            tables = {name: self._allocate(name, shape, kind) for name, (shape, kind) in arrays.items()}
+        else:
+            identity = {
+                "recognizer": recognizer.fingerprint(),
+                "videos": videos.fingerprint,
+                "grid": grid,
+                "dtype": dtype,
+                "precision": precision,
+            }
+            self._file = BankFile(path, identity, arrays, total=(len(videos), arrays["patch_row"][0][0]))
+            tables = self._file.arrays
+        self._maps, self._global_gates, self._local_gates = (
+            tables["maps"], tables["global_gates"], tables["local_gates"]
+        )  # fmt: skip
+        # Rows of the three tables above, from 1; 0 means "not filled". Row 0 of each stays zero, so that the local
+        # vectors of skipped frames are a gather as well.
+        self._video_row, self._patch_row = tables["video_row"], tables["patch_row"]
+        self._filled = tables["filled"]  # (2,) int64: videos, patches
+        self._full = self.full
+        if self._file is not None and self._file.writable:
+            # What a killed process indexed after it last reached the disk is not counted.
+            counted_videos, counted_patches = self._filled.tolist()
+            self._video_row[self._video_row > counted_videos * videos.num_frames] = 0
+            self._patch_row[self._patch_row > counted_patches] = 0
 
     @classmethod
-    def shared(cls, recognizer: Recognizer, videos: VideoDataset, grid: int, device: str | torch.device) -> FeatureBank:
+    def shared(
+        cls, recognizer: Recognizer, videos: VideoDataset, grid: int = 7, device: str | torch.device = "cpu"
+    ) -> FeatureBank:
         """The process's bank for this recogniser and data, made if there is none: environments that agree share one.
 
         The key holds fingerprints of the weights and of the data, so a stale table is never found. A bank is freed with
-        the last environment that uses it.
+        the last environment that uses it; hold it to keep its table for the next one.
         """
         key = (recognizer.fingerprint(), videos.fingerprint, grid, str(torch.device(device)))
         bank = _shared.get(key)
@@ -89,26 +117,50 @@ class FeatureBank:
             _shared[key] = bank
         return bank
 
-    def _allocate(self, *shape: int) -> Tensor:
+    def _allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        if name == "filled":
+            return torch.zeros(shape, dtype=dtype)
         try:
-            return torch.empty(shape, dtype=torch.float32, device=self.device)
+            # The operating system commits this memory page by page as rows are written, in order, not here.
+            table = torch.empty(shape, dtype=dtype, device=self.device)
+            return table.zero_() if name.endswith("_row") else table.index_fill_(0, _ZEROTH.to(self.device), 0)
         except RuntimeError as error:
             raise MemoryError(
-                f"a feature bank for {len(self.videos)} videos can grow beyond this machine's memory: take fewer "
-                f"videos or a smaller grid ({error})"
+                f"a feature bank for {len(self.videos)} videos can grow beyond this machine's memory: keep it in a "
+                f"file (FeatureBank(…, path=…)), or take fewer videos or a smaller grid ({error})"
             ) from error
 
+    # ---------------------------------------------------------------------------------------------------- its size
+
+    @property
+    def full(self) -> bool:
+        """Whether every candidate of every frame is there."""
+        return self._filled.tolist() == [len(self.videos), self._patch_row.numel()]
+
+    @staticmethod
+    def predicted_bytes(
+        recognizer: Recognizer, videos: VideoDataset, grid: int = 7, dtype: TableDtype = "float32"
+    ) -> int:
+        """Bytes of the whole table, once every candidate of every video is filled.
+
+        A video takes T·(C·h·w + 3·D + N·3·D) numbers and 4·T·N + 8 bytes of index. At paper scale (T = 16, map
+        1280×7×7, D = 1024, N = 49) that is 13.9 MB in float32 and 7.0 MB in float16.
+        """
+        arrays = table_arrays(recognizer, videos, grid, dtype).values()
+        return sum(math.prod(shape) * kind.itemsize for shape, kind in arrays)
+
     def max_bytes(self) -> int:
-        """Bytes of the whole table, once every candidate of every video is filled."""
-        tables = (self._maps, self._global_gates, self._local_gates, self._video_row, self._patch_row)
-        return sum(table.numel() * table.element_size() for table in tables)
+        """Bytes of the whole table, once it is full."""
+        return self.predicted_bytes(self.recognizer, self.videos, self.grid, self.dtype)
 
     def filled_bytes(self) -> int:
         """Bytes of the part that is filled now, its index included."""
-        per_video = (self._maps[0].numel() + self._global_gates[0].numel()) * 4
-        per_patch = self._local_gates.shape[1] * 4
-        index = self._video_row.numel() * 8 + self._patch_row.numel() * 4
-        return self._video_rows * per_video + self._patch_rows * per_patch + index
+        videos, patches = self._filled.tolist()
+        per_video = self.videos.num_frames * (self._maps[0].nbytes + self._global_gates[0].nbytes)
+        index = self._video_row.nbytes + self._patch_row.nbytes
+        return videos * per_video + patches * self._local_gates[0].nbytes + index
+
+    # --------------------------------------------------------------------------------------------------- filling it
 
     def ensure_videos(self, video: Tensor, load: FrameLoader) -> None:
         """Run f_G on the videos that it has not seen.
@@ -117,72 +169,63 @@ class FeatureBank:
             video: (B,) int64.
             load: Gives the (n, T, 3, H, W) frames of rows of ``video``.
         """
-        missing = (self._video_row[video] < 0).nonzero()[:, 0]
+        if self._full:
+            return
+        missing = (self._video_row[video.to(self._video_row.device)] == 0).nonzero()[:, 0].to(self.device)
         if not len(missing):
             return
+        frames_per_video = self.videos.num_frames
         missing = _first_of_each(video[missing], missing)
         for rows in missing.split(_VIDEOS_PER_BATCH):
-            frames = load(rows)
-            with torch.no_grad():
-                maps, vectors = self._fast.glance(frames.flatten(0, 1))
-                gates = self.recognizer.classifier.project_global(vectors)
-            self._check_finite(gates, "global", video[rows])
-            end = self._video_rows + len(rows)
-            self._maps[self._video_rows : end] = maps.unflatten(0, frames.shape[:2])
-            self._global_gates[self._video_rows : end] = gates.unflatten(0, frames.shape[:2])
-            self._video_row[video[rows]] = torch.arange(self._video_rows, end, device=self.device)
-            self._video_rows = end
+            maps, gates = self.compute_glance(load(rows).flatten(0, 1), video[rows].repeat_interleave(frames_per_video))
+            start = int(self._filled[0])
+            where = slice(1 + start * frames_per_video, 1 + (start + len(rows)) * frames_per_video)
+            self._store(self._maps, where, maps.flatten(1))
+            self._store(self._global_gates, where, gates)
+            first = torch.arange(start, start + len(rows)) * frames_per_video + 1
+            self._video_row[video[rows].to(self._video_row.device)] = first.to(self._video_row.device)
+            self._count(0, len(rows))
 
-    def ensure_patches(self, video: Tensor, time: Tensor, candidate: Tensor, load: FrameLoader) -> None:
-        """Run f_L on the patches that it has not seen.
+    def _ensure_patches(self, key: Tensor, load: FrameLoader) -> Tensor:
+        """Run f_L on the patches that it has not seen; the table's rows of all of them.
 
         Args:
-            video: (B,) int64.
-            time: (B,) int64, the frame in each video.
-            candidate: (B,) int64.
-            load: Gives the (n, 3, H, W) frames of rows of the query.
-        """
-        missing = (self._patch_row[video, time, candidate] < 0).nonzero()[:, 0]
-        if not len(missing):
-            return
-        key = (video[missing] * self.videos.num_frames + time[missing]) * len(self.corners) + candidate[missing]
-        missing = _first_of_each(key, missing)
-        for rows in missing.split(_PATCHES_PER_BATCH):
-            gates = self.project_patches(load(rows), self.corners[candidate[rows].cpu()], video[rows])
-            end = self._patch_rows + len(rows)
-            self._local_gates[self._patch_rows : end] = gates
-            index = torch.arange(self._patch_rows, end, dtype=torch.int32, device=self.device)
-            self._patch_row[video[rows], time[rows], candidate[rows]] = index
-            self._patch_rows = end
-
-    @torch.no_grad()
-    def project_patches(self, frames: Tensor, corners: Tensor, video: Tensor) -> Tensor:
-        """Run f_L and the classifier's projection on any patches, without the table.
-
-        Args:
-            frames: (B, 3, H, W) uint8.
-            corners: (B, 2) int64, top and left of each patch.
-            video: (B,) int64, for the error message.
+            key: (n,) int64, (video·T + frame)·N + candidate, or -1 for the zero vector.
+            load: Gives the (m, 3, H, W) frames of elements of ``key``.
 
         Returns:
-            (B, 3·D) float32.
+            (n,) int32 rows.
         """
-        patches = crop(frames, corners, self.recognizer.config.patch_size)
-        gates = self.recognizer.classifier.project_local(self._fast.look(patches))
-        self._check_finite(gates, "local", video)
-        return gates
+        key = key.to(self._patch_row.device)
+        known = self._patch_row.index_select(0, key.clamp(min=0))
+        rows = known.masked_fill_(key < 0, 0)
+        if self._full:
+            return rows
+        missing = ((rows == 0) & (key >= 0)).nonzero()[:, 0]
+        if not len(missing):
+            return rows
+        candidates = len(self.corners)
+        for chunk in _first_of_each(key[missing], missing).split(_PATCHES_PER_BATCH):
+            keys = key[chunk]
+            video = torch.div(keys, candidates * self.videos.num_frames, rounding_mode="floor")
+            gates = self.compute_look(load(chunk.to(self.device)), self.corners[(keys % candidates).cpu()], video)
+            start = 1 + int(self._filled[1])
+            self._store(self._local_gates, slice(start, start + len(chunk)), gates)
+            self._patch_row[keys] = torch.arange(start, start + len(chunk), dtype=torch.int32, device=keys.device)
+            self._count(1, len(chunk))
+        return self._patch_row.index_select(0, key.clamp(min=0)).masked_fill_(key < 0, 0)
 
-    def maps(self, video: Tensor, time: Tensor) -> Tensor:
-        """(B, C, h, w) global maps of frames whose videos were ensured."""
-        return self._maps[self._video_row[video], time]
+    def _store(self, table: Tensor, where: slice, values: Tensor) -> None:
+        if self.dtype == "float16" and float(values.abs().max()) > torch.finfo(torch.float16).max:
+            raise FloatingPointError("the recogniser's values are too large for float16: use dtype='float32'")
+        table[where] = values
 
-    def global_gates(self, video: Tensor, time: Tensor) -> Tensor:
-        """(B, 3·D) projected global vectors of frames whose videos were ensured."""
-        return self._global_gates[self._video_row[video], time]
-
-    def local_gates(self, video: Tensor, time: Tensor, candidate: Tensor) -> Tensor:
-        """(…, 3·D) projected local vectors of patches that were ensured; the arguments broadcast."""
-        return self._local_gates[self._patch_row[video, time, candidate].long()]
+    def _count(self, what: Literal[0, 1], rows: int) -> None:
+        """Count rows that were filled; a file is brought to the disk now and then, and when it is full."""
+        self._filled[what] += rows
+        self._full = self.full
+        if self._file is not None:
+            self._file.wrote(full=self._full)
 
     def build(self, progress_bar: bool = False) -> None:
         """Fill the whole table ahead of time, skipping what is there.
@@ -190,27 +233,71 @@ class FeatureBank:
         Args:
             progress_bar: Show one.
         """
-        candidates = torch.arange(len(self.corners), device=self.device)
+        candidates, times = len(self.corners), self.videos.num_frames
         videos = torch.arange(len(self.videos), device=self.device)
         for chunk in tqdm(videos.split(4), desc="feature bank", unit_scale=4, disable=not progress_bar):
-            frames = self.videos.frames(chunk.cpu()).to(self.device)
+            index = self._patch_row.view(len(videos), -1)
+            if self._full or bool((index[chunk.to(index.device)] > 0).all()):
+                continue
+            frames = self.load(chunk)
             self.ensure_videos(chunk, frames.__getitem__)
-            times = torch.arange(self.videos.num_frames, device=self.device)
-            row, time, candidate = torch.cartesian_prod(
-                torch.arange(len(chunk), device=self.device), times, candidates
-            ).unbind(-1)
-            self.ensure_patches(
-                chunk[row],
-                time,
-                candidate,
-                lambda rows, r=row, t=time, f=frames: f[r[rows], t[rows]],  # type: ignore[misc]
-            )
+            keys = (
+                chunk[:, None] * (times * candidates) + torch.arange(times * candidates, device=self.device)
+            ).ravel()
+            flat = frames.flatten(0, 1)
+            self._ensure_patches(keys, lambda rows, flat=flat: flat[rows // candidates])  # type: ignore[misc]
 
-    def _check_finite(self, gates: Tensor, part: str, video: Tensor) -> None:
-        finite = torch.isfinite(gates).all(dim=-1).view(len(video), -1).all(dim=-1)
-        if not bool(finite.all()):
-            bad = int(video[~finite][0])
-            raise FloatingPointError(f"the recogniser's {part} CNN gave values that are not finite on video {bad}")
+    # -------------------------------------------------------------------------------------------------- reading it
+
+    def glance(self, video: Tensor, time: Tensor, load: FrameLoader) -> tuple[Tensor, Tensor]:
+        """As :meth:`FrozenFeatures.glance`, out of the table."""
+        row = self._video_row.index_select(0, video.to(self._video_row.device)) + time.to(self._video_row.device)
+        maps = self._gather(self._maps, row).view(len(video), *self.recognizer.glance_shape)
+        return maps, self._gather(self._global_gates, row)
+
+    def look(
+        self,
+        video: Tensor,
+        time: Tensor,
+        candidates: Tensor,
+        focused: Tensor,
+        load: FrameLoader,
+        anywhere: Tensor | None = None,
+    ) -> Tensor:
+        """As :meth:`FrozenFeatures.look`: candidates out of the table, patches elsewhere computed anew."""
+        key = (video * self.videos.num_frames + time)[:, None] * len(self.corners) + candidates
+        key = key.masked_fill_(~focused[:, None], -1)
+        width = candidates.shape[1]
+        rows = self._ensure_patches(key.view(-1), lambda elements: load(elements // width))
+        gates = self._gather(self._local_gates, rows).view(len(video), width, -1)
+        if anywhere is not None:
+            gates = torch.cat((gates, self._look_at(video, anywhere, focused, load)), dim=1)
+        return gates
+
+    def _gather(self, table: Tensor, rows: Tensor) -> Tensor:
+        return table.index_select(0, rows).to(self.device, torch.float32)
+
+    def close(self) -> None:
+        """Bring the file to the disk and let go of it; the bank can't be used afterwards."""
+        if self._file is not None:
+            self._file.close()
+
+
+def table_arrays(
+    recognizer: Recognizer, videos: VideoDataset, grid: int, dtype: TableDtype
+) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of everything that a bank stores, by name."""
+    frames = len(videos) * videos.num_frames
+    patches, gates = frames * grid * grid, 3 * recognizer.config.hidden_size
+    kind = getattr(torch, dtype)
+    return {
+        "filled": ((2,), torch.int64),
+        "video_row": ((len(videos),), torch.int64),
+        "patch_row": ((patches,), torch.int32),
+        "maps": ((frames + 1, math.prod(recognizer.glance_shape)), kind),
+        "global_gates": ((frames + 1, gates), kind),
+        "local_gates": ((patches + 1, gates), kind),
+    }
 
 
 def _first_of_each(keys: Tensor, values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, Literal, cast
 
@@ -11,9 +12,10 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from torch import Tensor
+from torch import Tensor, nn
 
 from adafocus_env.feature_bank import FeatureBank
+from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.patches import random_corners
 from adafocus_env.random_draws import integers, uniform
 from adafocus_env.recognition.recognizer import Recognizer
@@ -51,6 +53,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         observation: ``"full"`` or ``"glance"``.
         render_mode: ``"rgb_array"``, ``"human"`` or ``None``.
         device: torch device of the recogniser and its table.
+        features: Where the recogniser's outputs come from, in place of ``videos``, ``recognizer``, ``grid`` and
+            ``device``: a :class:`FeatureBank`, say in a file, or a :class:`FrozenFeatures`, which remembers nothing.
+            ``None``: a bank in memory, shared by all environments of the process that agree on those four.
         autoreset_mode: ``NEXT_STEP``, ``SAME_STEP`` or ``DISABLED``, as :class:`gymnasium.vector.AutoresetMode` or its
             name or value.
         output: ``"numpy"``, or ``"torch"`` for tensors on ``device``.
@@ -63,6 +68,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         num_classes: Number of classes.
         videos: The data set.
         recognizer: The frozen copy of the recogniser.
+        features: The recogniser's outputs: a :class:`FeatureBank` unless told otherwise.
         corners: (N, 2) int64, top and left of every candidate, pixels.
 
     Raises:
@@ -86,6 +92,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         observation: str = "full",
         render_mode: str | None = None,
         device: str | torch.device = "cpu",
+        features: FrozenFeatures | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         output: Literal["numpy", "torch"] = "numpy",
     ) -> None:
@@ -99,32 +106,29 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError(f"skip must be True or False, not {skip!r}")
         if skip_cost is None:
             skip_cost = DEFAULT_SKIP_COST if skip else 0.0
-        if not isinstance(skip_cost, (int, float)) or not 0 <= skip_cost < float("inf"):
+        if not _is_real(skip_cost) or not 0 <= skip_cost < math.inf:
             raise ValueError(f"skip_cost must be a finite number of at least 0, not {skip_cost!r}")
         if isinstance(grid, bool) or not isinstance(grid, (int, np.integer)):
             raise ValueError(f"grid must be an integer of at least 2, not {grid!r}")
-        if recognizer is None:
-            recognizer = DEFAULT_RECOGNIZER
-        if not isinstance(recognizer, (Recognizer, str, os.PathLike)):
-            raise ValueError(f"recognizer must be a Recognizer, a path or a shipped name, not {recognizer!r}")
-        try:
-            self.device = torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"device must be a torch device, not {device!r}") from error
-        if not isinstance(recognizer, Recognizer):
-            recognizer = Recognizer.from_pretrained(recognizer)
+        if features is None:
+            features = FeatureBank.shared(
+                _as_recognizer(recognizer), get_videos(videos, split), int(grid), _as_device(device)
+            )
+        elif not isinstance(features, FrozenFeatures):
+            raise ValueError(f"features must be a FeatureBank or FrozenFeatures, not {features!r}")
+        elif videos is not None or recognizer is not None:
+            raise ValueError("features brings its own videos and recognizer: pass either it or them")
 
         self.num_envs = int(num_envs)
         self.render_mode = render_mode
         self.metadata = {**self.metadata, "autoreset_mode": _autoreset_mode(autoreset_mode)}
-        self.videos = get_videos(videos, split)
         self.skip, self.skip_cost = bool(skip), float(skip_cost)
         self.reward, self.baseline = get_reward(reward), baseline
         self.observation, self.output = observation, output
 
-        self.bank = FeatureBank.shared(recognizer, self.videos, int(grid), self.device)
-        self.recognizer = self.bank.recognizer
-        self.corners = self.bank.corners
+        self.features, self.device = features, features.device
+        self.videos, self.recognizer = features.videos, features.recognizer
+        self.corners = features.corners
         self.num_frames, self.frame_size = self.videos.num_frames, self.videos.frame_size
         self.patch_size, self.num_patches = self.recognizer.config.patch_size, len(self.corners)
         self.num_classes = self.videos.num_classes
@@ -148,7 +152,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+        # What the classifier says before the first frame.
+        start = torch.softmax(self.recognizer.classifier.predict(torch.zeros(hidden, device=self.device)), dim=-1)
+        self._start_probabilities = start.detach()
         # The state of every lane. `_time` is the number of frames seen; _lane_seed and _episode key the random draws.
+        # These tensors are replaced, never changed in place, so what was given away stays as it was.
         self._lane_seed = self._zeros(torch.int64)
         self._episode = self._zeros(torch.int64)
         self._video = self._zeros(torch.int64)
@@ -156,9 +164,18 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._time = self._zeros(torch.int64)
         self._hidden = torch.zeros(self.num_envs, hidden, device=self.device)
         self._confidence = self._zeros(torch.float32)
+        self._prediction = self._zeros(torch.int64)
         self._video_gflops = self._zeros(torch.float64)
         self._needs_reset = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         self._seeded = False
+        # The random patches of every step of the episode: (num_envs, T) candidates, or (num_envs, T, 2) corners.
+        pixel = baseline == "pixel"
+        self._random_patches = torch.zeros(
+            self.num_envs, self.num_frames, *((2,) if pixel else ()), dtype=torch.int64, device=self.device
+        )
+        # The current frame's global map and projected global vector.
+        self._map = torch.zeros(self.num_envs, *self.recognizer.glance_shape, device=self.device)
+        self._frame_gates = torch.zeros(self.num_envs, 3 * hidden, device=self.device)
         # Frames of the lanes' videos, loaded only when the bank misses something or a picture is drawn.
         self._frames: Tensor | None = None
         self._frames_loaded = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -233,18 +250,16 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _seed_lanes(self, seed: int | list[int | None] | None, mask: Tensor) -> None:
         seeds: list[int | None]
-        if seed is None:
-            seeds = [None] * self.num_envs
-        elif isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
-            seeds = [int(seed) + lane for lane in range(self.num_envs)]
+        if seed is None or _is_seed(seed):
+            seeds = [None if seed is None else int(cast(int, seed)) + lane for lane in range(self.num_envs)]
+        elif isinstance(seed, (list, tuple)) and all(one is None or _is_seed(one) for one in seed):
+            seeds = list(seed)
         else:
-            seeds = list(cast(list[int | None], seed))
-            if len(seeds) != self.num_envs:
-                raise ValueError(f"seed must be an integer or {self.num_envs} integers, not {len(seeds)} of them")
-        if any(lane_seed is not None and not 0 <= lane_seed < 2**62 for lane_seed in seeds):
-            raise ValueError(f"seed must be between 0 and 2**62, not {seed}")
-        if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed))
+            raise ValueError(f"seed must be an integer between 0 and 2**62, or one (or None) per lane, not {seed!r}")
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"seed must be an integer or {self.num_envs} integers, not {len(seeds)} of them")
+        if _is_seed(seed):
+            super().reset(seed=int(cast(int, seed)))
         if not self._seeded:
             first = self.np_random.integers(2**31, size=self.num_envs)
             self._lane_seed = torch.as_tensor(first, device=self.device)
@@ -260,7 +275,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._episode = self._episode + mask
         drawn = integers(len(self.videos), self._lane_seed, self._episode, _VIDEO_STREAM, 0)
         video = torch.where(mask, drawn if video is None else video, self._video)
-        self._frames_loaded &= video == self._video
+        # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
+        self._frames_loaded &= (video == self._video) if self.features.remembers else ~mask
         self._video = video
         self._label = self._labels[video]
         self._time = torch.where(mask, 0, self._time)
@@ -268,9 +284,37 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._video_gflops = torch.where(mask, 0.0, self._video_gflops)
         self._needs_reset = self._needs_reset & ~mask
         self._stepped = self._stepped & ~mask
-        confidence, _ = self._confidence_in(self._hidden)
-        self._confidence = torch.where(mask, confidence, self._confidence)
-        self.bank.ensure_videos(self._video, self._load_videos)
+        self._confidence = torch.where(mask, self._start_probabilities[self._label], self._confidence)
+        self._prediction = torch.where(mask, self._start_probabilities.argmax(), self._prediction)
+        if self.reward.reference == "random" and self.baseline != "exact":
+            drawn = self._draw_random_patches()
+            self._random_patches = torch.where(mask.view(-1, *[1] * (drawn.ndim - 1)), drawn, self._random_patches)
+        self.features.ensure_videos(self._video, self._load_videos)
+        self._glance(mask)
+
+    def _draw_random_patches(self) -> Tensor:
+        """The reference patches of all steps of the lanes' episodes."""
+        time = torch.arange(self.num_frames, device=self.device)
+        keys = self._lane_seed[:, None], self._episode[:, None]
+        if self.baseline == "sample":
+            return integers(self.num_patches, *keys, _CANDIDATE_STREAM, time)
+        draws = [uniform(*keys, stream, time) for stream in (_TOP_STREAM, _LEFT_STREAM)]
+        return random_corners(self.frame_size, self.patch_size, torch.stack(draws, dim=-1))
+
+    def _glance(self, mask: Tensor) -> None:
+        """Look at the current frames of the lanes of ``mask`` through the global CNN."""
+        time = self._time.clamp(max=self.num_frames - 1)
+        if self.features.remembers or bool(mask.all()):
+            self._map, self._frame_gates = self.features.glance(
+                self._video, time, lambda rows: self._load_frames(rows, time[rows])
+            )
+            return
+        lanes = mask.nonzero()[:, 0]
+        maps, gates = self.features.glance(
+            self._video[lanes], time[lanes], lambda rows: self._load_frames(lanes[rows], time[lanes[rows]])
+        )
+        self._map = self._map.index_copy(0, lanes, maps)
+        self._frame_gates = self._frame_gates.index_copy(0, lanes, gates)
 
     # ---------------------------------------------------------------------------------------------------- step
 
@@ -311,8 +355,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         stepped = self._transition(patch, skipped, moving=~restart)
         done = ~restart & (self._time == self.num_frames)
         self._needs_reset = done
+        self._glance(~restart & ~done)
         info = self._step_info(stepped, done, ~restart)
-        info.update(self._reset_info(torch.ones_like(restart)))
         reward = torch.where(restart, 0.0, stepped["reward"])
         self._last_step = stepped
         self._stepped = self._stepped | ~restart
@@ -320,7 +364,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             self.render()
         if mode is AutoresetMode.SAME_STEP and bool(done.any()):
             info = self._restart_in_place(info, done)
-        return self._observe(), self._give(reward), self._give(done.clone()), self._give(torch.zeros_like(done)), info
+        return self._observe(), self._give(reward), self._give(done), self._give(torch.zeros_like(done)), info
 
     def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
         """Patch indices (num_envs,) int64 and skip bits (num_envs,) bool."""
@@ -343,110 +387,74 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _transition(self, patch: Tensor, skipped: Tensor, moving: Tensor) -> dict[str, Tensor]:
         """Advance the classifier in the lanes of ``moving`` and find the reward. The rules of the process are here."""
-        classifier = self.recognizer.classifier
-        video, time = self._video, self._time.clamp(max=self.num_frames - 1)
         focused = ~skipped & moving
-        frame_gates = self.bank.global_gates(video, time)
-        hidden_gates = classifier.project_hidden(self._hidden)
-
-        def confidence_after(local_gates: Tensor | None) -> Tensor:
-            """Confidence on the label if the frame were focused, for one or, (num_envs, k, 3·D), several patches."""
-            inputs, hidden, projected = frame_gates, self._hidden, hidden_gates
-            if local_gates is not None and local_gates.ndim == 3:
-                inputs, hidden, projected = inputs[:, None], hidden[:, None], projected[:, None]
-            if local_gates is not None:
-                inputs = inputs + local_gates
-            return self._confidence_in(classifier.advance(inputs, hidden, projected))[0]
-
-        local_gates, random_gates = self._patch_gates(video, time, patch, focused)
-        after = classifier.advance(frame_gates + local_gates, self._hidden, hidden_gates)
-        hidden = torch.where(focused[:, None], after, self._hidden)
-        confidence, prediction = self._confidence_in(hidden)
-        if not bool(torch.isfinite(confidence).all()):
-            bad = int(video[~torch.isfinite(confidence)][0])
-            raise FloatingPointError(f"the recogniser's confidence is not finite on video {bad}")
-
-        match self.reward.reference:
-            case "random":
-                reference = confidence_after(random_gates)
-                if reference.ndim == 2:
-                    reference = reference.mean(dim=1)
-            case "previous":
-                reference = self._confidence
-            case "blank":
-                reference = confidence_after(None)
-            case None:
-                reference = torch.zeros_like(confidence)
+        states, confidences, predictions = self._outcomes(patch, focused)
+        random = self.reward.reference == "random"
+        if random and self.baseline == "exact":  # the outcomes are those of all candidates, the chosen one among them
+            lane = torch.arange(self.num_envs, device=self.device)
+            after, confident, predicted = states[lane, patch], confidences[lane, patch], predictions[lane, patch]
+            reference = confidences.mean(dim=1)
+        else:  # the chosen patch's, then those to compare with
+            after, confident, predicted = states[:, 0], confidences[:, 0], predictions[:, 0]
+            match self.reward.reference:
+                case "random" | "blank":
+                    reference = confidences[:, 1]
+                case "previous":
+                    reference = self._confidence
+                case None:
+                    reference = torch.zeros_like(confident)
         reference = torch.where(focused, reference, 0.0)
-        reward = self.reward(confidence, reference, focused, self.skip_cost)
-        if reward.shape != confidence.shape or not bool(torch.isfinite(reward).all()):
-            raise ValueError(f"reward must give {tuple(confidence.shape)} finite numbers, not {reward}")
-
-        gflops = self._cost.always + self._cost.local * focused.double()
-        self._hidden = hidden
-        self._confidence = torch.where(moving, confidence, self._confidence)
+        self._hidden = torch.where(focused[:, None], after, self._hidden)
+        self._confidence = torch.where(focused, confident, self._confidence)
+        self._prediction = torch.where(focused, predicted, self._prediction)
         self._time = self._time + moving
+        gflops = self._cost.always + self._cost.local * focused.double()
         self._video_gflops = self._video_gflops + torch.where(moving, gflops, 0.0)
+
+        reward = self.reward(self._confidence, reference, focused, self.skip_cost)
+        if reward.shape != focused.shape or not bool(torch.isfinite(reward).all()):
+            lost = ~torch.isfinite(self._confidence)
+            if bool(lost.any()):
+                bad = int(self._video[lost][0])
+                raise FloatingPointError(f"the recogniser's confidence is not finite on video {bad}")
+            raise ValueError(f"reward must give {tuple(focused.shape)} finite numbers, not {reward}")
         return {
             "reward": reward,
-            "prediction": prediction,
-            "confidence": confidence,
+            "prediction": self._prediction,
+            "confidence": self._confidence,
             "baseline_confidence": reference,
             "patch": patch,
             "skipped": skipped,
             "gflops": gflops,
         }
 
-    def _patch_gates(self, video: Tensor, time: Tensor, patch: Tensor, focused: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Projected local vectors of the chosen and, if the reward wants them, of the random patches.
+    def _outcomes(self, patch: Tensor, focused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the classifier would say after each of the patches that the reward asks about.
 
         Returns:
-            (num_envs, 3·D), and (num_envs, 3·D), (num_envs, N, 3·D) with ``baseline="exact"``, or ``None``. Rows of
-            lanes that are not focused are zero.
+            States (num_envs, k, D), confidences on the label (num_envs, k) and predictions (num_envs, k). The patches
+            are all candidates if the baseline is exact; else the chosen one comes first.
         """
-        bank, lane = self.bank, focused.nonzero()[:, 0]
-        candidates = patch[lane, None]
-        if self.reward.reference == "random" and self.baseline == "sample":
-            drawn = integers(self.num_patches, self._lane_seed, self._episode, _CANDIDATE_STREAM, time)
-            candidates = torch.stack((patch[lane], drawn[lane]), dim=1)
-        elif self.reward.reference == "random" and self.baseline == "exact":
-            everywhere = torch.arange(self.num_patches, device=self.device).expand(len(lane), -1)
-            candidates = torch.cat((patch[lane, None], everywhere), dim=1)
-
-        query = torch.broadcast_tensors(lane[:, None], video[lane, None], time[lane, None], candidates)
-        lanes, query_video, query_time, query_candidate = (part.flatten() for part in query)
-        bank.ensure_patches(
-            query_video, query_time, query_candidate, lambda rows: self._load_frames(lanes[rows], query_time[rows])
+        classifier, time = self.recognizer.classifier, self._time.clamp(max=self.num_frames - 1)
+        anywhere: Tensor | None = None
+        candidates = patch[:, None]
+        match self.reward.reference, self.baseline:
+            case "random", "exact":
+                candidates = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
+            case "random", "sample":
+                candidates = torch.cat((candidates, self._random_patches.gather(1, time[:, None])), dim=1)
+            case "random", "pixel":
+                anywhere = self._random_patches[torch.arange(self.num_envs, device=self.device), time, None]
+        gates = self.features.look(
+            self._video, time, candidates, focused, lambda rows: self._load_frames(rows, time[rows]), anywhere
         )
-        gates = bank.local_gates(video[lane, None], time[lane, None], candidates)
-        chosen = self._scatter(lane, gates[:, 0])
-        if self.reward.reference != "random":
-            return chosen, None
-        if self.baseline == "sample":
-            return chosen, self._scatter(lane, gates[:, 1])
-        if self.baseline == "exact":
-            return chosen, self._scatter(lane, gates[:, 1:])
-        draws = torch.stack(
-            [uniform(self._lane_seed, self._episode, stream, time) for stream in (_TOP_STREAM, _LEFT_STREAM)], dim=-1
-        )
-        corners = random_corners(self.frame_size, self.patch_size, draws[lane])
-        if not len(lane):
-            return chosen, torch.zeros_like(chosen)
-        return chosen, self._scatter(
-            lane, bank.project_patches(self._load_frames(lane, time[lane]), corners, video[lane])
-        )
-
-    def _scatter(self, lane: Tensor, rows: Tensor) -> Tensor:
-        """Rows of some lanes, spread over all lanes; zero elsewhere."""
-        if len(lane) == self.num_envs:
-            return rows
-        return rows.new_zeros(self.num_envs, *rows.shape[1:]).index_copy_(0, lane, rows)
-
-    def _confidence_in(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Confidence on the label and predicted class in states of shape (num_envs, D) or (num_envs, k, D)."""
-        probabilities = torch.softmax(self.recognizer.classifier.predict(hidden), dim=-1)
-        label = self._label.view(-1, *[1] * (hidden.ndim - 1)).expand(*hidden.shape[:-1], 1)
-        return probabilities.gather(-1, label)[..., 0], probabilities.argmax(dim=-1)
+        if self.reward.reference == "blank":
+            gates = torch.cat((gates, torch.zeros_like(gates)), dim=1)
+        gates += self._frame_gates[:, None]
+        states = classifier.advance(gates, self._hidden[:, None], classifier.project_hidden(self._hidden)[:, None])
+        probabilities = torch.softmax(classifier.predict(states), dim=-1)
+        label = self._label[:, None, None].expand(-1, probabilities.shape[1], 1)
+        return states, probabilities.gather(-1, label)[..., 0], probabilities.argmax(dim=-1)
 
     def _restart_in_place(self, info: dict[str, Any], done: Tensor) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -495,7 +503,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return torch.softmax(self.recognizer.classifier.predict(self._hidden), dim=-1)
 
     def _observe(self) -> Any:
-        glance = self._give(self.bank.maps(self._video, self._time.clamp(max=self.num_frames - 1)))
+        # A gathered map is not used again, so it is the caller's; a computed one may be.
+        glance = self._give(self._map if self.features.remembers else self._map.clone())
         if self.observation == "glance":
             return glance
         time = (self._time.to(torch.float32) / self.num_frames)[:, None]
@@ -510,16 +519,15 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _step_info(self, stepped: dict[str, Tensor], done: Tensor, moving: Tensor) -> dict[str, Any]:
         corners = self._device_corners[stepped["patch"]]
-        size = torch.full_like(corners[:, :1], self.patch_size)
         values = {
             "prediction": stepped["prediction"].clone(),
-            "confidence": stepped["confidence"],
+            "confidence": stepped["confidence"].clone(),
             "baseline_confidence": stepped["baseline_confidence"],
-            "patch": torch.cat((corners, size), dim=1),
-            "skipped": stepped["skipped"].clone(),
+            "patch": nn.functional.pad(corners, (0, 1), value=self.patch_size),
+            "skipped": stepped["skipped"],
             "gflops": stepped["gflops"],
         }
-        info = self._masked(values, moving)
+        info = self._masked(values, moving) | self._reset_info(torch.ones_like(moving))
         if bool(done.any()):
             success = done & (stepped["prediction"] == self._label)
             info |= self._masked({"is_success": success, "video_gflops": self._video_gflops.clone()}, done)
@@ -527,10 +535,10 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _masked(self, values: dict[str, Tensor], mask: Tensor) -> dict[str, Any]:
         """Gymnasium's vector infos: each array with a mask of the lanes that have it."""
+        given = self._give(mask)
         info: dict[str, Any] = {}
         for key, value in values.items():
-            info[key] = self._give(value)
-            info[f"_{key}"] = self._give(mask.clone())
+            info[key], info[f"_{key}"] = self._give(value), given
         return info
 
     # -------------------------------------------------------------------------------------------------- frames
@@ -543,7 +551,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             self._frames = torch.empty(shape, dtype=torch.uint8, device=self.device).permute(0, 1, 4, 2, 3)
         absent = lanes[~self._frames_loaded[lanes]].unique()
         for chunk in absent.split(_LANE_LOAD):
-            self._frames[chunk] = self.videos.frames(self._video[chunk].cpu()).to(self.device)
+            self._frames[chunk] = self.features.load(self._video[chunk])
         self._frames_loaded[absent] = True
         return self._frames
 
@@ -600,6 +608,34 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _is_seed(seed: object) -> bool:
+    return isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and bool(0 <= seed < 2**62)
+
+
+def _as_recognizer(recognizer: Any) -> Recognizer:
+    if recognizer is None:
+        recognizer = DEFAULT_RECOGNIZER
+    if isinstance(recognizer, Recognizer):
+        return recognizer
+    if not isinstance(recognizer, (str, os.PathLike)):
+        raise ValueError(f"recognizer must be a Recognizer, a path or a shipped name, not {recognizer!r}")
+    try:
+        return Recognizer.from_pretrained(recognizer)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
+
+
+def _as_device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device must be a torch device, not {device!r}") from error
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

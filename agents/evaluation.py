@@ -130,7 +130,7 @@ def evaluate(
     returns, gflops = np.zeros(videos), np.empty(videos)
     corners = np.empty((videos, frames, 2), dtype=np.int64)
     skipped = np.empty((videos, frames), dtype=np.bool_)
-    cost = 0.0
+    cost = frames * policy_gflops(policy)
     for start in tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar):
         lanes = min(num_envs, videos - start)
         rows = slice(start, start + lanes)
@@ -140,8 +140,6 @@ def evaluate(
         observation, _ = env.reset(seed=seed + start, options={"video": chosen})
         state: Any = None
         episode_start = np.ones(num_envs, dtype=bool)
-        if start == 0:
-            cost = frames * policy_gflops(policy, observation)
         for time in range(frames):
             actions, state = policy.predict(observation, state=state, episode_start=episode_start, deterministic=True)
             observation, reward, _, _, info = env.step(actions)

@@ -16,7 +16,7 @@ import gymnasium as gym
 import tyro
 from rich import print
 
-from adafocus_env import Recognizer, RoamingFashion
+from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.vector_env import DEFAULT_SKIP_COST
@@ -66,7 +66,7 @@ def main(config: Config) -> None:
 
     with RunFolder(config.out, config) as run:
         print("[bold]Stage 2: where to look")
-        keep_train = gym.make_vec("AdaFocus-v0", num_envs=1, **common)  # its table serves all that follows
+        bank = FeatureBank.shared(recognizer, train_videos)  # held here, so that all that trains shares one table
         patch_policy = train(
             run, "patch_policy", patch_episodes, PATCH_HYPERPARAMETERS, config.seed, {**common, "skip": False}
         )
@@ -85,11 +85,10 @@ def main(config: Config) -> None:
             recognizer, skip_policy, stage3, videos=train_videos, seed=config.seed, log=run.log, progress_bar=True
         )
         tuned.save(config.out / "recognizer.safetensors")
-        keep_train.close()
-        del keep_train
+        del bank
 
         print("[bold]What it bought, on the test split")
-        keep_test = gym.make_vec("AdaFocus-v0", num_envs=1, recognizer=recognizer, videos=test_videos)
+        bank = FeatureBank.shared(recognizer, test_videos)
         entries: list[tuple[str, Any, Recognizer, dict[str, Any]]] = [
             ("random", RandomPolicy, recognizer, {"skip": False}),
             ("center", CenterPolicy, recognizer, {"skip": False}),
@@ -107,12 +106,14 @@ def main(config: Config) -> None:
             run.log(f"test/{name}", 0, found.summary())
             rows.append(table_row(name, found))
             points[name] = (found.gflops_per_video, 100 * found.accuracy)
-        curve = [points["learned"]]
-        for skip_cost, policy in skip_policies.items():
+        curve = [points["learned"], points["learned + skip"]]
+        for skip_cost in config.skip_costs:
+            policy = skip_policies[skip_cost]
             found = evaluate(policy, "test", videos=test_videos, recognizer=recognizer, seed=config.seed)
             run.log("test/skip_cost", round(1000 * skip_cost), found.summary())
             curve.append((found.gflops_per_video, 100 * found.accuracy))
-        keep_test.close()
+        curve.sort(reverse=True)
+        del bank
 
         run.write_table("table", rows)
         learning_curves(

@@ -21,7 +21,7 @@ import tyro
 from rich import print
 from stable_baselines3 import PPO
 
-from adafocus_env import Recognizer
+from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.files import write_atomically
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
@@ -58,9 +58,9 @@ class Config:
 def main(config: Config) -> None:
     recognizer = Recognizer.from_pretrained("roaming-fashion")
     found: dict[str, list[Evaluation]] = {}
-    keep = gym.make_vec("AdaFocus-v0", num_envs=1, recognizer=recognizer)  # one table for all training
-    keep_too = gym.make_vec("AdaFocus-v0", num_envs=1, recognizer=recognizer, split=config.split)
-    frames = keep.unwrapped.num_frames
+    # Held here, so that everything shares two tables.
+    banks = [FeatureBank.shared(recognizer, RoamingFashion(split)) for split in ("train", config.split)]
+    frames = banks[0].videos.num_frames
 
     with RunFolder(config.out, config) as run:
 
@@ -140,8 +140,6 @@ def main(config: Config) -> None:
                 ),
             )  # fmt: skip
             test("SB3 PPO", seed, lambda s=seed: (ppo(s), recognizer))
-        keep.close()
-        keep_too.close()
 
         means = {name: 100 * np.mean([r.accuracy for r in results]) for name, results in found.items()}
         run.write_table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adafocus_env import AdaFocusVectorEnv, Recognizer, RoamingFashion
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RoamingFashion
 from adafocus_env.random_draws import integers, uniform
 from adafocus_env.rewards import REWARDS
 
@@ -86,13 +88,27 @@ COMBINATIONS = [("gain_over_random", baseline) for baseline in ("sample", "exact
 ]
 
 
+FEATURES: dict[str, tuple[Callable[..., FrozenFeatures], float]] = {
+    "memoised": (FeatureBank, 1e-5),
+    "memoised, float16": (functools.partial(FeatureBank, dtype="float16"), 2e-3),
+    "online": (FrozenFeatures, 1e-5),
+}
+
+
+@pytest.mark.parametrize("features", FEATURES)
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize(("reward", "baseline"), COMBINATIONS)
 def test_a_step_equals_the_plain_computation(
-    reward: str, baseline: str, skip: bool, env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion
+    reward: str, baseline: str, skip: bool, features: str, recognizer: Recognizer, videos: RoamingFashion
 ) -> None:
+    make, tolerance = FEATURES[features]
     env = AdaFocusVectorEnv(
-        LANES, reward=reward, baseline=baseline, skip=skip, skip_cost=0.1 if skip else 0.0, **env_kwargs
+        LANES,
+        features=make(recognizer, videos, 4),
+        reward=reward,
+        baseline=baseline,
+        skip=skip,
+        skip_cost=0.1 if skip else 0.0,
     )
     random = np.random.default_rng(0)
     for episode in range(2):
@@ -105,15 +121,15 @@ def test_a_step_equals_the_plain_computation(
             for lane, procedure in enumerate(plain):
                 with torch.no_grad():
                     glance = recognizer.glance(procedure.frames[time, None])[0][0]
-                np.testing.assert_allclose(observation["glance"][lane], glance, atol=1e-5)
-                np.testing.assert_allclose(observation["belief"][lane], procedure.hidden[0, 0], atol=1e-5)
+                np.testing.assert_allclose(observation["glance"][lane], glance, atol=tolerance, rtol=tolerance)
+                np.testing.assert_allclose(observation["belief"][lane], procedure.hidden[0, 0], atol=tolerance)
                 assert observation["time"][lane] == pytest.approx(time / videos.num_frames)
             patch, bit = random.integers(env.num_patches, size=LANES), random.integers(2, size=LANES) * skip
             observation, rewards, terminated, truncated, info = env.step(np.stack((patch, bit), 1) if skip else patch)
             for lane, procedure in enumerate(plain):
                 wanted = procedure.step(int(patch[lane]), bool(bit[lane]), reward, baseline, 4, env.skip_cost)
                 found = (rewards[lane], info["confidence"][lane], info["baseline_confidence"][lane])
-                np.testing.assert_allclose(found, wanted, atol=1e-5)
+                np.testing.assert_allclose(found, wanted, atol=tolerance)
                 assert tuple(info["patch"][lane]) == (*procedure.corner(int(patch[lane]), 4), 24)
                 assert info["skipped"][lane] == bool(bit[lane])
             assert not truncated.any()

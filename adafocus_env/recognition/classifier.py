@@ -60,11 +60,11 @@ class RecurrentClassifier(nn.Module):
         Returns:
             (…, D).
         """
-        reset_in, update_in, new_in = inputs.chunk(3, dim=-1)
-        reset_hidden, update_hidden, new_hidden = projected_hidden.chunk(3, dim=-1)
-        reset = torch.sigmoid(reset_in + reset_hidden)
-        update = torch.sigmoid(update_in + update_hidden)
-        new = torch.tanh(new_in + reset * new_hidden)
+        sizes = (2 * self.hidden_size, self.hidden_size)
+        gates_in, new_in = inputs.split(sizes, dim=-1)
+        gates_hidden, new_hidden = projected_hidden.split(sizes, dim=-1)
+        reset, update = (gates_in + gates_hidden).sigmoid_().chunk(2, dim=-1)
+        new = torch.addcmul(new_in, reset, new_hidden).tanh_()
         return torch.lerp(new, hidden, update)
 
     def predict(self, hidden: Tensor) -> Tensor:

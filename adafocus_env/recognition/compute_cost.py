@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector.utils import create_empty_array
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -38,18 +40,21 @@ def multiply_adds(function: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def policy_gflops(policy: Any, observation: Mapping[str, np.ndarray] | np.ndarray, state: Any = None) -> float:
-    """GFLOPs of one decision of a policy for one frame.
+_policy_costs: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 
-    0 for a policy without a network in its attribute ``policy`` (SB3's name for it), such as a random one, which is not
-    even asked: its own draws stay as they were.
+
+def policy_gflops(policy: Any) -> float:
+    """GFLOPs of one decision of a policy for one frame, measured once per policy.
+
+    0 for a policy without a network in its attribute ``policy`` (SB3's name for it), such as a random one.
 
     Args:
-        policy: Anything with SB3's ``predict``.
-        observation: A batch of observations.
-        state: The policy's recurrent state for that batch.
+        policy: Anything with SB3's ``predict`` and an ``observation_space``.
     """
     if not isinstance(getattr(policy, "policy", None), torch.nn.Module):
         return 0.0
-    batch = len(next(iter(observation.values())) if isinstance(observation, Mapping) else observation)
-    return multiply_adds(lambda: policy.predict(observation, state=state, deterministic=True)) / 1e9 / batch
+    if policy not in _policy_costs:
+        space = policy.observation_space
+        observation = create_empty_array(space, n=1, fn=np.zeros)
+        _policy_costs[policy] = multiply_adds(lambda: policy.predict(observation, deterministic=True)) / 1e9
+    return _policy_costs[policy]

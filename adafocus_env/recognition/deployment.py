@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | None) -> Recognition:
     """See :meth:`adafocus_env.Recognizer.recognize`."""
-    from adafocus_env.recognition.recognizer import Recognition
+    from adafocus_env.recognition.recognizer import Recognition, image_batches
 
     if frames.ndim != 5:
         raise ValueError(f"frames must be (B, T, 3, H, W), not of shape {tuple(frames.shape)}")
@@ -32,7 +32,8 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
     videos, times = frames.shape[:2]
     frames = frames.to(recognizer.device)
     classifier = recognizer.classifier
-    maps, vectors = (part.unflatten(0, (videos, times)) for part in recognizer.glance(frames.flatten(0, 1)))
+    glances = [recognizer.glance(b) for b in image_batches(frames.flatten(0, 1), recognizer.config.glance_size)]
+    maps, vectors = (torch.cat(part).unflatten(0, (videos, times)) for part in zip(*glances, strict=True))
     frame_gates = classifier.project_global(vectors)
     sees_belief = not isinstance(getattr(policy, "observation_space", None), spaces.Box)
 
@@ -41,7 +42,6 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
     hidden = classifier.initial_state(videos)
     states: list[Tensor] = []
     memory: Any = None
-    cost = 0.0
 
     def local_gates(time: slice) -> Tensor:
         """(videos, frames, 3·D) of the focused patches in some frames, in one batch; zero where skipped."""
@@ -49,8 +49,11 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         gates = frame_gates.new_zeros(len(focused), frame_gates.shape[-1])
         if bool(focused.any()):
             corners = candidates[patch[:, time].flatten()[focused]]
-            images = crop(frames[:, time].flatten(0, 1)[focused], corners, recognizer.config.patch_size)
-            gates[focused] = classifier.project_local(recognizer.look(images))
+            size = recognizer.config.patch_size
+            images = frames[:, time].flatten(0, 1)
+            patches = crop(images if bool(focused.all()) else images[focused], corners, size)
+            found = torch.cat([recognizer.look(batch) for batch in image_batches(patches, size)])
+            gates[focused] = classifier.project_local(found)
         return gates.unflatten(0, (videos, -1))
 
     def advance(inputs: Tensor, before: Tensor, time: int) -> Tensor:
@@ -62,8 +65,6 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         if sees_belief:
             share = np.full((videos, 1), time / times, dtype=np.float32)
             observation = {"glance": observation, "belief": hidden.cpu().numpy(), "time": share}
-        if time == 0:
-            cost = policy_gflops(policy, observation)
         start = np.full(videos, time == 0)
         actions, memory = policy.predict(observation, state=memory, episode_start=start, deterministic=True)
         chosen = torch.as_tensor(actions, device=recognizer.device)
@@ -80,13 +81,13 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
             hidden = advance(inputs[:, time], hidden, time)
             states.append(hidden)
 
-    price = recognizer.cost()
+    price, policy_cost = recognizer.cost(), policy_gflops(policy)
     focused = (~skipped).sum(dim=1).double()
     return Recognition(
         logits=classifier.predict(torch.stack(states, dim=1)),
         corners=candidates[patch],
         skipped=skipped,
-        gflops=times * (price.always + cost) + focused * price.local,
+        gflops=times * (price.always + policy_cost) + focused * price.local,
     )
 
 

@@ -7,10 +7,10 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,9 @@ CHECKPOINTS = Path(__file__).parent / "checkpoints"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FORMAT = "adafocus-recognizer-1"
+
+Precision = Literal["float32", "bfloat16"]
+"""What the CNNs compute in."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,17 @@ class RecognizerConfig:
             values[name] = BackboneConfig(backbone["name"], tuple(backbone["widths"]), tuple(backbone["strides"]))
         values["mean"], values["std"] = tuple(values["mean"]), tuple(values["std"])
         return cls(**values)
+
+
+def image_batches(images: Tensor, side: int) -> Iterator[Tensor]:
+    """Split images into batches of a size at which CNNs run fast: about a megapixel on the CPU, 64 on a GPU.
+
+    Args:
+        images: (B, …).
+        side: Height and width at which the CNN sees them, pixels.
+    """
+    megapixels = 1 if images.device.type == "cpu" else 64
+    yield from images.split(max(1, (megapixels << 20) // side**2))
 
 
 @dataclass(frozen=True)
@@ -141,12 +155,12 @@ class Recognizer(nn.Module):
         if images.shape[-2:] != size:  # before normalising: fewer pixels, and both are linear
             smooth = self.config.glance_interpolation == "bilinear"
             images = nn.functional.interpolate(images, size, mode=self.config.glance_interpolation, antialias=smooth)
-        maps = self.global_cnn(self._normalise(images))
+        maps = self._run(self.global_cnn, images)
         return maps, maps.mean(dim=(2, 3))
 
     def look(self, patches: Tensor) -> Tensor:
         """Run f_L on patches, (B, 3, P, P) uint8 RGB, for their local vectors e^L, (B, local_size) float32."""
-        return self.local_cnn(self._normalise(self._to_float(patches))).mean(dim=(2, 3))
+        return self._run(self.local_cnn, self._to_float(patches)).mean(dim=(2, 3))
 
     def _to_float(self, images: Tensor) -> Tensor:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
@@ -156,10 +170,12 @@ class Recognizer(nn.Module):
         images = images.to(self.device)
         return images.to(torch.float32, memory_format=torch.channels_last)
 
-    def _normalise(self, images: Tensor) -> Tensor:
-        """Subtract the mean and divide by the standard deviation, in place."""
+    def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
+        """Normalise images, in place, and run a CNN on them in the precision of its weights; float32 maps."""
         images = images.contiguous(memory_format=torch.channels_last)
-        return images.sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
+        images.sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
+        maps: Tensor = cnn(images.to(next(cnn.parameters()).dtype))
+        return maps.float()
 
     def forward(self, frames: Tensor, corners: Tensor, skipped: Tensor | None = None) -> Tensor:
         """Recognise videos from given patches, in the mode (training or evaluation) of each of the three networks.
@@ -240,18 +256,30 @@ class Recognizer(nn.Module):
         )
         return self._cost
 
-    def frozen(self, *, fold_batch_norm: bool = False) -> Recognizer:
-        """An independent copy in evaluation mode that needs no gradients.
+    def frozen(self) -> Recognizer:
+        """An independent copy in evaluation mode that needs no gradients."""
+        return copy.deepcopy(self).eval().requires_grad_(False)
+
+    def deployed(self, precision: Precision = "float32") -> Recognizer:
+        """A frozen copy made for speed: batch norms folded into the convolutions before them, CNNs in ``precision``.
+
+        In float32 it is a fifth faster on the CPU and equal but for rounding. It is no longer a recogniser to save or
+        to train.
 
         Args:
-            fold_batch_norm: Fold batch norms into the convolutions before them: a fifth faster on the CPU and equal but
-                for rounding, but no longer a recogniser to save or to train.
+            precision: ``"float32"``, or ``"bfloat16"`` where the hardware has it. The classifier stays in float32.
+
+        Raises:
+            ValueError: Another precision.
         """
-        twin = copy.deepcopy(self).eval().requires_grad_(False)
-        if fold_batch_norm:
-            for name in ("global_cnn", "local_cnn"):
-                with contextlib.suppress(TraceError):  # a network that branches on its input stays as it is
-                    setattr(twin, name, fuse(getattr(twin, name)))
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
+        self.cost()  # measured on the original; the copy keeps it
+        twin = self.frozen()
+        for name in ("global_cnn", "local_cnn"):
+            with contextlib.suppress(TraceError):  # a network that branches on its input stays as it is
+                setattr(twin, name, fuse(getattr(twin, name)))
+            getattr(twin, name).to(getattr(torch, precision), memory_format=torch.channels_last)
         return twin
 
     def fingerprint(self) -> str:

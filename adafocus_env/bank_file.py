@@ -1,0 +1,171 @@
+"""Named arrays in one memory-mapped file: one process fills it, then any number read it.
+
+The file starts with a magic number and a JSON header that says what it holds, then come two counters of filled rows,
+then the arrays. The counters reach the disk only after the rows that they count, so a file never claims more than it
+holds, whenever the writer is killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+MAGIC = b"adafocus feature bank 1\n"
+_COUNTERS_AT = 4096  # after magic number and header
+_ARRAYS_AT = 8192
+_PAGE = 4096
+_SECONDS_BETWEEN_SYNCS = 30.0
+
+
+class BankFile:
+    """A file of arrays, opened for filling or, once it is full, for reading.
+
+    Args:
+        path: The file; made, sparse and with all arrays zero, if there is none.
+        identity: What the file's content depends on; a file with another identity is refused.
+        arrays: Shape and dtype of every array by name. One is called ``filled``: the (2,) int64 counters.
+        total: The counters of a full file.
+
+    Attributes:
+        arrays: The arrays as tensors. ``filled`` is an ordinary tensor that the writer counts in. Those of a full file
+            are private to the process: nothing written to them reaches the file.
+        writable: Whether this process is filling the file.
+
+    Raises:
+        ValueError: The file is no such file, or holds something else.
+        BlockingIOError: Another process is filling it.
+        OSError: The disk is too small for it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: Mapping[str, Any],
+        arrays: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
+        total: tuple[int, int],
+    ) -> None:
+        self.path = Path(path)
+        header = {
+            "identity": dict(identity),
+            "arrays": {name: [list(shape), str(dtype)] for name, (shape, dtype) in arrays.items()},
+        }
+        offsets, size = {}, _ARRAYS_AT
+        for name, (shape, dtype) in arrays.items():
+            offsets[name] = _COUNTERS_AT if name == "filled" else size
+            if name != "filled":
+                size += -(-math.prod(shape) * dtype.itemsize // _PAGE) * _PAGE
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self.path}.lock", thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not self.path.exists():
+                raise self._busy() from None
+        try:
+            if not self.path.exists():
+                _check_room(self.path, size)
+                _create(self.path, header, size)
+            filled = _read_counters(self.path, header, size)
+            self.writable = tuple(filled.tolist()) != total
+            if self.writable and not lock.is_locked:
+                raise self._busy()
+            if self.writable:
+                _check_room(self.path, size - self.path.stat().st_blocks * 512)
+        except BaseException:
+            lock.release()
+            raise
+        memory = np.memmap(self.path, np.uint8, mode="r+" if self.writable else "c")
+
+        def view(name: str) -> Tensor:
+            shape, dtype = arrays[name]
+            length = math.prod(shape) * dtype.itemsize
+            return torch.from_numpy(memory[offsets[name] : offsets[name] + length]).view(dtype).view(shape)
+
+        self.arrays = {name: filled if name == "filled" else view(name) for name in arrays}
+        self._synced_at = time.monotonic()
+        if self.writable:
+            self._finish = weakref.finalize(self, _finish, memory, filled, lock)
+            self._sync = lambda: _sync(memory, filled)
+        else:
+            lock.release()
+
+    def wrote(self, *, full: bool) -> None:
+        """Note that rows were written and counted: brings them to the disk now and then, and at the end."""
+        if full or time.monotonic() - self._synced_at > _SECONDS_BETWEEN_SYNCS:
+            self._sync()
+            self._synced_at = time.monotonic()
+
+    def close(self) -> None:
+        """Bring everything to the disk and let other processes go on filling it."""
+        if self.writable:
+            self._finish()
+
+    def _busy(self) -> BlockingIOError:
+        return BlockingIOError(
+            f"another process is filling {self.path}: wait until it is done, or take another path for this one"
+        )
+
+
+def _sync(memory: np.memmap[Any, Any], filled: Tensor) -> None:
+    memory.flush()  # the rows and their index first, then the counters that vouch for them
+    memory[_COUNTERS_AT : _COUNTERS_AT + 16] = filled.numpy().view(np.uint8)
+    memory.flush()
+
+
+def _finish(memory: np.memmap[Any, Any], filled: Tensor, lock: FileLock) -> None:
+    _sync(memory, filled)
+    lock.release()
+
+
+def _create(path: Path, header: Mapping[str, Any], size: int) -> None:
+    """A sparse file of the right size under the right name, in one step."""
+    text = MAGIC + json.dumps(header, sort_keys=True).encode()
+    if len(text) > _COUNTERS_AT:
+        raise ValueError(f"the header of {path} would not fit into {_COUNTERS_AT} bytes")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "wb") as file:
+        file.write(text.ljust(_COUNTERS_AT))
+        file.truncate(size)
+    os.replace(temporary, path)
+
+
+def _read_counters(path: Path, header: Mapping[str, Any], size: int) -> Tensor:
+    """The counters of a file, after checking that it is whole and holds what is wanted."""
+    with open(path, "rb") as file:
+        start = file.read(_ARRAYS_AT)
+    if not start.startswith(MAGIC):
+        raise ValueError(f"{path} is no feature bank of this version: delete it, or take another path")
+    found = json.loads(start[len(MAGIC) : _COUNTERS_AT])
+    wanted = json.loads(json.dumps(header))
+    differing = sorted(key for key in wanted["identity"] if found["identity"].get(key) != wanted["identity"][key])
+    if differing or found != wanted:
+        raise ValueError(
+            f"{path} was filled for another {' and '.join(differing) or 'layout'}: delete it, or take another path"
+        )
+    if path.stat().st_size != size:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes instead of {size}: it was cut short; delete it")
+    return torch.frombuffer(bytearray(start[_COUNTERS_AT : _COUNTERS_AT + 16]), dtype=torch.int64).clone()
+
+
+def _check_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk of {path} has {free / 1e9:.1f} GB free, but the whole table needs {needed / 1e9:.1f} GB: take "
+            "another path, dtype='float16', a smaller grid or fewer videos",
+        )

@@ -1,0 +1,202 @@
+"""What a frozen recogniser says about videos, computed anew whenever it is asked for.
+
+This is the online path: for videos that differ from one loading to the next (augmented training views), and the
+computation behind :class:`adafocus_env.FeatureBank`, which remembers the answers instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from adafocus_env.patches import crop, grid_corners
+from adafocus_env.recognition.recognizer import Precision, Recognizer, image_batches
+from adafocus_env.videos.dataset import VideoDataset
+
+FrameLoader = Callable[[Tensor], Tensor]
+"""Gives frames for rows of a query: (n,) int64 row numbers -> (n, …) uint8."""
+
+_PATCHES_PER_BATCH = 1024
+"""Patches cropped at once; the CNN takes them in smaller batches."""
+
+
+class FrozenFeatures:
+    """A recogniser's CNNs and the classifier's input projection, applied to the videos of a data set.
+
+    Pass it as ``features`` to the environment to compute every glance and every patch when it is needed, the chosen and
+    the random patches of a step in one batch.
+
+    Args:
+        recognizer: Any :class:`Recognizer`; a frozen copy is kept, so training the original later changes nothing.
+        videos: Any data set.
+        grid: g; the candidates form a g×g grid.
+        device: Where the networks run.
+        precision: Of the CNNs: ``"float32"`` or ``"bfloat16"``.
+
+    Attributes:
+        recognizer: The frozen copy.
+        corners: (N, 2) int64, top and left of every candidate.
+
+    Raises:
+        ValueError: The patch doesn't fit, the classes disagree, a label is no class, or a weight of the recogniser is
+            not finite.
+    """
+
+    remembers: ClassVar[bool] = False
+    """Whether a second question about the same video is answered without looking at it again."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        videos: VideoDataset,
+        grid: int = 7,
+        device: str | torch.device = "cpu",
+        *,
+        precision: Precision = "float32",
+    ) -> None:
+        config = recognizer.config
+        if config.num_classes != videos.num_classes:
+            raise ValueError(
+                f"recognizer knows {config.num_classes} classes, but videos have {videos.num_classes}: pass a pair "
+                "that matches"
+            )
+        labels = torch.as_tensor(videos.labels)
+        if labels.shape != (len(videos),) or labels.dtype != torch.int64:
+            raise ValueError(f"videos.labels must be ({len(videos)},) int64, not {labels.dtype} {tuple(labels.shape)}")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < videos.num_classes:
+            raise ValueError(f"videos.labels must be between 0 and {videos.num_classes - 1}")
+        for name, weights in recognizer.state_dict().items():
+            if not bool(torch.isfinite(weights).all()):
+                raise ValueError(f"recognizer's {name} holds values that are not finite; its training has diverged")
+        self.device = torch.device(device)
+        self.videos, self.grid, self.precision = videos, grid, precision
+        self.corners = grid_corners(grid, videos.frame_size, config.patch_size)
+        self.recognizer = recognizer.frozen().to(self.device)
+        self._fast = recognizer.deployed(precision).to(self.device)
+        self._device_corners = self.corners.to(self.device)
+
+    def load(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) uint8 frames of videos, (B,) int64, on the device.
+
+        Raises:
+            ValueError: The data set gives something else.
+        """
+        frames = self.videos.frames(video.cpu())
+        wanted = (len(video), self.videos.num_frames, 3, *self.videos.frame_size)
+        if frames.dtype != torch.uint8 or tuple(frames.shape) != wanted:
+            raise ValueError(f"videos.frames must give {wanted} uint8, not {frames.dtype} {tuple(frames.shape)}")
+        return frames.to(self.device)
+
+    # ------------------------------------------------------------------------------- what the environment asks for
+
+    def ensure_videos(self, video: Tensor, load: FrameLoader) -> None:
+        """Get ready for episodes on these videos; nothing to do here.
+
+        Args:
+            video: (B,) int64.
+            load: Gives the (n, T, 3, H, W) frames of rows of ``video``.
+        """
+
+    def glance(self, video: Tensor, time: Tensor, load: FrameLoader) -> tuple[Tensor, Tensor]:
+        """Global maps and projected global vectors of frames whose videos were ensured.
+
+        Args:
+            video: (B,) int64.
+            time: (B,) int64, the frame in each video.
+            load: Gives the (n, 3, H, W) frames of rows of the query.
+
+        Returns:
+            (B, C, h, w) and (B, 3·D) float32.
+        """
+        return self.compute_glance(load(torch.arange(len(video), device=self.device)), video)
+
+    def look(
+        self,
+        video: Tensor,
+        time: Tensor,
+        candidates: Tensor,
+        focused: Tensor,
+        load: FrameLoader,
+        anywhere: Tensor | None = None,
+    ) -> Tensor:
+        """Projected local vectors of patches of frames whose videos were ensured.
+
+        Args:
+            video: (B,) int64.
+            time: (B,) int64, the frame in each video.
+            candidates: (B, k) int64.
+            focused: (B,) bool; the others' vectors are zero and cost nothing.
+            load: Gives the (n, 3, H, W) frames of rows of the query.
+            anywhere: (B, j, 2) int64, top and left in pixels of further patches, which need not be candidates.
+
+        Returns:
+            (B, k + j, 3·D) float32; the caller owns it.
+        """
+        corners = self._device_corners[candidates]
+        if anywhere is not None:
+            corners = torch.cat((corners, anywhere), dim=1)
+        return self._look_at(video, corners, focused, load)
+
+    def _look_at(self, video: Tensor, corners: Tensor, focused: Tensor, load: FrameLoader) -> Tensor:
+        """As :meth:`look`, at corners, (B, k, 2) int64: all patches of some frames in one batch."""
+        width = corners.shape[1]
+        gates = torch.zeros(*corners.shape[:2], 3 * self.recognizer.config.hidden_size, device=self.device)
+        for rows in focused.nonzero()[:, 0].split(max(1, _PATCHES_PER_BATCH // width)):
+            frames = load(rows).repeat_interleave(width, dim=0)
+            found = self.compute_look(frames, corners[rows].flatten(0, 1), video[rows].repeat_interleave(width))
+            gates[rows] = found.unflatten(0, (len(rows), width))
+        return gates
+
+    # ------------------------------------------------------------------------------------------------ the networks
+
+    @torch.no_grad()
+    def compute_glance(self, frames: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Run f_G and the classifier's projection.
+
+        Args:
+            frames: (B, 3, H, W) uint8.
+            video: (B,) int64, for the error message.
+
+        Returns:
+            Maps (B, C, h, w) and projected vectors (B, 3·D), float32.
+
+        Raises:
+            FloatingPointError: The output is not finite.
+        """
+        parts = [self._fast.glance(batch) for batch in image_batches(frames, self.recognizer.config.glance_size)]
+        maps = torch.cat([part[0] for part in parts])
+        gates = self.recognizer.classifier.project_global(torch.cat([part[1] for part in parts]))
+        _check_finite(gates, "global", video)
+        return maps, gates
+
+    @torch.no_grad()
+    def compute_look(self, frames: Tensor, corners: Tensor, video: Tensor) -> Tensor:
+        """Run f_L and the classifier's projection.
+
+        Args:
+            frames: (B, 3, H, W) uint8.
+            corners: (B, 2) int64, top and left of each patch, pixels.
+            video: (B,) int64, for the error message.
+
+        Returns:
+            (B, 3·D) float32.
+
+        Raises:
+            FloatingPointError: The output is not finite.
+        """
+        size = self.recognizer.config.patch_size
+        patches = crop(frames, corners, size)
+        vectors = torch.cat([self._fast.look(batch) for batch in image_batches(patches, size)])
+        gates = self.recognizer.classifier.project_local(vectors)
+        _check_finite(gates, "local", video)
+        return gates
+
+
+def _check_finite(gates: Tensor, part: Literal["global", "local"], video: Tensor) -> None:
+    finite = torch.isfinite(gates).all(dim=-1)
+    if not bool(finite.all()):
+        bad = int(video[~finite][0])
+        raise FloatingPointError(f"the recogniser's {part} CNN gave values that are not finite on video {bad}")

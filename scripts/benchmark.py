@@ -1,0 +1,604 @@
+"""Speed and memory, side by side in one run: stepping, filling the table, deployment, training.
+
+Every figure of a comparison is the median over repeats that alternate with those of the others, so that whatever else
+the machine does hits all alike. Paper scale means MobileNet-V2, ResNet-50 on 128² patches, a GRU of 1024, 16 frames of
+224², with random weights: speed doesn't depend on them.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import platform
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import tyro
+from rich import print
+from rich.table import Table
+from stable_baselines3 import PPO
+from torch import Tensor, nn
+
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RecognizerConfig, RoamingFashion
+from adafocus_env.recognition import BackboneConfig
+from adafocus_env.run_folder import RunFolder
+from agents import Reinforce, from_pretrained
+from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS
+from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
+
+Scale = Literal["embedded", "paper"]
+GRID = 7
+
+
+@dataclass
+class Config:
+    scales: tuple[Scale, ...] = ("embedded", "paper")
+    """The shipped recogniser, and networks of the paper's size."""
+    device: str = "cpu"
+    """torch device."""
+    seconds: float = 4.0
+    """Time for each figure, over all of its repeats."""
+    repeats: int = 7
+    """Repeats, of which the median counts."""
+    training: bool = True
+    """Also time whole training runs of REINFORCE and PPO, cold and warm."""
+    quick: bool = False
+    """A rehearsal of everything in a few minutes; its numbers mean little."""
+    seed: int = 0
+    out: Path = Path("runs/benchmark")
+    """Folder for the table, the figure and the log."""
+
+
+# --------------------------------------------------------------------------------------------------------- measuring
+
+
+class Results:
+    """Figures by name, and the ratios that are asked of them."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.ratios: list[dict[str, Any]] = []
+
+    def add(self, scale: str, what: str, value: float, unit: str, num_envs: int | str = "") -> None:
+        self.rows.append({"scale": scale, "what": what, "num_envs": num_envs, "value": value, "unit": unit})
+        print(f"  {scale:9}{what:62}{num_envs!s:>5} {value:14,.2f} {unit}")
+
+    def ratio(self, what: str, value: float, asked: str) -> None:
+        self.ratios.append({"ratio": what, "measured": round(value, 3), "asked": asked})
+        print(f"  [bold]{what}: {value:.3f}[/bold] ({asked})")
+
+
+def side_by_side(functions: dict[str, Callable[[], Any]], config: Config) -> dict[str, float]:
+    """Median seconds per call of each function, in alternation."""
+    cuda = config.device.startswith("cuda")
+
+    def timed(function: Callable[[], Any], calls: int) -> float:
+        started = time.perf_counter()
+        for _ in range(calls):
+            function()
+        if cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / calls
+
+    share = config.seconds / config.repeats
+    calls = {}
+    for name, function in functions.items():
+        timed(function, 1)
+        calls[name] = max(1, min(200, int(share / max(timed(function, 1), 1e-6))))
+    found: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(config.repeats):
+        for name, function in functions.items():
+            found[name].append(timed(function, calls[name]))
+    return {name: float(np.median(seconds)) for name, seconds in found.items()}
+
+
+# ------------------------------------------------------------------------------------------------------ what to time
+
+
+def paper_recognizer() -> Recognizer:
+    """MobileNet-V2 and ResNet-50 with random weights, their batch norms fitted to some frames."""
+    torch.manual_seed(0)
+    config = RecognizerConfig(
+        num_classes=10, global_backbone=BackboneConfig("mobilenet_v2"), local_backbone=BackboneConfig("resnet50")
+    )
+    recognizer = Recognizer(config)
+    frames = paper_videos("val", 4).frames(torch.arange(4)).flatten(0, 1)[::4]
+    recognizer.train()
+    with torch.no_grad():
+        for _ in range(8):
+            recognizer.glance(frames)
+            recognizer.look(frames[..., 40:168, 40:168])
+    return recognizer.eval()
+
+
+def paper_videos(split: str, num_videos: int) -> RoamingFashion:
+    return RoamingFashion(split, num_videos=num_videos, num_frames=16, frame_size=224)
+
+
+class ReferenceProcedure:
+    """A step as one would write it down: global CNN, crop, local CNN on the chosen patch, local CNN on the random one,
+    classifier twice. No table, no batch over both patches, torch's default memory format.
+
+    The frames are given, so loading them costs nothing here.
+    """
+
+    def __init__(self, recognizer: Recognizer, frames: Tensor, labels: Tensor, corners: Tensor) -> None:
+        self.global_cnn = recognizer.frozen().global_cnn.to(memory_format=torch.contiguous_format)
+        self.local_cnn = recognizer.frozen().local_cnn.to(memory_format=torch.contiguous_format)
+        self.gru, self.fc = recognizer.frozen().classifier.gru, recognizer.frozen().classifier.fc
+        self.config, self.mean, self.std = recognizer.config, recognizer.mean, recognizer.std
+        self.frames, self.labels, self.corners = frames.contiguous(), labels, corners
+        self.hidden = torch.zeros(1, len(frames), self.config.hidden_size, device=frames.device)
+        self.time = 0
+
+    @torch.no_grad()
+    def step(self, patch: Tensor, random_patch: Tensor) -> tuple[Tensor, Tensor]:
+        """Global maps and rewards of all lanes."""
+        frame = self.frames[:, self.time]
+        if self.time == 0:
+            self.hidden = torch.zeros_like(self.hidden)
+        images = frame.float()
+        if images.shape[-1] != self.config.glance_size:
+            smooth = self.config.glance_interpolation == "bilinear"
+            images = nn.functional.interpolate(
+                images, (self.config.glance_size,) * 2, mode=self.config.glance_interpolation, antialias=smooth
+            )
+        maps = self.global_cnn((images - self.mean) / self.std)
+        confidence, hidden = self._look(frame, maps.mean(dim=(2, 3)), patch)
+        reference, _ = self._look(frame, maps.mean(dim=(2, 3)), random_patch)
+        self.hidden = hidden
+        self.time = (self.time + 1) % self.frames.shape[1]
+        return maps, confidence - reference
+
+    def _look(self, frame: Tensor, global_vectors: Tensor, patch: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.config.patch_size
+        corners = self.corners[patch.cpu()].tolist()
+        patches = torch.stack(
+            [image[:, top : top + size, left : left + size] for image, (top, left) in zip(frame, corners, strict=True)]
+        )
+        local_vectors = self.local_cnn((patches.float() - self.mean) / self.std).mean(dim=(2, 3))
+        output, hidden = self.gru(torch.cat((global_vectors, local_vectors), dim=1)[:, None], self.hidden)
+        probabilities = torch.softmax(self.fc(output[:, 0]), dim=1)
+        return probabilities.gather(1, self.labels[:, None])[:, 0], hidden
+
+
+class Stepper:
+    """Steps an environment with actions drawn beforehand; resets are part of the stepping."""
+
+    def __init__(self, env: Any, actions: list[Any], single: bool = False) -> None:
+        self.env, self.actions, self.single, self.count = env, actions, single, 0
+        env.reset(seed=0)
+
+    def __call__(self) -> None:
+        self.count += 1
+        _, _, terminated, _, _ = self.env.step(self.actions[self.count % len(self.actions)])
+        if self.single and terminated:
+            self.env.reset()
+
+
+class Floor:
+    """The least that a memoised step has to do, on preallocated tensors: gathers, one matrix product, the GRU's gates,
+    the class softmax. No actions to read, no draws, no infos, no resets."""
+
+    def __init__(self, bank: FeatureBank, num_envs: int, patches: int, device: str) -> None:
+        classifier, hidden_size = bank.recognizer.classifier, bank.recognizer.config.hidden_size
+        random = torch.Generator().manual_seed(0)
+
+        def rows(table: Tensor, count: int) -> Tensor:
+            return (1 + torch.randint(len(table) - 1, (count,), generator=random)).to(device)
+
+        self.bank, self.classifier, self.size, self.shape = bank, classifier, hidden_size, (num_envs, patches)
+        self.frame_rows, self.patch_rows = (
+            rows(bank._global_gates, num_envs), rows(bank._local_gates, num_envs * patches)
+        )  # fmt: skip
+        empty = functools.partial(torch.empty, device=device)
+        self.maps = empty(num_envs, bank._maps.shape[1])
+        self.frame_gates, self.hidden_gates = empty(num_envs, 3 * hidden_size), empty(num_envs, 3 * hidden_size)
+        self.gates = empty(num_envs * patches, 3 * hidden_size)
+        self.sums = empty(num_envs, patches, 2 * hidden_size)
+        self.new, self.states = empty(num_envs, patches, hidden_size), empty(num_envs, patches, hidden_size)
+        self.logits = empty(num_envs * patches, classifier.fc.out_features)
+        self.probabilities = torch.empty_like(self.logits)
+        self.hidden = torch.zeros(num_envs, hidden_size, device=device)
+
+    @torch.no_grad()
+    def step(self, *, glance: bool) -> None:
+        gru, size = self.classifier.gru, self.size
+        if glance:
+            torch.index_select(self.bank._maps, 0, self.frame_rows, out=self.maps)
+        torch.index_select(self.bank._global_gates, 0, self.frame_rows, out=self.frame_gates)
+        torch.index_select(self.bank._local_gates, 0, self.patch_rows, out=self.gates)
+        torch.addmm(gru.bias_hh_l0, self.hidden, gru.weight_hh_l0.T, out=self.hidden_gates)
+        gates = self.gates.view(*self.shape, -1)
+        gates += self.frame_gates[:, None]
+        torch.add(gates[..., : 2 * size], self.hidden_gates[:, None, : 2 * size], out=self.sums)
+        self.sums.sigmoid_()
+        torch.addcmul(
+            gates[..., 2 * size :], self.sums[..., :size], self.hidden_gates[:, None, 2 * size :], out=self.new
+        )
+        self.new.tanh_()
+        torch.lerp(self.new, self.hidden[:, None], self.sums[..., size:], out=self.states)
+        fc = self.classifier.fc
+        torch.addmm(fc.bias, self.states.view(-1, size), fc.weight.T, out=self.logits)
+        torch.softmax(self.logits, dim=1, out=self.probabilities)
+        self.hidden.copy_(self.states[:, 0])
+
+
+# -------------------------------------------------------------------------------------------------------- the figures
+
+
+def stepping(scale: Scale, bank: FeatureBank, config: Config, results: Results) -> None:
+    """(a) to (e): environment steps per second."""
+    videos, recognizer, device = bank.videos, bank.recognizer, config.device
+    generator = torch.Generator().manual_seed(config.seed)
+    paper = scale == "paper"
+    found: dict[tuple[str, int], float] = {}
+
+    def record(group: dict[str, Callable[[], Any]], num_envs: int) -> None:
+        for name, seconds in side_by_side(group, config).items():
+            found[name, num_envs] = num_envs / seconds
+            results.add(scale, name, num_envs / seconds, "env steps/s", num_envs)
+
+    online = {"online": FrozenFeatures(recognizer, videos, GRID, device)}
+    if paper:
+        online["online, bfloat16"] = FrozenFeatures(recognizer, videos, GRID, device, precision="bfloat16")
+    for num_envs in (1, 64, 256):
+        draws = torch.randint(GRID**2, (32, 2, num_envs), generator=generator)
+        as_torch, as_numpy = [draw[0].to(device) for draw in draws], [draw[0].numpy() for draw in draws]
+
+        def make(outputs: Any, actions: list[Any], **kwargs: Any) -> Stepper:
+            return Stepper(AdaFocusVectorEnv(num_envs, skip=False, output=outputs, **kwargs), actions)  # noqa: B023
+
+        group: dict[str, Callable[[], Any]] = {}
+        for baseline in ("sample", "exact"):
+            group[f"memoised, {baseline}, torch"] = make("torch", as_torch, features=bank, baseline=baseline)
+            group[f"memoised, {baseline}, numpy"] = make("numpy", as_numpy, features=bank, baseline=baseline)
+            floor = Floor(bank, num_envs, 2 if baseline == "sample" else GRID**2, device)
+            group[f"floor, {baseline}"] = functools.partial(floor.step, glance=True)
+            group[f"floor without the glance, {baseline}"] = functools.partial(floor.step, glance=False)
+        record(group, num_envs)
+
+        if not (paper and num_envs == 256):  # at paper scale 256 lanes would only take longer
+            index = torch.arange(num_envs) % len(videos)
+            reference = ReferenceProcedure(
+                recognizer, videos.frames(index).to(device), videos.labels[index].to(device), bank.corners
+            )
+            count = iter(range(10**9))
+            group = {"reference procedure": lambda: reference.step(*draws[next(count) % 32])}  # noqa: B023
+            for name, features in online.items():
+                group[name] = make("torch", as_torch, features=features)
+            record(group, num_envs)
+
+    single = Stepper(
+        gym.make("AdaFocus-v0", features=bank, skip=False),
+        torch.randint(GRID**2, (97,), generator=generator).tolist(), single=True,
+    )  # fmt: skip
+    sync = Stepper(
+        gym.vector.SyncVectorEnv([lambda: gym.make("AdaFocus-v0", features=bank, skip=False)] * 16),
+        [draw[0, :16].numpy() for draw in torch.randint(GRID**2, (32, 2, 16), generator=generator)],
+    )
+    seconds = side_by_side({"gym.make": single, "SyncVectorEnv": sync}, config)
+    results.add(scale, "gym.make, sample", 1 / seconds["gym.make"], "env steps/s", 1)
+    results.add(scale, "SyncVectorEnv, sample", 16 / seconds["SyncVectorEnv"], "env steps/s", 16)
+
+    def ratio(what: str, first: tuple[str, int], second: tuple[str, int], asked: str) -> None:
+        results.ratio(f"{scale}: {what}", found[first] / found[second], asked)
+
+    ratio("memoised sampled / reference procedure, 64 envs", ("memoised, sample, torch", 64),
+          ("reference procedure", 64), "at least 200" if paper else "at least 50")  # fmt: skip
+    for baseline in ("sample", "exact"):
+        memoised = (f"memoised, {baseline}, torch", 256)
+        for floor_name in ("floor", "floor without the glance"):
+            ratio(f"memoised {baseline} / {floor_name}, 256 envs", memoised, (f"{floor_name}, {baseline}", 256),
+                  "at least 0.5")  # fmt: skip
+    ratio("numpy / torch output, 256 envs", ("memoised, sample, numpy", 256), ("memoised, sample, torch", 256),
+          "at least 0.6")  # fmt: skip
+    ratio("online / reference procedure, 64 envs", ("online", 64), ("reference procedure", 64),
+          "at least 1.1" if paper else "")  # fmt: skip
+    if paper:
+        ratio("online bfloat16 / reference procedure, 64 envs", ("online, bfloat16", 64), ("reference procedure", 64),
+              "at least 1.8")  # fmt: skip
+
+
+def filling(scale: Scale, bank: FeatureBank, config: Config, results: Results) -> None:
+    """(f) and (i): building the table against the bare local CNN, and when it has paid."""
+    recognizer, videos = bank.recognizer, bank.videos
+    paper = scale == "paper"
+    some = (paper_videos if paper else lambda split, n: RoamingFashion(split, num_videos=n))("train", 1 if paper else 8)
+    size, patches = recognizer.config.patch_size, len(some) * some.num_frames * GRID**2
+    bare_cnn = recognizer.local_cnn
+    groups: dict[str, Callable[[], Any]] = {}
+
+    def bare(batch: Tensor) -> None:
+        with torch.no_grad():
+            bare_cnn(batch)
+
+    sizes = (16, 32, 64) if paper else (64, 256, 1024)
+    for count in sizes:
+        images = torch.randn(count, 3, size, size, device=config.device).to(memory_format=torch.channels_last)
+        groups[f"bare local CNN, batch {count}"] = functools.partial(bare, images)
+    groups["bank building"] = lambda: FeatureBank(recognizer, some, GRID, config.device).build()
+    seconds = side_by_side(groups, config)
+    rates = {f"bare local CNN, batch {count}": count / seconds[f"bare local CNN, batch {count}"] for count in sizes}
+    for name, rate in rates.items():
+        results.add(scale, name, rate, "patches/s")
+    building = patches / seconds["bank building"]
+    results.add(scale, "bank building, glances and frames included", building, "patches/s")
+    results.ratio(
+        f"{scale}: bank building / bare local CNN at its best", building / max(rates.values()), "at least 0.9"
+    )
+
+    # One epoch is one episode per video. All on the same videos, with uniformly random patches.
+    epochs, lanes, frames = 3, len(some), some.num_frames
+
+    def epoch_seconds(features: FrozenFeatures, count: int) -> list[float]:
+        env = AdaFocusVectorEnv(lanes, features=features, skip=False, output="torch")
+        found = []
+        for epoch in range(count):
+            started = time.perf_counter()
+            env.reset(seed=epoch * lanes, options={"video": torch.arange(lanes)})
+            for step in range(frames):
+                env.step(torch.randint(GRID**2, (lanes,), generator=torch.Generator().manual_seed(step + 99 * epoch)))
+            found.append(time.perf_counter() - started)
+        return found
+
+    online = float(np.median(epoch_seconds(FrozenFeatures(recognizer, some, GRID, config.device), 3)))
+    lazy = epoch_seconds(FeatureBank(recognizer, some, GRID, config.device), 100 if not config.quick else epochs)
+    full = FeatureBank(recognizer, some, GRID, config.device)
+    full.build()
+    warm = float(np.median(epoch_seconds(full, 5)))
+    results.add(scale, "an epoch online", online, "s")
+    results.add(scale, "an epoch out of the full table", warm, "s")
+    ahead = seconds["bank building"] / max(online - warm, 1e-9)
+    behind = np.cumsum(lazy) - online * np.arange(1, len(lazy) + 1)
+    paid = np.flatnonzero(behind < 0)
+    results.add(scale, "break-even of a table built ahead", ahead, "epochs")
+    results.add(scale, "break-even of a lazy table", float(paid[0] + 1) if len(paid) else float("nan"), "epochs")
+    results.add(scale, "share of online time that a lazy table takes", float(np.sum(lazy) / (online * len(lazy))),
+                f"over {len(lazy)} epochs")  # fmt: skip
+    per_video = FeatureBank.predicted_bytes(recognizer, some, GRID) / len(some)
+    results.add(scale, "table, float32", per_video / 1e6, "MB/video")
+    per_video = FeatureBank.predicted_bytes(recognizer, some, GRID, "float16") / len(some)
+    results.add(scale, "table, float16", per_video / 1e6, "MB/video")
+    assert len(videos)
+
+
+def glance_policy(bank: FeatureBank, updates: int, seed: int) -> Reinforce:
+    """A policy that sees the glance alone, decided enough for its arg-max to mean something."""
+    env = gym.make_vec("AdaFocus-v0", num_envs=32, features=bank, skip=False, observation="glance", output="torch")
+    agent = Reinforce(env, seed=seed, learning_rate=2e-3, gamma=0.3, episodes_per_batch=32)
+    agent.learn(updates * 32 * env.unwrapped.num_frames)
+    agent.set_env(None)
+    return agent
+
+
+def deployment(scale: Scale, bank: FeatureBank, config: Config, results: Results) -> None:
+    """(g): recognising videos, against the sum of the bare network calls and against full frames."""
+    paper, recognizer = scale == "paper", bank.recognizer
+    count = 2 if paper else 64
+    videos = paper_videos("test", count) if paper else RoamingFashion("test", num_videos=count)
+    frames = videos.frames(torch.arange(count)).to(config.device)
+    flat, times, size = frames.flatten(0, 1), videos.num_frames, recognizer.config.patch_size
+    policy = (
+        glance_policy(bank, 4 if config.quick else 40, config.seed) if paper else from_pretrained("roaming-fashion")
+    )
+    twins = {"": recognizer, ", deployed": recognizer.deployed()}
+    if paper:
+        twins[", deployed, bfloat16"] = recognizer.deployed("bfloat16")
+    groups: dict[str, Callable[[], Any]] = {}
+
+    def bare(model: Recognizer) -> None:
+        """The networks alone, on inputs that are there already."""
+        side = model.config.glance_size
+        shape = (side, side) if flat.shape[-1] != side else flat.shape[-2:]
+        kind = next(model.global_cnn.parameters()).dtype
+        with torch.no_grad():
+            for batch in images[shape, kind].split((1 << 20) // side**2):
+                model.global_cnn(batch)
+            hidden = None
+            for time_ in range(times):
+                _, hidden = policy.predict(maps[:, time_], state=hidden, deterministic=True)
+            for batch in images[(size, size), kind].split((1 << 20) // size**2):
+                model.local_cnn(batch)
+            model.classifier.gru(vectors)
+
+    images: dict[Any, Tensor] = {}
+    for model in twins.values():
+        kind = next(model.global_cnn.parameters()).dtype
+        for side in (model.config.glance_size, size):
+            made = torch.randn(count * times, 3, side, side, device=config.device, dtype=kind)
+            images[(side, side), kind] = made.contiguous(memory_format=torch.channels_last)
+    maps = torch.rand(count, times, *recognizer.glance_shape, device=config.device)
+    vectors = torch.rand(
+        count, times, recognizer.glance_shape[0] + recognizer.local_size, device=config.device
+    )  # one GRU pass
+    for name, model in twins.items():
+        groups[f"recognize{name}"] = functools.partial(model.recognize, frames, policy)
+        groups[f"bare network calls{name}"] = functools.partial(bare, model)
+
+    def full_frames(model: Recognizer) -> None:
+        with torch.no_grad():
+            for batch in flat.split(8 if paper else 64):
+                model.look(batch)
+
+    plain = recognizer.frozen().local_cnn.to(memory_format=torch.contiguous_format)
+
+    def plain_full_frames() -> None:
+        with torch.no_grad():
+            for batch in flat.split(8 if paper else 64):
+                plain((batch.float() - recognizer.mean) / recognizer.std)
+
+    fastest = list(twins)[-1]
+    groups[f"local CNN on full frames{fastest}"] = functools.partial(full_frames, twins[fastest])
+    groups["local CNN on full frames, plain float32"] = plain_full_frames
+    seconds = side_by_side(groups, config)
+    for name, value in seconds.items():
+        results.add(scale, name, count / value, "videos/s")
+    for name in twins:
+        results.ratio(f"{scale}: recognize / bare network calls{name}",
+                      seconds[f"bare network calls{name}"] / seconds[f"recognize{name}"], "at least 0.9")  # fmt: skip
+    results.ratio(f"{scale}: recognize / local CNN on full frames, both{fastest}",
+                  seconds[f"local CNN on full frames{fastest}"] / seconds[f"recognize{fastest}"],
+                  "at least 1.5" if paper else "")  # fmt: skip
+    results.ratio(f"{scale}: recognize with everything on / plain float32 local CNN on full frames",
+                  seconds["local CNN on full frames, plain float32"] / seconds[f"recognize{fastest}"],
+                  "at least 3" if paper else "")  # fmt: skip
+    if paper:
+        many = paper_videos("test", 4 if config.quick else 24)
+        agreed = []
+        for index in torch.arange(len(many)).split(4):
+            shown = many.frames(index).to(config.device)
+            chosen = [twins[name].recognize(shown, policy).corners for name in ("", ", deployed, bfloat16")]
+            agreed.append((chosen[0] == chosen[1]).all(dim=-1))
+        results.ratio(f"{scale}: share of frames on which bfloat16 chooses the same patch",
+                      float(torch.cat(agreed).float().mean()), "at least 0.99")  # fmt: skip
+
+
+def training(bank: FeatureBank, config: Config, results: Results) -> None:
+    """(h): whole training runs, cold and warm, and how much of them is the environment."""
+    share = 50 if config.quick else 1
+
+    class Timed(AdaFocusVectorEnv):
+        spent = 0.0
+
+        def step(self, actions: Any) -> Any:
+            started = time.perf_counter()
+            found = super().step(actions)
+            self.spent += time.perf_counter() - started
+            return found
+
+    def reinforce(episodes: int) -> tuple[float, float]:
+        env = Timed(64, features=bank, skip=False, output="torch")
+        agent = Reinforce(env, seed=config.seed, **PATCH_HYPERPARAMETERS)
+        started = time.perf_counter()
+        agent.learn(episodes * env.num_frames)
+        seconds = time.perf_counter() - started
+        return seconds, env.spent / seconds
+
+    def ppo(episodes: int, features: FeatureBank) -> float:
+        env = make_vec_env(64, seed=config.seed, features=features, skip=False)
+        kwargs = GlanceExtractor.policy_kwargs()
+        model = PPO("MultiInputPolicy", env, seed=config.seed, policy_kwargs=kwargs, device=config.device,
+                    **PPO_HYPERPARAMETERS)  # fmt: skip
+        started = time.perf_counter()
+        model.learn(episodes * env.env.num_frames)
+        return time.perf_counter() - started
+
+    for state in ("cold", "warm"):
+        episodes = PATCH_EPISODES // share
+        seconds, in_env = reinforce(episodes)
+        results.add("embedded", f"REINFORCE, {state} table, {episodes} episodes", episodes / seconds, "episodes/s", 64)
+        results.add("embedded", f"REINFORCE, {state} table, share of time in env.step", in_env, "")
+        if state == "warm":
+            results.ratio("embedded: share of REINFORCE's time in env.step, 64 envs, warm", in_env, "at most 0.4")
+    for state in ("cold", "warm"):
+        if state == "cold":
+            bank = FeatureBank(bank.recognizer, bank.videos, GRID, config.device)
+        episodes = PPO_EPISODES // share
+        seconds = ppo(episodes, bank)
+        results.add("embedded", f"SB3 PPO, {state} table, {episodes} episodes", episodes / seconds, "episodes/s", 64)
+
+
+def peak_memory(scale: Scale, kind: str) -> float:
+    """Peak resident memory, MB, of a fresh process that steps 64 lanes through two episodes."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_memory, (scale, kind))
+
+
+def _peak_memory(scale: Scale, kind: str) -> float:
+    recognizer, videos = _subjects(scale, 2 if scale == "paper" else 200)
+    lanes = 16 if scale == "paper" else 64
+    if kind == "reference procedure":
+        index = torch.arange(lanes) % len(videos)
+        bank = FrozenFeatures(recognizer, videos, GRID)
+        reference = ReferenceProcedure(recognizer, videos.frames(index), videos.labels[index], bank.corners)
+        patch = torch.zeros(lanes, dtype=torch.int64)
+        reference.step(patch, patch)
+    else:
+        features = (
+            FrozenFeatures(recognizer, videos, GRID) if kind == "online" else FeatureBank(recognizer, videos, GRID)
+        )
+        if kind == "memoised, built ahead" and isinstance(features, FeatureBank):
+            features.build()
+        env = AdaFocusVectorEnv(lanes, features=features, skip=False, output="torch")
+        env.action_space.seed(0)
+        env.reset(seed=0)
+        for _ in range(2 if scale == "paper" else 2 * env.num_frames):
+            env.step(env.action_space.sample())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def _subjects(scale: Scale, num_videos: int) -> tuple[Recognizer, RoamingFashion]:
+    if scale == "paper":
+        return paper_recognizer(), paper_videos("train", num_videos)
+    return Recognizer.from_pretrained("roaming-fashion"), RoamingFashion("train", num_videos=num_videos)
+
+
+# --------------------------------------------------------------------------------------------------------------- main
+
+
+def draw(results: Results, path: Path) -> None:
+    """Bar chart of all environment steps per second at 64 lanes."""
+    scales = list(dict.fromkeys(row["scale"] for row in results.rows))
+    figure, axes = plt.subplots(1, len(scales), figsize=(7 * len(scales), 4), squeeze=False, layout="constrained")
+    for axis, scale in zip(axes[0], scales, strict=True):
+        rows = [row for row in results.rows if row["scale"] == scale and row["num_envs"] == 64]
+        rows = [row for row in rows if row["unit"] == "env steps/s"]
+        bars = axis.barh([row["what"] for row in rows], [row["value"] for row in rows])
+        axis.bar_label(bars, [f"{row['value']:,.0f}" for row in rows], padding=3)
+        axis.set(xscale="log", xlabel="environment steps per second, 64 lanes", title=scale)
+        axis.margins(x=0.2)
+        axis.invert_yaxis()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main(config: Config) -> None:
+    if config.quick:
+        config.seconds, config.repeats = 0.5, 3
+    results = Results()
+    started = time.perf_counter()
+    with RunFolder(config.out, config) as run:
+        print(
+            f"torch {torch.__version__}, {torch.get_num_threads()} threads, "
+            f"{platform.processor() or platform.machine()}"
+        )
+        for scale in config.scales:
+            num_videos = {"paper": 1 if config.quick else 3, "embedded": 64 if config.quick else 500}[scale]
+            recognizer, videos = _subjects(scale, num_videos)
+            recognizer = recognizer.to(config.device)
+            bank = FeatureBank(recognizer, videos, GRID, config.device)
+            bank.build(progress_bar=True)
+            stepping(scale, bank, config, results)
+            filling(scale, bank, config, results)
+            deployment(scale, bank, config, results)
+            if config.device == "cpu":
+                for kind in ("reference procedure", "online", "memoised, lazy", "memoised, built ahead"):
+                    results.add(scale, f"peak memory of a process, {kind}", peak_memory(scale, kind), "MB")
+            del bank
+        if config.training and "embedded" in config.scales:
+            recognizer = Recognizer.from_pretrained("roaming-fashion")
+            videos = RoamingFashion("train", num_videos=500) if config.quick else RoamingFashion("train")
+            training(FeatureBank(recognizer, videos, GRID, config.device), config, results)
+        for row in results.rows:
+            row["value"] = float(f"{row['value']:.5g}")
+        run.write_table("benchmark", results.rows)
+        run.write_table("ratios", results.ratios)
+        draw(results, config.out / "benchmark.png")
+    table = Table("ratio", "measured", "asked", title="ratios of this run")
+    for row in results.ratios:
+        table.add_row(row["ratio"], f"{row['measured']:g}", row["asked"])
+    print(table)
+    print(f"everything is in {config.out}; {(time.perf_counter() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

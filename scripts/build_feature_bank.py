@@ -1,0 +1,73 @@
+"""Fill a feature bank's file ahead of time, so that no training run computes a CNN again.
+
+A killed build goes on where it last reached the disk. Use the file with
+``gym.make("AdaFocus-v0", features=FeatureBank(recognizer, videos, path=...))``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich import print
+
+from adafocus_env import FeatureBank, Recognizer
+from adafocus_env.feature_bank import TableDtype
+from adafocus_env.recognition.recognizer import Precision
+from adafocus_env.run_folder import RunFolder
+from adafocus_env.videos.registry import get_videos
+
+
+@dataclass
+class Config:
+    recognizer: str = "roaming-fashion"
+    """A shipped name or a file."""
+    videos: str = "roaming-fashion"
+    """A registered data set."""
+    split: str = "train"
+    """Which of its videos."""
+    grid: int = 7
+    """Candidates form a grid×grid grid."""
+    dtype: TableDtype = "float16"
+    """Of the table."""
+    precision: Precision = "float32"
+    """Of the CNNs."""
+    device: str = "cpu"
+    """torch device of the CNNs."""
+    dry_run: bool = False
+    """Only say how large the file will be."""
+    seed: int = 0
+    """Building draws nothing at random; here for uniformity."""
+    out: Path = Path("runs/build_feature_bank")
+    """Folder of the file, bank.adafocus."""
+
+
+def main(config: Config) -> None:
+    recognizer = Recognizer.from_pretrained(config.recognizer, device=config.device)
+    videos = get_videos(config.videos, config.split)
+    size = FeatureBank.predicted_bytes(recognizer, videos, config.grid, config.dtype)
+    existing = next(folder for folder in (config.out, *config.out.absolute().parents) if folder.exists())
+    print(
+        f"{len(videos)} videos, {size / len(videos) / 1e6:.3f} MB each: {size / 1e9:.3f} GB in {config.out}; "
+        f"{shutil.disk_usage(existing).free / 1e9:.1f} GB are free there"
+    )
+    if config.dry_run:
+        return
+    with RunFolder(config.out, config) as run:
+        started = time.perf_counter()
+        bank = FeatureBank(
+            recognizer, videos, config.grid, config.device,
+            path=config.out / "bank.adafocus", dtype=config.dtype, precision=config.precision,
+        )  # fmt: skip
+        bank.build(progress_bar=True)
+        bank.close()
+        seconds = time.perf_counter() - started
+        run.log("build", 0, {"bytes": float(size), "seconds": seconds})
+        print(f"{config.out / 'bank.adafocus'} is full, after {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

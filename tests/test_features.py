@@ -1,0 +1,236 @@
+"""Feature banks in memory and in files, and the online path."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RoamingFashion
+from tests.conftest import make_tiny_recognizer
+
+
+def rollout(features: FrozenFeatures, lanes: int = 6) -> list[Any]:
+    """Two episodes per lane under fixed actions: everything that a step gives."""
+    env = AdaFocusVectorEnv(lanes, features=features)
+    env.action_space.seed(3)
+    found: list[Any] = [env.reset(seed=5)]
+    found += [env.step(env.action_space.sample()) for _ in range(2 * env.num_frames + 1)]
+    return found
+
+
+def assert_near(first: Any, second: Any) -> None:
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_near(first[key], second[key])
+    elif isinstance(first, (list, tuple)):
+        for one, other in zip(first, second, strict=True):
+            assert_near(one, other)
+    else:
+        np.testing.assert_allclose(first, second, atol=2e-6)  # batches of different sizes round differently
+
+
+def test_a_file_says_what_memory_says(tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    wanted = rollout(FeatureBank(recognizer, videos, 4))
+    bank = FeatureBank(recognizer, videos, 4, path=tmp_path / "bank")
+    assert_near(rollout(bank), wanted)
+    bank.close()
+    again = FeatureBank(recognizer, videos, 4, path=tmp_path / "bank")  # half filled, by now
+    filled = again.filled_bytes()
+    assert filled == bank.filled_bytes()
+    assert_near(rollout(again), wanted)
+    assert again.filled_bytes() == filled
+    again.build()
+    assert again.full
+    assert_near(rollout(again), wanted)
+    again.close()
+    whole = FeatureBank(recognizer, videos, 4, path=tmp_path / "bank")
+    assert whole.full
+    assert_near(rollout(whole), wanted)
+
+
+def test_many_read_a_full_file_at_once(tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    path = tmp_path / "bank"
+    builder = FeatureBank(recognizer, videos, 4, path=path)
+    builder.build()
+    builder.close()
+    before = path.read_bytes()
+    banks = [FeatureBank(recognizer, videos, 4, path=path) for _ in range(3)]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        found = pool.map(_sum_of_rewards, [(str(path), seed) for seed in (1, 2)])
+    wanted = [sum(_rewards(bank, seed)) for bank, seed in zip(banks, (1, 2), strict=False)]
+    assert found == pytest.approx(wanted)
+    assert path.read_bytes() == before
+
+
+def _rewards(features: FrozenFeatures, seed: int) -> list[float]:
+    env = AdaFocusVectorEnv(2, features=features)
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    return [float(env.step(env.action_space.sample())[1].sum()) for _ in range(4)]
+
+
+def _sum_of_rewards(arguments: tuple[str, int]) -> float:
+    path, seed = arguments
+    videos = RoamingFashion("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+    return sum(_rewards(FeatureBank(make_tiny_recognizer(), videos, 4, path=path), seed))
+
+
+def test_one_process_fills_at_a_time(tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    path = tmp_path / "bank"
+    first = FeatureBank(recognizer, videos, 4, path=path)
+    with pytest.raises(BlockingIOError, match=r"another process is filling .*bank"):
+        FeatureBank(recognizer, videos, 4, path=path)
+    first.close()
+    FeatureBank(recognizer, videos, 4, path=path).close()
+
+
+@pytest.mark.parametrize("what", ["recognizer", "videos", "grid", "dtype", "precision"])
+def test_a_foreign_file_is_refused(what: str, tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    FeatureBank(recognizer, videos, 4, path=tmp_path / "bank").close()
+    arguments: dict[str, Any] = {"recognizer": recognizer, "videos": videos, "grid": 4}
+    arguments[what] = {
+        "recognizer": make_tiny_recognizer(seed=1),
+        "videos": RoamingFashion("test", num_videos=12, num_frames=4, frame_size=48, num_distractors=1),
+        "grid": 5,
+        "dtype": "float16",
+        "precision": "bfloat16",
+    }[what]
+    with pytest.raises(ValueError, match=f"bank was filled for another .*{what}"):
+        FeatureBank(**arguments, path=tmp_path / "bank")
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    path = tmp_path / "bank"
+    path.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is no feature bank"):
+        FeatureBank(recognizer, videos, 4, path=path)
+    path.unlink()
+    FeatureBank(recognizer, videos, 4, path=path).close()
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(ValueError, match="cut short"):
+        FeatureBank(recognizer, videos, 4, path=path)
+
+
+def test_a_disk_that_is_too_small_is_refused(
+    tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
+    with pytest.raises(OSError, match="the whole table needs"):
+        FeatureBank(recognizer, videos, 4, path=tmp_path / "bank")
+    assert not (tmp_path / "bank").exists()
+
+
+def test_a_killed_build_goes_on(tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    """Rows that were written but not yet brought to the disk are computed again; no row is wrong."""
+    path = tmp_path / "bank"
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from adafocus_env import FeatureBank, RoamingFashion
+        from tests.conftest import make_tiny_recognizer
+        import adafocus_env.bank_file as bank_file
+        videos = RoamingFashion("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+        bank = FeatureBank(make_tiny_recognizer(), videos, 4, path={str(path)!r})
+        calls = 0
+        wrote = bank_file.BankFile.wrote
+        def killed(self, *, full):
+            global calls
+            calls += 1
+            if calls == 2:
+                self._sync()
+            if calls == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            wrote(self, full=full)
+        bank_file.BankFile.wrote = killed
+        bank.build()
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], timeout=120, check=False, cwd=Path(__file__).parents[1])
+    assert done.returncode == -signal.SIGKILL
+    bank = FeatureBank(recognizer, videos, 4, path=path)
+    assert not bank.full
+    assert bank.filled_bytes() > FeatureBank(recognizer, videos, 4).filled_bytes()
+    bank.build()
+    assert_near(rollout(bank), rollout(FeatureBank(recognizer, videos, 4)))
+
+
+def test_the_predicted_size_is_the_filled_size(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    sizes = []
+    for dtype in ("float32", "float16"):
+        bank = FeatureBank(recognizer, videos, 4, dtype=dtype)  # type: ignore[arg-type]
+        bank.build()
+        predicted = FeatureBank.predicted_bytes(recognizer, videos, 4, dtype)  # type: ignore[arg-type]
+        assert bank.filled_bytes() <= predicted <= bank.filled_bytes() + 10_000  # a row of zeros and the counters
+        sizes.append(predicted)
+    assert 1.7 < sizes[0] / sizes[1] < 2
+
+
+def test_building_fills_what_stepping_asks_for(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    lazy, ahead = FeatureBank(recognizer, videos, 4), FeatureBank(recognizer, videos, 4)
+    ahead.build()
+    filled = ahead.filled_bytes()
+    assert_near(rollout(lazy), rollout(ahead))
+    assert ahead.filled_bytes() == filled > lazy.filled_bytes()
+
+
+def test_values_too_large_for_float16(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    large = make_tiny_recognizer()
+    with torch.no_grad():
+        large.classifier.gru.weight_ih_l0.mul_(1e6)
+    with pytest.raises(FloatingPointError, match="float16"):
+        rollout(FeatureBank(large, videos, 4, dtype="float16"))
+
+
+def test_bfloat16_stays_near(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    near = rollout(FrozenFeatures(recognizer, videos, 4, precision="bfloat16"))
+    for (_, reward, *_), (_, wanted, *_) in zip(
+        near[1:], rollout(FrozenFeatures(recognizer, videos, 4))[1:], strict=True
+    ):
+        np.testing.assert_allclose(reward, wanted, atol=0.02)
+
+
+def test_changing_videos_are_loaded_afresh(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    """Augmented videos differ from one episode to the next, so nothing of the last episode may be kept."""
+
+    class Fading(RoamingFashion):
+        shade = 0
+
+        def frames(self, indices: torch.Tensor) -> torch.Tensor:
+            self.shade += 40
+            return super().frames(indices) // 2 + self.shade % 120
+
+    changing = Fading("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+    env = AdaFocusVectorEnv(1, features=FrozenFeatures(recognizer, changing, 4))
+    glances = [env.reset(seed=0, options={"video": 3})[0]["glance"] for _ in range(3)]
+    assert not np.array_equal(glances[0], glances[1])
+    same = AdaFocusVectorEnv(1, features=FeatureBank(recognizer, videos, 4))
+    glances = [same.reset(seed=0, options={"video": 3})[0]["glance"] for _ in range(2)]
+    assert np.array_equal(glances[0], glances[1])
+
+
+def test_features_bring_their_own_recogniser(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    bank = FeatureBank(recognizer, videos, 4)
+    assert AdaFocusVectorEnv(2, features=bank).num_patches == 16
+    with pytest.raises(ValueError, match="features brings its own"):
+        AdaFocusVectorEnv(2, features=bank, recognizer=recognizer)
+    with pytest.raises(ValueError, match="features must be"):
+        AdaFocusVectorEnv(2, features="bank")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("labels", [torch.full((12,), 10), torch.full((12,), -1), torch.zeros(12)])
+def test_labels_that_are_no_classes(labels: torch.Tensor, recognizer: Recognizer) -> None:
+    wrong = RoamingFashion("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+    wrong.labels = labels
+    with pytest.raises(ValueError, match=r"videos\.labels must be"):
+        FeatureBank(recognizer, wrong, 4)
