@@ -7,6 +7,7 @@ the table holds the projected vectors: a step of the environment is then a gathe
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import weakref
@@ -17,13 +18,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from adafocus_env.bank_file import BankFile
-from adafocus_env.frozen_features import FrameLoader, FrozenFeatures
+from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
+from adafocus_env.patches import crop
 from adafocus_env.recognition.recognizer import Precision, Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
 TableDtype = Literal["float32", "float16"]
 
-_PATCHES_PER_BATCH = 1024
+_PATCHES_PER_CUT = 1024
 _VIDEOS_PER_BATCH = 32
 _ZEROTH = torch.zeros(1, dtype=torch.int64)
 _shared: weakref.WeakValueDictionary[tuple[str, str, int, str], FeatureBank] = weakref.WeakValueDictionary()
@@ -85,7 +87,7 @@ class FeatureBank(FrozenFeatures):
                 "dtype": dtype,
                 "precision": precision,
             }
-            self._file = BankFile(path, identity, arrays, total=(len(videos), arrays["patch_row"][0][0]))
+            self._file = BankFile(path, identity, arrays, total=(len(videos), arrays["patch_row"][0][0] - 1))
             tables = self._file.arrays
         self._maps, self._global_gates, self._local_gates = (
             tables["maps"], tables["global_gates"], tables["local_gates"]
@@ -135,7 +137,7 @@ class FeatureBank(FrozenFeatures):
     @property
     def full(self) -> bool:
         """Whether every candidate of every frame is there."""
-        return self._filled.tolist() == [len(self.videos), self._patch_row.numel()]
+        return self._filled.tolist() == [len(self.videos), len(self._patch_row) - 1]
 
     @staticmethod
     def predicted_bytes(
@@ -186,34 +188,34 @@ class FeatureBank(FrozenFeatures):
             self._video_row[video[rows].to(self._video_row.device)] = first.to(self._video_row.device)
             self._count(0, len(rows))
 
-    def _ensure_patches(self, key: Tensor, load: FrameLoader) -> Tensor:
+    def _ensure_patches(self, key: Tensor, cut: PatchCutter) -> Tensor:
         """Run f_L on the patches that it has not seen; the table's rows of all of them.
 
         Args:
-            key: (n,) int64, (video·T + frame)·N + candidate, or -1 for the zero vector.
-            load: Gives the (m, 3, H, W) frames of elements of ``key``.
+            key: (n,) int64, (video·T + frame)·N + candidate, or V·T·N for the zero vector.
+            cut: Cuts patches out of the frames of elements of ``key``.
 
         Returns:
             (n,) int32 rows.
         """
         key = key.to(self._patch_row.device)
-        known = self._patch_row.index_select(0, key.clamp(min=0))
-        rows = known.masked_fill_(key < 0, 0)
+        rows = self._patch_row.index_select(0, key)
         if self._full:
             return rows
-        missing = ((rows == 0) & (key >= 0)).nonzero()[:, 0]
+        missing = ((rows == 0) & (key < len(self._patch_row) - 1)).nonzero()[:, 0]
         if not len(missing):
             return rows
         candidates = len(self.corners)
-        for chunk in _first_of_each(key[missing], missing).split(_PATCHES_PER_BATCH):
+        for chunk in _first_of_each(key[missing], missing).split(_PATCHES_PER_CUT):
             keys = key[chunk]
             video = torch.div(keys, candidates * self.videos.num_frames, rounding_mode="floor")
-            gates = self.compute_look(load(chunk.to(self.device)), self.corners[(keys % candidates).cpu()], video)
+            patches = cut(chunk.to(self.device), self._device_corners[(keys % candidates).to(self.device)])
+            gates = self.compute_look(patches, video)
             start = 1 + int(self._filled[1])
             self._store(self._local_gates, slice(start, start + len(chunk)), gates)
             self._patch_row[keys] = torch.arange(start, start + len(chunk), dtype=torch.int32, device=keys.device)
             self._count(1, len(chunk))
-        return self._patch_row.index_select(0, key.clamp(min=0)).masked_fill_(key < 0, 0)
+        return self._patch_row.index_select(0, key)
 
     def _store(self, table: Tensor, where: slice, values: Tensor) -> None:
         if self.dtype == "float16" and float(values.abs().max()) > torch.finfo(torch.float16).max:
@@ -236,7 +238,7 @@ class FeatureBank(FrozenFeatures):
         candidates, times = len(self.corners), self.videos.num_frames
         videos = torch.arange(len(self.videos), device=self.device)
         for chunk in tqdm(videos.split(4), desc="feature bank", unit_scale=4, disable=not progress_bar):
-            index = self._patch_row.view(len(videos), -1)
+            index = self._patch_row[:-1].view(len(videos), -1)
             if self._full or bool((index[chunk.to(index.device)] > 0).all()):
                 continue
             frames = self.load(chunk)
@@ -244,8 +246,11 @@ class FeatureBank(FrozenFeatures):
             keys = (
                 chunk[:, None] * (times * candidates) + torch.arange(times * candidates, device=self.device)
             ).ravel()
-            flat = frames.flatten(0, 1)
-            self._ensure_patches(keys, lambda rows, flat=flat: flat[rows // candidates])  # type: ignore[misc]
+            self._ensure_patches(keys, functools.partial(self._cut, frames.flatten(0, 1)))
+
+    def _cut(self, frames: Tensor, elements: Tensor, corners: Tensor) -> Tensor:
+        """Patches of frames whose candidates are numbered one after the other."""
+        return crop(frames, corners, self.recognizer.config.patch_size, elements // len(self.corners))
 
     # -------------------------------------------------------------------------------------------------- reading it
 
@@ -261,17 +266,17 @@ class FeatureBank(FrozenFeatures):
         time: Tensor,
         candidates: Tensor,
         focused: Tensor,
-        load: FrameLoader,
+        cut: PatchCutter,
         anywhere: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`FrozenFeatures.look`: candidates out of the table, patches elsewhere computed anew."""
         key = (video * self.videos.num_frames + time)[:, None] * len(self.corners) + candidates
-        key = key.masked_fill_(~focused[:, None], -1)
+        key.masked_fill_(~focused[:, None], len(self._patch_row) - 1)
         width = candidates.shape[1]
-        rows = self._ensure_patches(key.view(-1), lambda elements: load(elements // width))
+        rows = self._ensure_patches(key.view(-1), lambda elements, corners: cut(elements // width, corners))
         gates = self._gather(self._local_gates, rows).view(len(video), width, -1)
         if anywhere is not None:
-            gates = torch.cat((gates, self._look_at(video, anywhere, focused, load)), dim=1)
+            gates = torch.cat((gates, self._look_at(video, anywhere, focused, cut)), dim=1)
         return gates
 
     def _gather(self, table: Tensor, rows: Tensor) -> Tensor:
@@ -293,7 +298,7 @@ def table_arrays(
     return {
         "filled": ((2,), torch.int64),
         "video_row": ((len(videos),), torch.int64),
-        "patch_row": ((patches,), torch.int32),
+        "patch_row": ((patches + 1,), torch.int32),  # the last one is the zero vector's
         "maps": ((frames + 1, math.prod(recognizer.glance_shape)), kind),
         "global_gates": ((frames + 1, gates), kind),
         "local_gates": ((patches + 1, gates), kind),

@@ -12,14 +12,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from adafocus_env.patches import crop, grid_corners
-from adafocus_env.recognition.recognizer import Precision, Recognizer, image_batches
+from adafocus_env.patches import grid_corners
+from adafocus_env.recognition.recognizer import Precision, Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
 FrameLoader = Callable[[Tensor], Tensor]
 """Gives frames for rows of a query: (n,) int64 row numbers -> (n, …) uint8."""
+PatchCutter = Callable[[Tensor, Tensor], Tensor]
+"""Cuts patches out of the frames of rows of a query: (n,) int64 and (n, 2) int64 corners -> (n, 3, P, P) uint8."""
 
-_PATCHES_PER_BATCH = 1024
+_PATCHES_PER_CUT = 1024
 """Patches cropped at once; the CNN takes them in smaller batches."""
 
 
@@ -119,7 +121,7 @@ class FrozenFeatures:
         time: Tensor,
         candidates: Tensor,
         focused: Tensor,
-        load: FrameLoader,
+        cut: PatchCutter,
         anywhere: Tensor | None = None,
     ) -> Tensor:
         """Projected local vectors of patches of frames whose videos were ensured.
@@ -129,7 +131,7 @@ class FrozenFeatures:
             time: (B,) int64, the frame in each video.
             candidates: (B, k) int64.
             focused: (B,) bool; the others' vectors are zero and cost nothing.
-            load: Gives the (n, 3, H, W) frames of rows of the query.
+            cut: Cuts patches out of the frames of rows of the query.
             anywhere: (B, j, 2) int64, top and left in pixels of further patches, which need not be candidates.
 
         Returns:
@@ -138,15 +140,15 @@ class FrozenFeatures:
         corners = self._device_corners[candidates]
         if anywhere is not None:
             corners = torch.cat((corners, anywhere), dim=1)
-        return self._look_at(video, corners, focused, load)
+        return self._look_at(video, corners, focused, cut)
 
-    def _look_at(self, video: Tensor, corners: Tensor, focused: Tensor, load: FrameLoader) -> Tensor:
+    def _look_at(self, video: Tensor, corners: Tensor, focused: Tensor, cut: PatchCutter) -> Tensor:
         """As :meth:`look`, at corners, (B, k, 2) int64: all patches of some frames in one batch."""
         width = corners.shape[1]
         gates = torch.zeros(*corners.shape[:2], 3 * self.recognizer.config.hidden_size, device=self.device)
-        for rows in focused.nonzero()[:, 0].split(max(1, _PATCHES_PER_BATCH // width)):
-            frames = load(rows).repeat_interleave(width, dim=0)
-            found = self.compute_look(frames, corners[rows].flatten(0, 1), video[rows].repeat_interleave(width))
+        for rows in focused.nonzero()[:, 0].split(max(1, _PATCHES_PER_CUT // width)):
+            repeated = rows.repeat_interleave(width)
+            found = self.compute_look(cut(repeated, corners[rows].flatten(0, 1)), video[repeated])
             gates[rows] = found.unflatten(0, (len(rows), width))
         return gates
 
@@ -166,19 +168,19 @@ class FrozenFeatures:
         Raises:
             FloatingPointError: The output is not finite.
         """
-        parts = [self._fast.glance(batch) for batch in image_batches(frames, self.recognizer.config.glance_size)]
+        size = self.recognizer.config.glance_size
+        parts = [self._fast.glance(batch) for batch in self._fast.batches(frames, size)]
         maps = torch.cat([part[0] for part in parts])
         gates = self.recognizer.classifier.project_global(torch.cat([part[1] for part in parts]))
         _check_finite(gates, "global", video)
         return maps, gates
 
     @torch.no_grad()
-    def compute_look(self, frames: Tensor, corners: Tensor, video: Tensor) -> Tensor:
+    def compute_look(self, patches: Tensor, video: Tensor) -> Tensor:
         """Run f_L and the classifier's projection.
 
         Args:
-            frames: (B, 3, H, W) uint8.
-            corners: (B, 2) int64, top and left of each patch, pixels.
+            patches: (B, 3, P, P) uint8.
             video: (B,) int64, for the error message.
 
         Returns:
@@ -188,8 +190,7 @@ class FrozenFeatures:
             FloatingPointError: The output is not finite.
         """
         size = self.recognizer.config.patch_size
-        patches = crop(frames, corners, size)
-        vectors = torch.cat([self._fast.look(batch) for batch in image_batches(patches, size)])
+        vectors = torch.cat([self._fast.look(batch) for batch in self._fast.batches(patches, size)])
         gates = self.recognizer.classifier.project_local(vectors)
         _check_finite(gates, "local", video)
         return gates

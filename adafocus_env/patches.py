@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 
@@ -33,6 +37,15 @@ def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Ten
     return torch.cartesian_prod(tops, lefts)
 
 
+def grid_of(action_space: spaces.Space[Any]) -> int | None:
+    """g, from an action space of patch indices, with or without skip bit; ``None`` for any other space."""
+    if isinstance(action_space, spaces.Discrete):
+        return math.isqrt(int(action_space.n))
+    if isinstance(action_space, spaces.MultiDiscrete):
+        return math.isqrt(int(action_space.nvec[0]))
+    return None
+
+
 def check_patch_size(patch_size: int, frame_size: tuple[int, int]) -> None:
     """Raise ``ValueError`` unless a patch of ``patch_size`` pixels fits into a frame of ``frame_size``."""
     if not 1 <= patch_size <= min(frame_size):
@@ -41,13 +54,14 @@ def check_patch_size(patch_size: int, frame_size: tuple[int, int]) -> None:
         )
 
 
-def crop(frames: Tensor, corners: Tensor, patch_size: int) -> Tensor:
-    """Cut one square patch from every frame, without resizing.
+def crop(frames: Tensor, corners: Tensor, patch_size: int, source: Tensor | None = None) -> Tensor:
+    """Cut square patches from frames, without resizing.
 
     Args:
-        frames: (B, 3, H, W), any dtype.
+        frames: (M, 3, H, W), any dtype.
         corners: (B, 2) int64, top and left of each patch, pixels.
         patch_size: P, pixels.
+        source: (B,) int64, the frame that each patch is cut from; ``None`` cuts one patch from every frame, B = M.
 
     Returns:
         (B, 3, P, P) of the frames' dtype.
@@ -65,8 +79,10 @@ def crop(frames: Tensor, corners: Tensor, patch_size: int) -> Tensor:
             f"corners must be between (0, 0) and {tuple(limit.tolist())} for patches of {patch_size} pixels in frames "
             f"of {height}×{width}"
         )
+    if source is None:
+        source = torch.arange(len(frames), device=frames.device)
     windows = frames.unfold(2, patch_size, 1).unfold(3, patch_size, 1)
-    return windows[torch.arange(len(frames), device=frames.device), :, corners[:, 0], corners[:, 1]]
+    return windows[source, :, corners[:, 0], corners[:, 1]]
 
 
 def overlap(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:

@@ -21,19 +21,22 @@ class RunFolder:
     Args:
         folder: Made if it is not there.
         config: A dataclass; written to ``config.json``.
+        append: Go on with the ``metrics.csv`` of an earlier run.
 
     Attributes:
         path: The folder.
     """
 
-    def __init__(self, folder: Path, config: Any) -> None:
+    def __init__(self, folder: Path, config: Any, *, append: bool = False) -> None:
         self.path = folder
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
         write_atomically(folder / "config.json", text.encode())
-        self._metrics = open(folder / "metrics.csv", "w", newline="")  # noqa: SIM115 (open as long as the run)
+        append = append and (folder / "metrics.csv").exists()
+        self._metrics = open(folder / "metrics.csv", "a" if append else "w", newline="")  # noqa: SIM115 (as the run)
         self._rows = csv.writer(self._metrics)
-        self._rows.writerow(("stage", "step", "metric", "value"))
+        if not append:
+            self._rows.writerow(("stage", "step", "metric", "value"))
         self._writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
-from adafocus_env.patches import random_corners
+from adafocus_env.patches import crop, random_corners
 from adafocus_env.random_draws import integers, uniform
 from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.render import SceneRenderer
@@ -28,6 +28,7 @@ DEFAULT_RECOGNIZER = "roaming-fashion"
 DEFAULT_SKIP_COST = 0.015
 """λ where the action carries a skip bit and none is given, in label confidence."""
 
+_NUMBERS_PER_BLOCK = 1 << 19  # 2 MB of gates, about a processor's second-level cache
 _LANE_LOAD = 64  # videos loaded at once: larger batches spend their time on fresh memory pages
 _VIDEO_STREAM, _CANDIDATE_STREAM, _TOP_STREAM, _LEFT_STREAM = range(4)
 
@@ -152,6 +153,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+        highest = [self.num_patches - 1, 1] if skip else self.num_patches - 1
+        self._highest_action = torch.tensor(highest, device=self.device)
+        self._lowest_action = torch.zeros_like(self._highest_action)
         # What the classifier says before the first frame.
         start = torch.softmax(self.recognizer.classifier.predict(torch.zeros(hidden, device=self.device)), dim=-1)
         self._start_probabilities = start.detach()
@@ -162,6 +166,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._video = self._zeros(torch.int64)
         self._label = self._zeros(torch.int64)
         self._time = self._zeros(torch.int64)
+        self._frame = self._zeros(torch.int64)  # the current one; after the last step, still the last
         self._hidden = torch.zeros(self.num_envs, hidden, device=self.device)
         self._confidence = self._zeros(torch.float32)
         self._prediction = self._zeros(torch.int64)
@@ -303,7 +308,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _glance(self, mask: Tensor) -> None:
         """Look at the current frames of the lanes of ``mask`` through the global CNN."""
-        time = self._time.clamp(max=self.num_frames - 1)
+        time = self._frame = self._time.clamp(max=self.num_frames - 1)
         if self.features.remembers or bool(mask.all()):
             self._map, self._frame_gates = self.features.glance(
                 self._video, time, lambda rows: self._load_frames(rows, time[rows])
@@ -352,14 +357,15 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 )
             self._start_episodes(restart)
 
-        stepped = self._transition(patch, skipped, moving=~restart)
-        done = ~restart & (self._time == self.num_frames)
+        moving = ~restart
+        stepped = self._transition(patch, skipped, moving)
+        done = moving & (self._time == self.num_frames)
         self._needs_reset = done
-        self._glance(~restart & ~done)
-        info = self._step_info(stepped, done, ~restart)
-        reward = torch.where(restart, 0.0, stepped["reward"])
+        self._glance(moving & ~done)
+        info = self._step_info(stepped, done, moving)
+        reward = stepped["reward"].masked_fill(restart, 0.0)
         self._last_step = stepped
-        self._stepped = self._stepped | ~restart
+        self._stepped = self._stepped | moving
         if self.render_mode == "human":
             self.render()
         if mode is AutoresetMode.SAME_STEP and bool(done.any()):
@@ -377,8 +383,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if tuple(values.shape) != shape or values.is_floating_point() or values.dtype == torch.bool:
             raise ValueError(f"{wanted}, not {values.dtype} of shape {tuple(values.shape)}")
         values = values.to(self.device, torch.int64)
-        limits = torch.tensor([self.num_patches, 2] if self.skip else self.num_patches, device=self.device)
-        if bool(((values < 0) | (values >= limits)).any()):
+        if bool((values.clamp(self._lowest_action, self._highest_action) != values).any()):
             allowed = f"patch indices 0 to {self.num_patches - 1}" + (" and skip bits 0 or 1" if self.skip else "")
             raise ValueError(f"actions must hold {allowed}, not {values.tolist()}")
         if self.skip:
@@ -387,29 +392,20 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _transition(self, patch: Tensor, skipped: Tensor, moving: Tensor) -> dict[str, Tensor]:
         """Advance the classifier in the lanes of ``moving`` and find the reward. The rules of the process are here."""
-        focused = ~skipped & moving
-        states, confidences, predictions = self._outcomes(patch, focused)
-        random = self.reward.reference == "random"
-        if random and self.baseline == "exact":  # the outcomes are those of all candidates, the chosen one among them
-            lane = torch.arange(self.num_envs, device=self.device)
-            after, confident, predicted = states[lane, patch], confidences[lane, patch], predictions[lane, patch]
-            reference = confidences.mean(dim=1)
-        else:  # the chosen patch's, then those to compare with
-            after, confident, predicted = states[:, 0], confidences[:, 0], predictions[:, 0]
-            match self.reward.reference:
-                case "random" | "blank":
-                    reference = confidences[:, 1]
-                case "previous":
-                    reference = self._confidence
-                case None:
-                    reference = torch.zeros_like(confident)
-        reference = torch.where(focused, reference, 0.0)
-        self._hidden = torch.where(focused[:, None], after, self._hidden)
-        self._confidence = torch.where(focused, confident, self._confidence)
-        self._prediction = torch.where(focused, predicted, self._prediction)
+        focused = moving & ~skipped
+        everyone = bool(focused.all())  # the usual case without skip bit needs no masks
+
+        def where_focused(value: Tensor, otherwise: Tensor | float) -> Tensor:
+            return value if everyone else torch.where(focused.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
+
+        after, confident, predicted, reference = self._outcomes(patch, focused)
+        reference = where_focused(reference, 0.0)
+        self._hidden = where_focused(after, self._hidden)
+        self._confidence = where_focused(confident, self._confidence)
+        self._prediction = where_focused(predicted, self._prediction)
         self._time = self._time + moving
-        gflops = self._cost.always + self._cost.local * focused.double()
-        self._video_gflops = self._video_gflops + torch.where(moving, gflops, 0.0)
+        gflops = self._cost.always * moving.double() + self._cost.local * focused
+        self._video_gflops = self._video_gflops + gflops
 
         reward = self.reward(self._confidence, reference, focused, self.skip_cost)
         if reward.shape != focused.shape or not bool(torch.isfinite(reward).all()):
@@ -428,33 +424,71 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "gflops": gflops,
         }
 
-    def _outcomes(self, patch: Tensor, focused: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the classifier would say after each of the patches that the reward asks about.
+    def _outcomes(self, patch: Tensor, focused: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the classifier would say after the chosen patch, and after those that the reward compares it with.
 
         Returns:
-            States (num_envs, k, D), confidences on the label (num_envs, k) and predictions (num_envs, k). The patches
-            are all candidates if the baseline is exact; else the chosen one comes first.
+            State (num_envs, D), confidence on the label, prediction and reference confidence, each (num_envs,), as if
+            all lanes were focused.
         """
-        classifier, time = self.recognizer.classifier, self._time.clamp(max=self.num_frames - 1)
-        anywhere: Tensor | None = None
-        candidates = patch[:, None]
+        exact = self.reward.reference == "random" and self.baseline == "exact"
+        hidden_gates = self.recognizer.classifier.project_hidden(self._hidden)
+        # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
+        block = self.num_envs
+        if self.device.type == "cpu":
+            block = max(1, _NUMBERS_PER_BLOCK // (hidden_gates.shape[1] * (self.num_patches if exact else 2)))
+        parts = [
+            self._outcomes_in(slice(start, start + block), patch, focused, hidden_gates, exact)
+            for start in range(0, self.num_envs, block)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        after, confidence, prediction, reference = (torch.cat(part) for part in zip(*parts, strict=True))
+        return after, confidence, prediction, reference
+
+    def _outcomes_in(
+        self, lanes: slice, patch: Tensor, focused: Tensor, hidden_gates: Tensor, exact: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """:meth:`_outcomes` of a block of lanes."""
+        classifier, video, time, chosen = (
+            self.recognizer.classifier,
+            self._video[lanes],
+            self._frame[lanes],
+            patch[lanes],
+        )
+        candidates, anywhere = chosen[:, None], None
         match self.reward.reference, self.baseline:
             case "random", "exact":
-                candidates = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
+                candidates = torch.arange(self.num_patches, device=self.device).expand(len(video), -1)
             case "random", "sample":
-                candidates = torch.cat((candidates, self._random_patches.gather(1, time[:, None])), dim=1)
+                drawn = self._random_patches[lanes].gather(1, time[:, None])
+                candidates = torch.cat((candidates, drawn), dim=1)
             case "random", "pixel":
-                anywhere = self._random_patches[torch.arange(self.num_envs, device=self.device), time, None]
+                anywhere = self._random_patches[lanes][torch.arange(len(video), device=self.device), time, None]
+        start = lanes.start
         gates = self.features.look(
-            self._video, time, candidates, focused, lambda rows: self._load_frames(rows, time[rows]), anywhere
-        )
+            video, time, candidates, focused[lanes],
+            lambda rows, corners: self._cut(start + rows, time[rows], corners), anywhere,
+        )  # fmt: skip
         if self.reward.reference == "blank":
             gates = torch.cat((gates, torch.zeros_like(gates)), dim=1)
-        gates += self._frame_gates[:, None]
-        states = classifier.advance(gates, self._hidden[:, None], classifier.project_hidden(self._hidden)[:, None])
+        gates += self._frame_gates[lanes, None]
+        # The chosen patch comes first, except that among all candidates it has its place.
+        states = classifier.advance(gates, self._hidden[lanes, None], hidden_gates[lanes, None])
         probabilities = torch.softmax(classifier.predict(states), dim=-1)
-        label = self._label[:, None, None].expand(-1, probabilities.shape[1], 1)
-        return states, probabilities.gather(-1, label)[..., 0], probabilities.argmax(dim=-1)
+        label = self._label[lanes, None, None].expand(-1, probabilities.shape[1], 1)
+        confidences = probabilities.gather(-1, label)[..., 0]
+        match self.reward.reference:
+            case "random" | "blank":
+                reference = confidences.mean(dim=1) if exact else confidences[:, 1]
+            case "previous":
+                reference = self._confidence[lanes]
+            case None:
+                reference = torch.zeros_like(confidences[:, 0])
+        if not exact:
+            return states[:, 0], confidences[:, 0], probabilities[:, 0].argmax(dim=-1), reference
+        row = torch.arange(len(video), device=self.device)
+        return states[row, chosen], confidences[row, chosen], probabilities[row, chosen].argmax(dim=-1), reference
 
     def _restart_in_place(self, info: dict[str, Any], done: Tensor) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -562,6 +596,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _load_frames(self, lanes: Tensor, time: Tensor) -> Tensor:
         """(n, 3, H, W) uint8: one frame each of the videos in the given lanes."""
         return self._ensure_frames(lanes)[lanes, time]
+
+    def _cut(self, lanes: Tensor, time: Tensor, corners: Tensor) -> Tensor:
+        """(n, 3, P, P) uint8: patches out of frames of the videos in the given lanes."""
+        frames = self._ensure_frames(lanes).flatten(0, 1)
+        return crop(frames, corners, self.patch_size, lanes * self.num_frames + time)
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Draw the frame that was acted on last in every lane (before the first step: the first frame).

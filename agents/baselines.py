@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 
-from adafocus_env.patches import best_candidate
+from adafocus_env.patches import best_candidate, grid_of
 
 
 class _Baseline:
@@ -26,8 +25,10 @@ class _Baseline:
         self.env = env.unwrapped
         self.observation_space = getattr(env, "single_observation_space", env.observation_space)
         self.action_space = getattr(env, "single_action_space", env.action_space)
-        space = self.action_space
-        self.grid = math.isqrt(int(space.nvec[0] if isinstance(space, spaces.MultiDiscrete) else space.n))
+        grid = grid_of(self.action_space)
+        if grid is None:
+            raise ValueError(f"{type(self).__name__} needs patch indices as actions, not {self.action_space}")
+        self.grid = grid
         self._random = np.random.default_rng(seed)
 
     def predict(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
 from adafocus_env import AdaFocusVectorEnv
+from adafocus_env.patches import grid_of
 from adafocus_env.recognition.compute_cost import policy_gflops
 
 
@@ -197,8 +197,8 @@ def fitting_arguments(policy: Any) -> dict[str, Any]:
         return {}
     space = policy.action_space
     arguments: dict[str, Any] = {"skip": isinstance(space, spaces.MultiDiscrete)}
-    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        arguments["grid"] = math.isqrt(int(space.nvec[0] if isinstance(space, spaces.MultiDiscrete) else space.n))
+    if (grid := grid_of(space)) is not None:
+        arguments["grid"] = grid
     if isinstance(getattr(policy, "observation_space", None), spaces.Box):
         arguments["observation"] = "glance"
     return arguments

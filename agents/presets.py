@@ -6,7 +6,7 @@ from typing import Any
 
 from adafocus_env.recognition.training import Stage3Config
 
-PATCH_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1.5e-3, "gamma": 0.3, "entropy_coefficient": 0.01}
+PATCH_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 3e-3, "gamma": 0.3, "entropy_coefficient": 0.01}
 """REINFORCE, patch policy π (stage 2). A patch is paid for at once: a γ below the paper's 0.7 mostly removes noise."""
 PATCH_EPISODES = 25_600
 
@@ -21,9 +21,5 @@ telescope to the confidence at the end minus the price of the frames looked at, 
 close to it and less noisy."""
 SKIP_EPISODES = 12_800
 
-STAGE3 = Stage3Config()
-"""Stage 3 on the patches of π and π′."""
-
-RANDOM_CONTROL = Stage3Config(epochs=5)
-RANDOM_CONTROL_ROLLOUTS = 2
-"""The control of stage 3: as many steps, over two draws of random patches for every video."""
+STAGE3 = Stage3Config(epochs=5)
+"""Stage 3 on the patches of π and π′. More epochs overfit."""

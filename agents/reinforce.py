@@ -229,6 +229,7 @@ class Reinforce:
         self._average = AveragedModel(self.policy, avg_fn=self._move_average)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         self._generator = torch.Generator(self.device).manual_seed(seed)
+        self._predict_generator = torch.Generator(self.device).manual_seed(seed)  # leaves training as it would be
         self.num_timesteps = 0
         self.history: list[dict[str, float]] = []
         self._num_rollouts = 0
@@ -297,7 +298,7 @@ class Reinforce:
         advantage = returns - value.detach()
         explained = 1 - float(advantage.var() / returns.var().clamp(min=1e-12))
         if config.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         policy_loss = -(advantage * log_prob).mean()
         value_loss = nn.functional.mse_loss(value, returns)
         loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean()
@@ -336,7 +337,7 @@ class Reinforce:
                 patch, patch_state = self._frozen_patches(raw, patch_state, episode_start)
             else:
                 patch = None
-            action, log_prob, entropy = self._act(self.policy, hidden, patch)
+            action, log_prob, entropy = self._act(self.policy, hidden, patch, self._generator)
             values.append(self.policy.value_head(hidden)[:, 0])
             raw, reward, terminated, _, _ = env.step(action if as_tensor else action.cpu().numpy())
             log_probs.append(log_prob)
@@ -351,17 +352,19 @@ class Reinforce:
         parts = (log_probs, entropies, values, rewards, focused)
         return tuple(torch.stack(part) for part in parts), going
 
-    def _act(self, policy: RecurrentPolicy, hidden: Tensor, patch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _act(
+        self, policy: RecurrentPolicy, hidden: Tensor, patch: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sample actions; their log-probabilities and entropies, of the trained heads alone."""
         log_prob = entropy = torch.zeros(len(hidden), device=self.device)
         skip = None
         if policy.skip_head is not None:
             bernoulli = Bernoulli(logits=policy.skip_head(hidden)[:, 0])
-            skip = torch.bernoulli(bernoulli.probs.detach(), generator=self._generator)
+            skip = torch.bernoulli(bernoulli.probs.detach(), generator=generator)
             log_prob, entropy = bernoulli.log_prob(skip), bernoulli.entropy()
         if policy.patch_head is not None:
             categorical = Categorical(logits=policy.patch_head(hidden))
-            patch = torch.multinomial(categorical.probs.detach(), 1, generator=self._generator)[:, 0]
+            patch = torch.multinomial(categorical.probs.detach(), 1, generator=generator)[:, 0]
             looked = 1.0 if skip is None else 1 - skip
             log_prob = log_prob + looked * categorical.log_prob(patch)
             entropy = entropy + looked * categorical.entropy()
@@ -405,7 +408,8 @@ class Reinforce:
         if hidden_array is not None:
             hidden = torch.as_tensor(hidden_array, device=self.device)
         if episode_start is not None:
-            hidden = hidden * ~torch.as_tensor(np.asarray(episode_start, dtype=bool), device=self.device)[:, None]
+            starts = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.device)
+            hidden = hidden * ~starts[:, None]
         policy: RecurrentPolicy = self._average.module  # type: ignore[assignment]
         hidden = policy(tensors, hidden)
         patch = None
@@ -419,7 +423,7 @@ class Reinforce:
             if policy.skip_head is not None:
                 action = torch.stack((patch, (policy.skip_head(hidden)[:, 0] > 0).long()), dim=1)
         else:
-            action, _, _ = self._act(policy, hidden, patch)
+            action, _, _ = self._act(policy, hidden, patch, self._predict_generator)
         if single:
             action = action[0]
         given_tensor = isinstance(glance, Tensor)
@@ -576,7 +580,7 @@ class Reinforce:
         """SB3 logger, to TensorBoard if ``tensorboard_log`` was given."""
         if self._logger is None:
             folder = self._tensorboard_log
-            self._logger = configure(None if folder is None else str(folder), [] if folder is None else ["tensorboard"])
+            self._logger = Logger(None, []) if folder is None else configure(str(folder), ["tensorboard"])
         return self._logger
 
     def set_env(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | None) -> None:

@@ -36,10 +36,18 @@ class AdaFocusVecEnv(VecEnv):
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
 
     def reset(self) -> Any:
-        """Start an episode in every lane; ``seed`` and ``set_options`` of SB3's interface are honoured."""
+        """Start an episode in every lane; ``seed`` and ``set_options`` of SB3's interface are honoured.
+
+        Raises:
+            ValueError: Options for some lanes only, or of different kinds.
+        """
         seeds: Any = self._seeds
         seeds = None if all(seed is None for seed in seeds) else seeds
-        options = next((options for options in self._options if options), None)
+        options: dict[str, Any] | None = None
+        if any(self._options):
+            if any(lane.keys() != self._options[0].keys() for lane in self._options):
+                raise ValueError(f"set_options must give every lane the same options, not {self._options}")
+            options = {key: np.array([lane[key] for lane in self._options]) for key in self._options[0]}
         observation, info = self.env.reset(seed=seeds, options=options)
         self.reset_infos = [
             {"video": int(v), "label": int(y)} for v, y in zip(info["video"], info["label"], strict=True)

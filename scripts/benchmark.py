@@ -186,7 +186,7 @@ class Stepper:
 
 class Floor:
     """The least that a memoised step has to do, on preallocated tensors: gathers, one matrix product, the GRU's gates,
-    the class softmax. No actions to read, no draws, no infos, no resets."""
+    the class softmax, in blocks of lanes that fit the cache. No actions, no draws, no infos, no resets."""
 
     def __init__(self, bank: FeatureBank, num_envs: int, patches: int, device: str) -> None:
         classifier, hidden_size = bank.recognizer.classifier, bank.recognizer.config.hidden_size
@@ -195,41 +195,46 @@ class Floor:
         def rows(table: Tensor, count: int) -> Tensor:
             return (1 + torch.randint(len(table) - 1, (count,), generator=random)).to(device)
 
-        self.bank, self.classifier, self.size, self.shape = bank, classifier, hidden_size, (num_envs, patches)
-        self.frame_rows, self.patch_rows = (
-            rows(bank._global_gates, num_envs), rows(bank._local_gates, num_envs * patches)
-        )  # fmt: skip
+        self.bank, self.classifier, self.size, self.patches = bank, classifier, hidden_size, patches
+        self.block = min(num_envs, max(1, (1 << 19) // (3 * hidden_size * patches))) if device == "cpu" else num_envs
+        self.frame_rows = rows(bank._global_gates, num_envs)
+        self.patch_rows = rows(bank._local_gates, num_envs * patches)
         empty = functools.partial(torch.empty, device=device)
         self.maps = empty(num_envs, bank._maps.shape[1])
         self.frame_gates, self.hidden_gates = empty(num_envs, 3 * hidden_size), empty(num_envs, 3 * hidden_size)
-        self.gates = empty(num_envs * patches, 3 * hidden_size)
-        self.sums = empty(num_envs, patches, 2 * hidden_size)
-        self.new, self.states = empty(num_envs, patches, hidden_size), empty(num_envs, patches, hidden_size)
-        self.logits = empty(num_envs * patches, classifier.fc.out_features)
+        self.gates = empty(self.block * patches, 3 * hidden_size)
+        self.sums = empty(self.block, patches, 2 * hidden_size)
+        self.new, self.states = empty(self.block, patches, hidden_size), empty(self.block, patches, hidden_size)
+        self.logits = empty(self.block * patches, classifier.fc.out_features)
         self.probabilities = torch.empty_like(self.logits)
         self.hidden = torch.zeros(num_envs, hidden_size, device=device)
 
     @torch.no_grad()
     def step(self, *, glance: bool) -> None:
-        gru, size = self.classifier.gru, self.size
+        gru, fc, size, patches = self.classifier.gru, self.classifier.fc, self.size, self.patches
         if glance:
             torch.index_select(self.bank._maps, 0, self.frame_rows, out=self.maps)
         torch.index_select(self.bank._global_gates, 0, self.frame_rows, out=self.frame_gates)
-        torch.index_select(self.bank._local_gates, 0, self.patch_rows, out=self.gates)
         torch.addmm(gru.bias_hh_l0, self.hidden, gru.weight_hh_l0.T, out=self.hidden_gates)
-        gates = self.gates.view(*self.shape, -1)
-        gates += self.frame_gates[:, None]
-        torch.add(gates[..., : 2 * size], self.hidden_gates[:, None, : 2 * size], out=self.sums)
-        self.sums.sigmoid_()
-        torch.addcmul(
-            gates[..., 2 * size :], self.sums[..., :size], self.hidden_gates[:, None, 2 * size :], out=self.new
-        )
-        self.new.tanh_()
-        torch.lerp(self.new, self.hidden[:, None], self.sums[..., size:], out=self.states)
-        fc = self.classifier.fc
-        torch.addmm(fc.bias, self.states.view(-1, size), fc.weight.T, out=self.logits)
-        torch.softmax(self.logits, dim=1, out=self.probabilities)
-        self.hidden.copy_(self.states[:, 0])
+        for start in range(0, len(self.hidden), self.block):
+            lanes = slice(start, start + self.block)
+            count = len(self.hidden[lanes])
+            sums, new, states = self.sums[:count], self.new[:count], self.states[:count]
+            flat = self.gates[: count * patches]
+            torch.index_select(
+                self.bank._local_gates, 0, self.patch_rows[start * patches : (start + count) * patches], out=flat
+            )
+            gates, hidden_gates = flat.view(count, patches, -1), self.hidden_gates[lanes, None]
+            gates += self.frame_gates[lanes, None]
+            torch.add(gates[..., : 2 * size], hidden_gates[..., : 2 * size], out=sums)
+            sums.sigmoid_()
+            torch.addcmul(gates[..., 2 * size :], sums[..., :size], hidden_gates[..., 2 * size :], out=new)
+            new.tanh_()
+            torch.lerp(new, self.hidden[lanes, None], sums[..., size:], out=states)
+            logits, probabilities = self.logits[: count * patches], self.probabilities[: count * patches]
+            torch.addmm(fc.bias, states.view(-1, size), fc.weight.T, out=logits)
+            torch.softmax(logits, dim=1, out=probabilities)
+            self.hidden[lanes].copy_(states[:, 0])
 
 
 # -------------------------------------------------------------------------------------------------------- the figures

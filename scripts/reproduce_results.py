@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,6 @@ from agents.figures import accuracy_against_compute
 from agents.presets import (
     PATCH_EPISODES,
     PATCH_HYPERPARAMETERS,
-    RANDOM_CONTROL,
-    RANDOM_CONTROL_ROLLOUTS,
     SKIP_EPISODES,
     SKIP_HYPERPARAMETERS,
     STAGE3,
@@ -45,7 +44,7 @@ from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_
 class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
-    skip_costs: tuple[float, ...] = (0.005, 0.01, 0.03, 0.06)
+    skip_costs: tuple[float, ...] = (0.005, 0.01, 0.02, 0.03, 0.05)
     """Prices of a focused frame besides the default one, for the first seed."""
     split: str = "test"
     """The split of the figures; rehearse on "val"."""
@@ -62,7 +61,8 @@ def main(config: Config) -> None:
     banks = [FeatureBank.shared(recognizer, RoamingFashion(split)) for split in ("train", config.split)]
     frames = banks[0].videos.num_frames
 
-    with RunFolder(config.out, config) as run:
+    _check_settings(config.out)
+    with RunFolder(config.out, config, append=True) as run:
 
         def test(name: str, seed: int, make: Callable[[], tuple[Any, Recognizer]], **env_kwargs: Any) -> None:
             """Evaluate what ``make`` trains; what an earlier, killed run has evaluated is not trained again."""
@@ -76,8 +76,8 @@ def main(config: Config) -> None:
                 data = io.BytesIO()
                 np.savez_compressed(data, **dataclasses.asdict(result))
                 write_atomically(path, data.getvalue())
+                run.log(f"{config.split}/{name}", seed, result.summary())
             found.setdefault(name, []).append(result)
-            run.log(f"{config.split}/{name}", seed, result.summary())
             print(f"{name}, seed {seed}: {100 * result.accuracy:.2f} %, {result.focused_per_video:.2f} frames")
 
         def timed(name: str, seed: int, learn: Callable[[int], Any], episodes: int) -> None:
@@ -136,7 +136,8 @@ def main(config: Config) -> None:
                 "learned + stage 3 on random patches", seed,
                 lambda s=seed: (
                     patch_policy(s),
-                    tuned(RandomPolicy, s, RANDOM_CONTROL, rollouts=RANDOM_CONTROL_ROLLOUTS, skip=False),
+                    # As many steps as stage 3, on fresh random patches in every pass.
+                    tuned(RandomPolicy, s, replace(STAGE3, epochs=1), rollouts=STAGE3.epochs, skip=False),
                 ),
             )  # fmt: skip
             test("SB3 PPO", seed, lambda s=seed: (ppo(s), recognizer))
@@ -185,6 +186,21 @@ def main(config: Config) -> None:
             {"learned + skip, falling cost": [*curve, point("learned")]},
         )
     print(f"everything is in {config.out}")
+
+
+def _check_settings(folder: Path) -> None:
+    """Refuse to go on with a folder whose policies were trained under other settings."""
+    settings = {
+        "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
+        "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS, DEFAULT_SKIP_COST],
+        "ppo": [PPO_EPISODES, PPO_HYPERPARAMETERS],
+        "stage 3": dataclasses.asdict(STAGE3),
+        "recognizer": Recognizer.from_pretrained("roaming-fashion").fingerprint(),
+    }
+    path, text = folder / "settings.json", json.dumps(settings, indent=2)
+    if path.exists() and path.read_text() != text:
+        raise SystemExit(f"{path} holds other settings than these: take another --out, or delete {folder}")
+    write_atomically(path, text.encode())
 
 
 if __name__ == "__main__":

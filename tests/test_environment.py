@@ -302,9 +302,13 @@ def test_values_that_are_not_finite_are_errors(env_kwargs: dict[str, Any], recog
     huge.classifier.fc.weight.data.fill_(3e38)
     env = gym.make_vec("AdaFocus-v0", num_envs=32, **{**env_kwargs, "recognizer": huge})
     env.reset(seed=0)
-    with pytest.raises(FloatingPointError, match="not finite on video"):  # as soon as a state's sum is beyond 1
+
+    def run() -> None:
         for _ in range(4):
             env.step(np.zeros((32, 2), dtype=int))
+
+    with pytest.raises(FloatingPointError, match="not finite on video"):  # as soon as a state's sum is beyond 1
+        run()
 
 
 def test_training_the_recogniser_later_changes_nothing(env_kwargs: dict[str, Any], recognizer: Recognizer) -> None:

@@ -19,9 +19,9 @@ from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recogni
 from tests.conftest import make_tiny_recognizer
 
 
-def rollout(features: FrozenFeatures, lanes: int = 6) -> list[Any]:
+def rollout(features: FrozenFeatures, lanes: int = 6, **env_kwargs: Any) -> list[Any]:
     """Two episodes per lane under fixed actions: everything that a step gives."""
-    env = AdaFocusVectorEnv(lanes, features=features)
+    env = AdaFocusVectorEnv(lanes, features=features, **env_kwargs)
     env.action_space.seed(3)
     found: list[Any] = [env.reset(seed=5)]
     found += [env.step(env.action_space.sample()) for _ in range(2 * env.num_frames + 1)]
@@ -234,3 +234,14 @@ def test_labels_that_are_no_classes(labels: torch.Tensor, recognizer: Recognizer
     wrong.labels = labels
     with pytest.raises(ValueError, match=r"videos\.labels must be"):
         FeatureBank(recognizer, wrong, 4)
+
+
+@pytest.mark.parametrize("baseline", ["sample", "exact", "pixel"])
+def test_blocks_of_lanes_change_nothing(
+    baseline: str, recognizer: Recognizer, videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for features in (FeatureBank(recognizer, videos, 4), FrozenFeatures(recognizer, videos, 4)):
+        whole = rollout(features, baseline=baseline)
+        with monkeypatch.context() as patch:
+            patch.setattr("adafocus_env.vector_env._NUMBERS_PER_BLOCK", 2000)
+            assert_near(rollout(features, baseline=baseline), whole)

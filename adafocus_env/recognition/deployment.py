@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from adafocus_env.patches import crop, grid_corners
+from adafocus_env.patches import crop, grid_corners, grid_of
 from adafocus_env.recognition.compute_cost import policy_gflops
 
 if TYPE_CHECKING:
@@ -20,19 +19,20 @@ if TYPE_CHECKING:
 @torch.no_grad()
 def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | None) -> Recognition:
     """See :meth:`adafocus_env.Recognizer.recognize`."""
-    from adafocus_env.recognition.recognizer import Recognition, image_batches
+    from adafocus_env.recognition.recognizer import Recognition
 
     if frames.ndim != 5:
         raise ValueError(f"frames must be (B, T, 3, H, W), not of shape {tuple(frames.shape)}")
     height, width = frames.shape[-2:]
     if grid is None:
-        grid = math.isqrt(_num_patches(policy.action_space) or 49)
+        grid = grid_of(policy.action_space)
+    if grid is None or grid != grid_of(policy.action_space):
+        raise ValueError(f"the policy acts in {policy.action_space}, which are not the patch indices of grid {grid}")
     candidates = grid_corners(grid, (height, width), recognizer.config.patch_size).to(recognizer.device)
-    _check_action_space(policy.action_space, len(candidates))
     videos, times = frames.shape[:2]
     frames = frames.to(recognizer.device)
     classifier = recognizer.classifier
-    glances = [recognizer.glance(b) for b in image_batches(frames.flatten(0, 1), recognizer.config.glance_size)]
+    glances = [recognizer.glance(b) for b in recognizer.batches(frames.flatten(0, 1), recognizer.config.glance_size)]
     maps, vectors = (torch.cat(part).unflatten(0, (videos, times)) for part in zip(*glances, strict=True))
     frame_gates = classifier.project_global(vectors)
     sees_belief = not isinstance(getattr(policy, "observation_space", None), spaces.Box)
@@ -52,7 +52,7 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
             size = recognizer.config.patch_size
             images = frames[:, time].flatten(0, 1)
             patches = crop(images if bool(focused.all()) else images[focused], corners, size)
-            found = torch.cat([recognizer.look(batch) for batch in image_batches(patches, size)])
+            found = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
             gates[focused] = classifier.project_local(found)
         return gates.unflatten(0, (videos, -1))
 
@@ -89,14 +89,3 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         skipped=skipped,
         gflops=times * (price.always + policy_cost) + focused * price.local,
     )
-
-
-def _num_patches(space: Any) -> int | None:
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    return int(space.nvec[0]) if isinstance(space, spaces.MultiDiscrete) else None
-
-
-def _check_action_space(space: Any, num_patches: int) -> None:
-    if _num_patches(space) != num_patches:
-        raise ValueError(f"the policy acts in {space}, but the grid has {num_patches} candidates: pass `grid`")

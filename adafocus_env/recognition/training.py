@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from adafocus_env.patches import crop, overlap, random_corners
-from adafocus_env.recognition.recognizer import Recognizer, image_batches
+from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
 Log = Callable[[str, int, dict[str, float]], None]
@@ -261,7 +261,7 @@ def _look_in_batches(recognizer: Recognizer, patches: Tensor) -> Tensor:
     """(m, local_size) local vectors of (m, 3, P, P) uint8 patches."""
     if not len(patches):
         return torch.zeros(0, recognizer.local_size)
-    return torch.cat([recognizer.look(batch) for batch in image_batches(patches, recognizer.config.patch_size)])
+    return torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, recognizer.config.patch_size)])
 
 
 def patch_accuracy(recognizer: Recognizer, videos: VideoDataset, corners: Tensor, *, blank: bool = False) -> float:

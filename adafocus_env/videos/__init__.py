@@ -1,6 +1,7 @@
 """Data sets of videos."""
 
 from adafocus_env.videos.dataset import SPLITS, VideoDataset
+from adafocus_env.videos.registry import get_videos, register_videos
 from adafocus_env.videos.roaming_fashion import RoamingFashion
 
-__all__ = ["SPLITS", "RoamingFashion", "VideoDataset"]
+__all__ = ["SPLITS", "RoamingFashion", "VideoDataset", "get_videos", "register_videos"]
