@@ -98,11 +98,27 @@ def test_reinforce_learns_when_not_to_look() -> None:
 
 def test_skipped_frames_give_no_patch_gradient(env_kwargs: dict[str, Any]) -> None:
     agent = Reinforce(gym.make_vec("AdaFocus-v0", 2, **env_kwargs), seed=0)
-    agent.policy.skip_head.bias.data.fill_(50.0)  # always skip
-    _, log_prob, entropy = agent._act(agent.policy, torch.randn(64, agent.config.hidden_size), None)
-    (log_prob.sum() + entropy.sum()).backward()
-    assert agent.policy.patch_head.weight.grad is None or not agent.policy.patch_head.weight.grad.any()
-    assert agent.policy.skip_head.weight.grad is not None
+    for bias, gives_gradient in ((50.0, False), (-50.0, True)):  # always skip, never skip
+        agent.policy.zero_grad()
+        agent.policy.skip_head.bias.data.fill_(bias)
+        hidden = torch.randn(64, agent.config.hidden_size)
+        _, log_prob, entropy = agent._act(agent.policy, hidden, None, torch.Generator().manual_seed(0))
+        (log_prob.sum() + entropy.sum()).backward()
+        gradient = agent.policy.patch_head.weight.grad
+        assert (gradient is not None and bool(gradient.any())) == gives_gradient
+        assert agent.policy.skip_head.weight.grad is not None
+
+
+def test_sampling_actions_leaves_training_as_it_would_be(env_kwargs: dict[str, Any]) -> None:
+    found = []
+    for sampled in (False, True):
+        env = gym.make_vec("AdaFocus-v0", 8, **env_kwargs)
+        agent = Reinforce(env, seed=4, episodes_per_batch=8)
+        if sampled:
+            agent.predict(env.reset(seed=0)[0], deterministic=False)
+        agent.learn(4 * 8)
+        found.append(weights(agent))
+    assert same(*found)
 
 
 @pytest.mark.parametrize("output", ["numpy", "torch"])
