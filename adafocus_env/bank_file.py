@@ -120,6 +120,26 @@ class BankFile:
         )
 
 
+def read_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a file says that it depends on.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file is no such file.
+    """
+    with open(path, "rb") as file:
+        identity: dict[str, Any] = _parse(Path(path), file.read(_ARRAYS_AT))["identity"]
+    return identity
+
+
+def _parse(path: Path, start: bytes) -> dict[str, Any]:
+    """The header, from a file's first bytes."""
+    if not start.startswith(MAGIC):
+        raise ValueError(f"{path} is no feature bank of this version: delete it, or take another path")
+    header: dict[str, Any] = json.loads(start[len(MAGIC) : _COUNTERS_AT])
+    return header
+
+
 def _sync(memory: np.memmap[Any, Any], filled: Tensor) -> None:
     memory.flush()  # the rows and their index first, then the counters that vouch for them
     memory[_COUNTERS_AT : _COUNTERS_AT + 16] = filled.numpy().view(np.uint8)
@@ -147,9 +167,7 @@ def _read_counters(path: Path, header: Mapping[str, Any], size: int) -> Tensor:
     """The counters of a file, after checking that it is whole and holds what is wanted."""
     with open(path, "rb") as file:
         start = file.read(_ARRAYS_AT)
-    if not start.startswith(MAGIC):
-        raise ValueError(f"{path} is no feature bank of this version: delete it, or take another path")
-    found = json.loads(start[len(MAGIC) : _COUNTERS_AT])
+    found = _parse(path, start)
     wanted = json.loads(json.dumps(header))
     differing = sorted(key for key in wanted["identity"] if found["identity"].get(key) != wanted["identity"][key])
     if differing or found != wanted:

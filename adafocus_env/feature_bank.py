@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from adafocus_env.bank_file import BankFile
+from adafocus_env.bank_file import BankFile, read_identity
 from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
 from adafocus_env.patches import crop
 from adafocus_env.recognition.recognizer import Precision, Recognizer
@@ -102,6 +102,26 @@ class FeatureBank(FrozenFeatures):
             counted_videos, counted_patches = self._filled.tolist()
             self._video_row[self._video_row > counted_videos * videos.num_frames] = 0
             self._patch_row[self._patch_row > counted_patches] = 0
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        recognizer: Recognizer,
+        videos: VideoDataset,
+        device: str | torch.device = "cpu",
+    ) -> FeatureBank:
+        """Open a bank's file with the grid, dtype and precision that it was made with.
+
+        Raises:
+            FileNotFoundError: No such file.
+            ValueError: The file is no bank's, or was filled for another recogniser or other videos.
+        """
+        identity = read_identity(path)
+        return cls(
+            recognizer, videos, identity["grid"], device,
+            path=path, dtype=identity["dtype"], precision=identity["precision"],
+        )  # fmt: skip
 
     @classmethod
     def shared(

@@ -1,7 +1,7 @@
 """Fill a feature bank's file ahead of time, so that no training run computes a CNN again.
 
-A killed build goes on where it last reached the disk. Use the file with
-``gym.make("AdaFocus-v0", features=FeatureBank(recognizer, videos, path=...))``.
+A killed build goes on where it last reached the disk. Use the file with ``train_policy.py --bank``, or with
+``gym.make("AdaFocus-v0", features=FeatureBank.open(path, recognizer, videos))``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adafocus_env import FeatureBank, Recognizer
 from adafocus_env.feature_bank import TableDtype
 from adafocus_env.recognition.recognizer import Precision
 from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos.registry import get_videos
+from adafocus_env.videos import get_videos
 
 
 @dataclass

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import tyro
 
-from adafocus_env import Recognizer
+from adafocus_env import FeatureBank, Recognizer
 from adafocus_env.run_folder import RunFolder
+from adafocus_env.videos import get_videos
 from agents import evaluate, load_policy
 from agents.report import print_table, table_row
 
@@ -30,16 +31,19 @@ class Config:
 
 def main(config: Config) -> None:
     recognizer = Recognizer.from_pretrained(config.recognizer)
+    videos = get_videos(config.videos, config.split)
+    bank = FeatureBank.shared(recognizer, videos)  # held here, so that all policies share one table
     rows = []
     with RunFolder(config.out, config) as run:
         for name in config.policies:
             found = evaluate(
-                load_policy(name), config.split, recognizer=recognizer, videos=config.videos, seed=config.seed,
+                load_policy(name), config.split, recognizer=recognizer, videos=videos, seed=config.seed,
                 progress_bar=True,
             )  # fmt: skip
             run.log(f"{config.split}/{name}", 0, found.summary())
             rows.append(table_row(name, found))
         path = run.write_table(config.split, rows)
+    del bank
     print_table(rows, title=f"{config.videos}, {config.split} split")
     print(path)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
@@ -12,6 +12,7 @@ from adafocus_env import Recognizer
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from agents import evaluate, finetune, load_policy
+from agents.presets import STAGE3
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Config:
     seed: int = 0
     out: Path = Path("runs/finetune")
     """Folder for the recogniser, its metrics and its TensorBoard log."""
-    stage3: Stage3Config = field(default_factory=Stage3Config)
+    stage3: Stage3Config = STAGE3
 
 
 def main(config: Config) -> None:

@@ -19,9 +19,9 @@ from rich import print
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 
-import adafocus_env  # noqa: F401 (registers the environment)
-from adafocus_env import Recognizer
+from adafocus_env import FeatureBank, Recognizer
 from adafocus_env.run_folder import RunFolder
+from adafocus_env.videos import get_videos
 from agents import Reinforce, evaluate, load_policy
 from agents.evaluation import is_policy
 from agents.figures import learning_curves
@@ -53,6 +53,8 @@ class Config:
     """A shipped name or a file."""
     videos: str = "roaming-fashion"
     """A registered data set."""
+    bank: Path | None = None
+    """A file of build_feature_bank.py, for these videos and this recogniser; by default the table is in memory."""
     seed: int = 0
     out: Path = Path("runs/train_policy")
     """Folder for the policy, its metrics and its TensorBoard log."""
@@ -99,9 +101,11 @@ def main(config: Config) -> None:
     if config.algo == "ppo" and config.train == "skip":
         raise SystemExit("--train skip needs --algo reinforce: SB3's PPO has no frozen patch policy")
     skip = config.train != "patch"
+    recognizer, videos = Recognizer.from_pretrained(config.recognizer), get_videos(config.videos, "train")
     env_kwargs: dict[str, Any] = {
-        "videos": config.videos,
-        "recognizer": Recognizer.from_pretrained(config.recognizer),
+        "features": FeatureBank.open(config.bank, recognizer, videos)
+        if config.bank
+        else FeatureBank.shared(recognizer, videos),
         "observation": config.observation,
         "reward": config.reward or ("gain_over_previous" if config.train == "skip" else "gain_over_random"),
         "baseline": config.baseline,
@@ -112,8 +116,8 @@ def main(config: Config) -> None:
         started = time.perf_counter()
         policy, path = (train_reinforce if config.algo == "reinforce" else train_ppo)(config, env_kwargs, run)
         seconds = time.perf_counter() - started
-        shared = {name: env_kwargs[name] for name in ("videos", "recognizer", "skip_cost", "reward")}
-        found = evaluate(policy, "val", **shared).summary()
+        shared = {name: env_kwargs[name] for name in ("skip_cost", "reward")}
+        found = evaluate(policy, "val", videos=config.videos, recognizer=recognizer, **shared).summary()
         run.log("val", 0, {**found, "training_seconds": seconds})
     print(f"{path}, trained in {seconds:.0f} s; on the validation videos:", found)
 

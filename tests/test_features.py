@@ -54,8 +54,9 @@ def test_a_file_says_what_memory_says(tmp_path: Path, recognizer: Recognizer, vi
     assert again.full
     assert_near(rollout(again), wanted)
     again.close()
-    whole = FeatureBank(recognizer, videos, 4, path=tmp_path / "bank")
+    whole = FeatureBank.open(tmp_path / "bank", recognizer, videos)
     assert whole.full
+    assert whole.grid == 4
     assert_near(rollout(whole), wanted)
 
 
