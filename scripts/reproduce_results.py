@@ -61,7 +61,7 @@ def main(config: Config) -> None:
     banks = [FeatureBank.shared(recognizer, RoamingFashion(split)) for split in ("train", config.split)]
     frames = banks[0].videos.num_frames
 
-    _check_settings(config.out)
+    _check_settings(config)
     with RunFolder(config.out, config, append=True) as run:
 
         def test(name: str, seed: int, make: Callable[[], tuple[Any, Recognizer]], **env_kwargs: Any) -> None:
@@ -188,18 +188,19 @@ def main(config: Config) -> None:
     print(f"everything is in {config.out}")
 
 
-def _check_settings(folder: Path) -> None:
-    """Refuse to go on with a folder whose policies were trained under other settings."""
+def _check_settings(config: Config) -> None:
+    """Refuse to go on with a folder whose policies were trained or evaluated under other settings."""
     settings = {
+        "evaluation": [config.split, config.seed, RoamingFashion(config.split).fingerprint],
         "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
         "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS, DEFAULT_SKIP_COST],
         "ppo": [PPO_EPISODES, PPO_HYPERPARAMETERS],
         "stage 3": dataclasses.asdict(STAGE3),
         "recognizer": Recognizer.from_pretrained("roaming-fashion").fingerprint(),
     }
-    path, text = folder / "settings.json", json.dumps(settings, indent=2)
+    path, text = config.out / "settings.json", json.dumps(settings, indent=2)
     if path.exists() and path.read_text() != text:
-        raise SystemExit(f"{path} holds other settings than these: take another --out, or delete {folder}")
+        raise SystemExit(f"{path} holds other settings than these: take another --out, or delete {config.out}")
     write_atomically(path, text.encode())
 
 
