@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import time
+import warnings
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,14 +35,14 @@ class BankFile:
     """A file of arrays, opened for filling or, once it is full, for reading.
 
     Args:
-        path: The file; made, sparse and with all arrays zero, if there is none.
+        path: The file; made, with all arrays zero, if there is none.
         identity: What the file's content depends on; a file with another identity is refused.
         arrays: Shape and dtype of every array by name. One is called ``filled``: the (2,) int64 counters.
         total: The counters of a full file.
 
     Attributes:
         arrays: The arrays as tensors. ``filled`` is an ordinary tensor that the writer counts in. Those of a full file
-            are private to the process: nothing written to them reaches the file.
+            must not be written to.
         writable: Whether this process is filling the file.
 
     Raises:
@@ -57,7 +58,7 @@ class BankFile:
         arrays: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
         total: tuple[int, int],
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).resolve()  # one lock, whatever the file is called by
         header = {
             "identity": dict(identity),
             "arrays": {name: [list(shape), str(dtype)] for name, (shape, dtype) in arrays.items()},
@@ -70,38 +71,59 @@ class BankFile:
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{self.path}.lock", thread_local=False)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            if not self.path.exists():
+
+        def read_counters() -> Tensor | None:
+            return _read_counters(self.path, header, size) if self.path.exists() else None
+
+        filled = read_counters()
+        if filled is None or tuple(filled.tolist()) != total:  # a full file needs no lock, nor a writable folder
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
                 raise self._busy() from None
-        try:
-            if not self.path.exists():
-                _check_room(self.path, size)
-                _create(self.path, header, size)
-            filled = _read_counters(self.path, header, size)
-            self.writable = tuple(filled.tolist()) != total
-            if self.writable and not lock.is_locked:
-                raise self._busy()
-            if self.writable:
-                _check_room(self.path, size - self.path.stat().st_blocks * 512)
-        except BaseException:
-            lock.release()
-            raise
-        memory = np.memmap(self.path, np.uint8, mode="r+" if self.writable else "c")
+            try:
+                filled = read_counters()  # again, as another process may just have let go of it
+                if filled is None:
+                    _create(self.path, header, size)
+                    filled = torch.zeros(2, dtype=torch.int64)
+            except BaseException:
+                lock.release()
+                raise
+        self.writable = tuple(filled.tolist()) != total
+        # A read-only mapping, unlike a private one, may be larger than the memory.
+        memory = np.memmap(self.path, np.uint8, mode="r+" if self.writable else "r")
 
         def view(name: str) -> Tensor:
             shape, dtype = arrays[name]
             length = math.prod(shape) * dtype.itemsize
-            return torch.from_numpy(memory[offsets[name] : offsets[name] + length]).view(dtype).view(shape)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+                flat = torch.from_numpy(memory[offsets[name] : offsets[name] + length])
+            return flat.view(dtype).view(shape)
 
         self.arrays = {name: filled if name == "filled" else view(name) for name in arrays}
         self._synced_at = time.monotonic()
+        self._owner = os.getpid()
         if self.writable:
-            self._finish = weakref.finalize(self, _finish, memory, filled, lock)
+            self._finish = weakref.finalize(self, _finish, memory, filled, lock, self._owner)
             self._sync = lambda: _sync(memory, filled)
         else:
             lock.release()
+
+    def check_writable(self) -> None:
+        """Make sure that this process may fill the file.
+
+        Raises:
+            BlockingIOError: It is a fork of the process that does.
+            ValueError: The file was closed.
+        """
+        if os.getpid() != self._owner:
+            raise BlockingIOError(
+                f"{self.path} is being filled by the process that this one was forked from: fill it beforehand (build) "
+                "and open it in every process"
+            )
+        if not self._finish.alive:
+            raise ValueError(f"{self.path} was closed: open it again to fill it")
 
     def wrote(self, *, full: bool) -> None:
         """Note that rows were written and counted: brings them to the disk now and then, and at the end."""
@@ -136,7 +158,10 @@ def _parse(path: Path, start: bytes) -> dict[str, Any]:
     """The header, from a file's first bytes."""
     if not start.startswith(MAGIC):
         raise ValueError(f"{path} is no feature bank of this version: delete it, or take another path")
-    header: dict[str, Any] = json.loads(start[len(MAGIC) : _COUNTERS_AT])
+    try:
+        header: dict[str, Any] = json.loads(start[len(MAGIC) : _COUNTERS_AT])
+    except ValueError as error:
+        raise ValueError(f"{path} has a damaged header: it was cut short; delete it") from error
     return header
 
 
@@ -146,21 +171,29 @@ def _sync(memory: np.memmap[Any, Any], filled: Tensor) -> None:
     memory.flush()
 
 
-def _finish(memory: np.memmap[Any, Any], filled: Tensor, lock: FileLock) -> None:
-    _sync(memory, filled)
-    lock.release()
+def _finish(memory: np.memmap[Any, Any], filled: Tensor, lock: FileLock, owner: int) -> None:
+    if os.getpid() == owner:  # a fork inherits the finaliser, but not the right to fill
+        _sync(memory, filled)
+        lock.release()
 
 
 def _create(path: Path, header: Mapping[str, Any], size: int) -> None:
-    """A sparse file of the right size under the right name, in one step."""
+    """A file of the right size, all arrays zero, under the right name in one step; its room on the disk is taken."""
     text = MAGIC + json.dumps(header, sort_keys=True).encode()
     if len(text) > _COUNTERS_AT:
         raise ValueError(f"the header of {path} would not fit into {_COUNTERS_AT} bytes")
+    _check_room(path, size)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(text.ljust(_COUNTERS_AT))
-        file.truncate(size)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(text.ljust(_COUNTERS_AT))
+            file.truncate(size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # else a disk that fills up later would kill the process
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _read_counters(path: Path, header: Mapping[str, Any], size: int) -> Tensor:

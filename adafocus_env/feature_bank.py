@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import threading
 import weakref
 from typing import ClassVar, Literal, get_args
 
@@ -18,14 +19,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from adafocus_env.bank_file import BankFile, read_identity
-from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
+from adafocus_env.frozen_features import _PATCHES_PER_CUT, FrameLoader, FrozenFeatures, PatchCutter
 from adafocus_env.patches import crop
 from adafocus_env.recognition.recognizer import Precision, Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
 TableDtype = Literal["float32", "float16"]
 
-_PATCHES_PER_CUT = 1024
 _VIDEOS_PER_BATCH = 32
 _ZEROTH = torch.zeros(1, dtype=torch.int64)
 _shared: weakref.WeakValueDictionary[tuple[str, str, int, str], FeatureBank] = weakref.WeakValueDictionary()
@@ -77,6 +77,7 @@ class FeatureBank(FrozenFeatures):
         self.dtype: TableDtype = dtype
         arrays = table_arrays(recognizer, videos, grid, dtype)
         self._file: BankFile | None = None
+        self._lock = threading.Lock()  # environments in several threads may share a bank
         if path is None:
             tables = {name: self._allocate(name, shape, kind) for name, (shape, kind) in arrays.items()}
         else:
@@ -132,7 +133,8 @@ class FeatureBank(FrozenFeatures):
         The key holds fingerprints of the weights and of the data, so a stale table is never found. A bank is freed with
         the last environment that uses it; hold it to keep its table for the next one.
         """
-        key = (recognizer.fingerprint(), videos.fingerprint, grid, str(torch.device(device)))
+        device = torch.empty(0, device=device).device  # "cuda" by its number
+        key = (recognizer.fingerprint(), videos.fingerprint, grid, str(device))
         bank = _shared.get(key)
         if bank is None:
             bank = cls(recognizer, videos, grid, device)
@@ -166,14 +168,10 @@ class FeatureBank(FrozenFeatures):
         """Bytes of the whole table, once every candidate of every video is filled.
 
         A video takes T·(C·h·w + 3·D + N·3·D) numbers and 4·T·N + 8 bytes of index. At paper scale (T = 16, map
-        1280×7×7, D = 1024, N = 49) that is 13.9 MB in float32 and 7.0 MB in float16.
+        1280×7×7, D = 1024, N = 49) that is 13.8 MB in float32 and 6.9 MB in float16.
         """
         arrays = table_arrays(recognizer, videos, grid, dtype).values()
         return sum(math.prod(shape) * kind.itemsize for shape, kind in arrays)
-
-    def max_bytes(self) -> int:
-        """Bytes of the whole table, once it is full."""
-        return self.predicted_bytes(self.recognizer, self.videos, self.grid, self.dtype)
 
     def filled_bytes(self) -> int:
         """Bytes of the part that is filled now, its index included."""
@@ -193,9 +191,13 @@ class FeatureBank(FrozenFeatures):
         """
         if self._full:
             return
-        missing = (self._video_row[video.to(self._video_row.device)] == 0).nonzero()[:, 0].to(self.device)
-        if not len(missing):
+        if bool((self._video_row[video.to(self._video_row.device)] > 0).all()):
             return
+        with self._lock:
+            self._fill_videos(video, load)
+
+    def _fill_videos(self, video: Tensor, load: FrameLoader) -> None:
+        missing = (self._video_row[video.to(self._video_row.device)] == 0).nonzero()[:, 0].to(self.device)
         frames_per_video = self.videos.num_frames
         missing = _first_of_each(video[missing], missing)
         for rows in missing.split(_VIDEOS_PER_BATCH):
@@ -220,11 +222,15 @@ class FeatureBank(FrozenFeatures):
         """
         key = key.to(self._patch_row.device)
         rows = self._patch_row.index_select(0, key)
-        if self._full:
+        if self._full or not bool(((rows == 0) & (key < len(self._patch_row) - 1)).any()):
             return rows
+        with self._lock:
+            self._fill_patches(key, cut)
+        return self._patch_row.index_select(0, key)
+
+    def _fill_patches(self, key: Tensor, cut: PatchCutter) -> None:
+        rows = self._patch_row.index_select(0, key)
         missing = ((rows == 0) & (key < len(self._patch_row) - 1)).nonzero()[:, 0]
-        if not len(missing):
-            return rows
         candidates = len(self.corners)
         for chunk in _first_of_each(key[missing], missing).split(_PATCHES_PER_CUT):
             keys = key[chunk]
@@ -235,9 +241,10 @@ class FeatureBank(FrozenFeatures):
             self._store(self._local_gates, slice(start, start + len(chunk)), gates)
             self._patch_row[keys] = torch.arange(start, start + len(chunk), dtype=torch.int32, device=keys.device)
             self._count(1, len(chunk))
-        return self._patch_row.index_select(0, key)
 
     def _store(self, table: Tensor, where: slice, values: Tensor) -> None:
+        if self._file is not None:
+            self._file.check_writable()
         if self.dtype == "float16" and float(values.abs().max()) > torch.finfo(torch.float16).max:
             raise FloatingPointError("the recogniser's values are too large for float16: use dtype='float32'")
         table[where] = values
@@ -303,7 +310,7 @@ class FeatureBank(FrozenFeatures):
         return table.index_select(0, rows).to(self.device, torch.float32)
 
     def close(self) -> None:
-        """Bring the file to the disk and let go of it; the bank can't be used afterwards."""
+        """Bring the file to the disk and let others fill it; this bank can still be read, but not be filled."""
         if self._file is not None:
             self._file.close()
 

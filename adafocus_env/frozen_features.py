@@ -7,7 +7,7 @@ computation behind :class:`adafocus_env.FeatureBank`, which remembers the answer
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -91,6 +91,10 @@ class FrozenFeatures:
         if frames.dtype != torch.uint8 or tuple(frames.shape) != wanted:
             raise ValueError(f"videos.frames must give {wanted} uint8, not {frames.dtype} {tuple(frames.shape)}")
         return frames.to(self.device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: Gymnasium copies an environment's arguments for its ``spec``, and a table is not to be copied."""
+        return self
 
     # ------------------------------------------------------------------------------- what the environment asks for
 

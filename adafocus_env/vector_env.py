@@ -346,13 +346,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 raise gym.error.ResetNeeded("call reset() before the first step and after the end of an episode")
             if bool(restart.all()):  # the usual case: all episodes have the same length
                 self._start_episodes(restart)
-                false = torch.zeros_like(restart)
-                zero = self._zeros(torch.float32)
                 return (
                     self._observe(),
-                    self._give(zero),
-                    self._give(false),
-                    self._give(false),
+                    self._give(self._zeros(torch.float32)),
+                    self._give(self._zeros(torch.bool)),
+                    self._give(self._zeros(torch.bool)),
                     self._reset_info(restart),
                 )
             self._start_episodes(restart)
@@ -360,7 +358,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         moving = ~restart
         stepped = self._transition(patch, skipped, moving)
         done = moving & (self._time == self.num_frames)
-        self._needs_reset = done
+        self._needs_reset = done.clone()
         self._glance(moving & ~done)
         info = self._step_info(stepped, done, moving)
         reward = stepped["reward"].masked_fill(restart, 0.0)
@@ -558,7 +556,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "confidence": stepped["confidence"].clone(),
             "baseline_confidence": stepped["baseline_confidence"],
             "patch": nn.functional.pad(corners, (0, 1), value=self.patch_size),
-            "skipped": stepped["skipped"],
+            "skipped": stepped["skipped"].clone(),
             "gflops": stepped["gflops"],
         }
         info = self._masked(values, moving) | self._reset_info(torch.ones_like(moving))
@@ -569,7 +567,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _masked(self, values: dict[str, Tensor], mask: Tensor) -> dict[str, Any]:
         """Gymnasium's vector infos: each array with a mask of the lanes that have it."""
-        given = self._give(mask)
+        given = self._give(mask.clone())
         info: dict[str, Any] = {}
         for key, value in values.items():
             info[key], info[f"_{key}"] = self._give(value), given

@@ -427,7 +427,9 @@ class Reinforce:
         if single:
             action = action[0]
         given_tensor = isinstance(glance, Tensor)
-        return action if given_tensor else action.cpu().numpy(), (hidden.cpu().numpy(), patch_state)
+        if given_tensor:
+            return action, (hidden, patch_state)
+        return action.cpu().numpy(), (hidden.cpu().numpy(), patch_state)
 
     def _frozen_patches(self, observation: Any, state: Any, episode_start: Any) -> tuple[Tensor, Any]:
         """The frozen patch policy's arg-max patches, (B,) int64."""

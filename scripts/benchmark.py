@@ -7,7 +7,9 @@ the machine does hits all alike. Paper scale means MobileNet-V2, ResNet-50 on 12
 
 from __future__ import annotations
 
+import copy
 import functools
+import itertools
 import multiprocessing
 import platform
 import resource
@@ -30,7 +32,7 @@ from torch import Tensor, nn
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RecognizerConfig, RoamingFashion
 from adafocus_env.recognition import BackboneConfig
 from adafocus_env.run_folder import RunFolder
-from agents import Reinforce, from_pretrained
+from agents import Reinforce
 from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS
 from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
 
@@ -94,7 +96,8 @@ def side_by_side(functions: dict[str, Callable[[], Any]], config: Config) -> dic
         timed(function, 1)
         calls[name] = max(1, min(200, int(share / max(timed(function, 1), 1e-6))))
     found: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(config.repeats):
+    slow = max(calls.values()) == 1  # calls of seconds vary less
+    for _ in range(3 if slow else config.repeats):
         for name, function in functions.items():
             found[name].append(timed(function, calls[name]))
     return {name: float(np.median(seconds)) for name, seconds in found.items()}
@@ -138,25 +141,31 @@ class ReferenceProcedure:
         self.frames, self.labels, self.corners = frames.contiguous(), labels, corners
         self.hidden = torch.zeros(1, len(frames), self.config.hidden_size, device=frames.device)
         self.time = 0
+        self.maps: Tensor | None = None
 
     @torch.no_grad()
-    def step(self, patch: Tensor, random_patch: Tensor) -> tuple[Tensor, Tensor]:
-        """Global maps and rewards of all lanes."""
+    def step(self, patch: Tensor, random_patch: Tensor, *, glance: bool = True) -> tuple[Tensor, Tensor]:
+        """Global maps and rewards of all lanes; without ``glance`` the last maps are taken once more."""
         frame = self.frames[:, self.time]
         if self.time == 0:
             self.hidden = torch.zeros_like(self.hidden)
+        if glance or self.maps is None:
+            self.maps = self._glance(frame)
+        global_vectors = self.maps.mean(dim=(2, 3))
+        confidence, hidden = self._look(frame, global_vectors, patch)
+        reference, _ = self._look(frame, global_vectors, random_patch)
+        self.hidden = hidden
+        self.time = (self.time + 1) % self.frames.shape[1]
+        return self.maps, confidence - reference
+
+    def _glance(self, frame: Tensor) -> Tensor:
         images = frame.float()
         if images.shape[-1] != self.config.glance_size:
             smooth = self.config.glance_interpolation == "bilinear"
             images = nn.functional.interpolate(
                 images, (self.config.glance_size,) * 2, mode=self.config.glance_interpolation, antialias=smooth
             )
-        maps = self.global_cnn((images - self.mean) / self.std)
-        confidence, hidden = self._look(frame, maps.mean(dim=(2, 3)), patch)
-        reference, _ = self._look(frame, maps.mean(dim=(2, 3)), random_patch)
-        self.hidden = hidden
-        self.time = (self.time + 1) % self.frames.shape[1]
-        return maps, confidence - reference
+        return self.global_cnn((images - self.mean) / self.std)
 
     def _look(self, frame: Tensor, global_vectors: Tensor, patch: Tensor) -> tuple[Tensor, Tensor]:
         size = self.config.patch_size
@@ -171,16 +180,17 @@ class ReferenceProcedure:
 
 
 class Stepper:
-    """Steps an environment with actions drawn beforehand; resets are part of the stepping."""
+    """Steps an environment with actions drawn beforehand. Every call is one transition of every lane; the resets
+    between episodes are paid for by the calls that end one."""
 
-    def __init__(self, env: Any, actions: list[Any], single: bool = False) -> None:
-        self.env, self.actions, self.single, self.count = env, actions, single, 0
+    def __init__(self, env: Any, actions: list[Any]) -> None:
+        self.env, self.actions, self.count = env, actions, 0
         env.reset(seed=0)
 
     def __call__(self) -> None:
         self.count += 1
         _, _, terminated, _, _ = self.env.step(self.actions[self.count % len(self.actions)])
-        if self.single and terminated:
+        if np.any(np.asarray(terminated)):
             self.env.reset()
 
 
@@ -191,19 +201,21 @@ class Floor:
     def __init__(self, bank: FeatureBank, num_envs: int, patches: int, device: str) -> None:
         classifier, hidden_size = bank.recognizer.classifier, bank.recognizer.config.hidden_size
         random = torch.Generator().manual_seed(0)
-
-        def rows(table: Tensor, count: int) -> Tensor:
-            return (1 + torch.randint(len(table) - 1, (count,), generator=random)).to(device)
-
+        frame = torch.randint(len(bank._maps) - 1, (num_envs,), generator=random)
+        # The candidates of a frame lie side by side in a table that was built ahead.
+        candidate = (
+            torch.arange(patches).expand(num_envs, -1)
+            if patches == GRID**2
+            else torch.randint(GRID**2, (num_envs, patches), generator=random)
+        )
         self.bank, self.classifier, self.size, self.patches = bank, classifier, hidden_size, patches
         self.block = min(num_envs, max(1, (1 << 19) // (3 * hidden_size * patches))) if device == "cpu" else num_envs
-        self.frame_rows = rows(bank._global_gates, num_envs)
-        self.patch_rows = rows(bank._local_gates, num_envs * patches)
+        self.frame_rows = (1 + frame).to(device)
+        self.patch_rows = (1 + frame[:, None] * GRID**2 + candidate).flatten().to(device)
         empty = functools.partial(torch.empty, device=device)
         self.maps = empty(num_envs, bank._maps.shape[1])
         self.frame_gates, self.hidden_gates = empty(num_envs, 3 * hidden_size), empty(num_envs, 3 * hidden_size)
         self.gates = empty(self.block * patches, 3 * hidden_size)
-        self.sums = empty(self.block, patches, 2 * hidden_size)
         self.new, self.states = empty(self.block, patches, hidden_size), empty(self.block, patches, hidden_size)
         self.logits = empty(self.block * patches, classifier.fc.out_features)
         self.probabilities = torch.empty_like(self.logits)
@@ -216,21 +228,21 @@ class Floor:
             torch.index_select(self.bank._maps, 0, self.frame_rows, out=self.maps)
         torch.index_select(self.bank._global_gates, 0, self.frame_rows, out=self.frame_gates)
         torch.addmm(gru.bias_hh_l0, self.hidden, gru.weight_hh_l0.T, out=self.hidden_gates)
+        self.frame_gates[:, : 2 * size] += self.hidden_gates[:, : 2 * size]
         for start in range(0, len(self.hidden), self.block):
             lanes = slice(start, start + self.block)
             count = len(self.hidden[lanes])
-            sums, new, states = self.sums[:count], self.new[:count], self.states[:count]
-            flat = self.gates[: count * patches]
+            new, states, flat = self.new[:count], self.states[:count], self.gates[: count * patches]
             torch.index_select(
                 self.bank._local_gates, 0, self.patch_rows[start * patches : (start + count) * patches], out=flat
             )
-            gates, hidden_gates = flat.view(count, patches, -1), self.hidden_gates[lanes, None]
+            gates = flat.view(count, patches, -1)
             gates += self.frame_gates[lanes, None]
-            torch.add(gates[..., : 2 * size], hidden_gates[..., : 2 * size], out=sums)
-            sums.sigmoid_()
-            torch.addcmul(gates[..., 2 * size :], sums[..., :size], hidden_gates[..., 2 * size :], out=new)
+            gates[..., : 2 * size].sigmoid_()
+            new_hidden = self.hidden_gates[lanes, None, 2 * size :]
+            torch.addcmul(gates[..., 2 * size :], gates[..., :size], new_hidden, out=new)
             new.tanh_()
-            torch.lerp(new, self.hidden[lanes, None], sums[..., size:], out=states)
+            torch.lerp(new, self.hidden[lanes, None], gates[..., size : 2 * size], out=states)
             logits, probabilities = self.logits[: count * patches], self.probabilities[: count * patches]
             torch.addmm(fc.bias, states.view(-1, size), fc.weight.T, out=logits)
             torch.softmax(logits, dim=1, out=probabilities)
@@ -240,8 +252,8 @@ class Floor:
 # -------------------------------------------------------------------------------------------------------- the figures
 
 
-def stepping(scale: Scale, bank: FeatureBank, config: Config, results: Results) -> None:
-    """(a) to (e): environment steps per second."""
+def stepping(scale: Scale, bank: FeatureBank, config: Config, results: Results) -> dict[tuple[str, int], float]:
+    """(a) to (e): environment steps per second, by what and number of lanes."""
     videos, recognizer, device = bank.videos, bank.recognizer, config.device
     generator = torch.Generator().manual_seed(config.seed)
     paper = scale == "paper"
@@ -255,78 +267,101 @@ def stepping(scale: Scale, bank: FeatureBank, config: Config, results: Results) 
     online = {"online": FrozenFeatures(recognizer, videos, GRID, device)}
     if paper:
         online["online, bfloat16"] = FrozenFeatures(recognizer, videos, GRID, device, precision="bfloat16")
+    partial = copy.copy(bank)
+    partial._full = False  # looks for what is missing in every step, as a table that fills lazily does
     for num_envs in (1, 64, 256):
         draws = torch.randint(GRID**2, (32, 2, num_envs), generator=generator)
-        as_torch, as_numpy = [draw[0].to(device) for draw in draws], [draw[0].numpy() for draw in draws]
+        skips = torch.stack((draws[:, 0], draws[:, 1] % 2), dim=-1)
 
-        def make(outputs: Any, actions: list[Any], **kwargs: Any) -> Stepper:
-            return Stepper(AdaFocusVectorEnv(num_envs, skip=False, output=outputs, **kwargs), actions)  # noqa: B023
+        def make(output: Any, actions: Tensor, **kwargs: Any) -> Stepper:
+            env = AdaFocusVectorEnv(num_envs, output=output, autoreset_mode="DISABLED", **kwargs)  # noqa: B023
+            return Stepper(env, list(actions.to(device) if output == "torch" else actions.numpy()))
 
         group: dict[str, Callable[[], Any]] = {}
         for baseline in ("sample", "exact"):
-            group[f"memoised, {baseline}, torch"] = make("torch", as_torch, features=bank, baseline=baseline)
-            group[f"memoised, {baseline}, numpy"] = make("numpy", as_numpy, features=bank, baseline=baseline)
+            for output in ("torch", "numpy"):
+                group[f"memoised, {baseline}, {output}"] = make(
+                    output, draws[:, 0], features=bank, baseline=baseline, skip=False
+                )
             floor = Floor(bank, num_envs, 2 if baseline == "sample" else GRID**2, device)
             group[f"floor, {baseline}"] = functools.partial(floor.step, glance=True)
             group[f"floor without the glance, {baseline}"] = functools.partial(floor.step, glance=False)
+        group["memoised, sample, torch, lazy table"] = make("torch", draws[:, 0], features=partial, skip=False)
+        group["memoised, sample, torch, half of the frames skipped"] = make("torch", skips, features=bank, skip=True)
         record(group, num_envs)
 
-        if not (paper and num_envs == 256):  # at paper scale 256 lanes would only take longer
-            index = torch.arange(num_envs) % len(videos)
-            reference = ReferenceProcedure(
-                recognizer, videos.frames(index).to(device), videos.labels[index].to(device), bank.corners
+        index = torch.arange(num_envs) % len(videos)
+        reference = ReferenceProcedure(
+            recognizer, videos.frames(index).to(device), videos.labels[index].to(device), bank.corners
+        )
+        count = itertools.count()
+
+        def refer(reference: Any, draws: Any, count: Any, glance: bool) -> None:
+            reference.step(*draws[next(count) % 32], glance=glance)
+
+        group = {"reference procedure": functools.partial(refer, reference, draws, count, True)}
+        if not (paper and num_envs == 256):  # these would take minutes and say nothing new
+            group["reference procedure without the global CNN"] = functools.partial(
+                refer, reference, draws, count, False
             )
-            count = iter(range(10**9))
-            group = {"reference procedure": lambda: reference.step(*draws[next(count) % 32])}  # noqa: B023
-            for name, features in online.items():
-                group[name] = make("torch", as_torch, features=features)
-            record(group, num_envs)
+            group["online, numpy"] = make("numpy", draws[:, 0], features=online["online"], skip=False)
+        for name, features in online.items():
+            group[f"{name}, torch"] = make("torch", draws[:, 0], features=features, skip=False)
+        record(group, num_envs)
 
     single = Stepper(
-        gym.make("AdaFocus-v0", features=bank, skip=False),
-        torch.randint(GRID**2, (97,), generator=generator).tolist(), single=True,
-    )  # fmt: skip
+        gym.make("AdaFocus-v0", features=bank, skip=False), torch.randint(GRID**2, (97,), generator=generator).tolist()
+    )
     sync = Stepper(
-        gym.vector.SyncVectorEnv([lambda: gym.make("AdaFocus-v0", features=bank, skip=False)] * 16),
-        [draw[0, :16].numpy() for draw in torch.randint(GRID**2, (32, 2, 16), generator=generator)],
+        gym.vector.SyncVectorEnv(
+            [lambda: gym.make("AdaFocus-v0", features=bank, skip=False)] * 16,
+            autoreset_mode=gym.vector.AutoresetMode.DISABLED,
+        ),
+        list(torch.randint(GRID**2, (32, 16), generator=generator).numpy()),
     )
     seconds = side_by_side({"gym.make": single, "SyncVectorEnv": sync}, config)
     results.add(scale, "gym.make, sample", 1 / seconds["gym.make"], "env steps/s", 1)
     results.add(scale, "SyncVectorEnv, sample", 16 / seconds["SyncVectorEnv"], "env steps/s", 16)
 
-    def ratio(what: str, first: tuple[str, int], second: tuple[str, int], asked: str) -> None:
-        results.ratio(f"{scale}: {what}", found[first] / found[second], asked)
+    def ratio(what: str, first: str, second: str, num_envs: int, asked: str) -> None:
+        results.ratio(f"{scale}: {what}, {num_envs} envs", found[first, num_envs] / found[second, num_envs], asked)
 
-    ratio("memoised sampled / reference procedure, 64 envs", ("memoised, sample, torch", 64),
-          ("reference procedure", 64), "at least 200" if paper else "at least 50")  # fmt: skip
+    memoised, asked = "memoised, sample, torch", "at least 200" if paper else "at least 50"
+    ratio("memoised sampled / reference procedure", memoised, "reference procedure", 64, asked)
+    without = "reference procedure without the global CNN"
+    ratio(f"memoised sampled / {without}", memoised, without, 64, asked)
     for baseline in ("sample", "exact"):
-        memoised = (f"memoised, {baseline}, torch", 256)
         for floor_name in ("floor", "floor without the glance"):
-            ratio(f"memoised {baseline} / {floor_name}, 256 envs", memoised, (f"{floor_name}, {baseline}", 256),
-                  "at least 0.5")  # fmt: skip
-    ratio("numpy / torch output, 256 envs", ("memoised, sample, numpy", 256), ("memoised, sample, torch", 256),
-          "at least 0.6")  # fmt: skip
-    ratio("online / reference procedure, 64 envs", ("online", 64), ("reference procedure", 64),
-          "at least 1.1" if paper else "")  # fmt: skip
+            ratio(
+                f"memoised {baseline} / {floor_name}", f"memoised, {baseline}, torch", f"{floor_name}, {baseline}", 256,
+                "at least 0.5",
+            )  # fmt: skip
+    ratio("numpy / torch output", "memoised, sample, numpy", memoised, 256, "at least 0.6")
+    ratio("online / reference procedure", "online, torch", "reference procedure", 64, "at least 1.1" if paper else "")
     if paper:
-        ratio("online bfloat16 / reference procedure, 64 envs", ("online, bfloat16", 64), ("reference procedure", 64),
+        ratio("online bfloat16 / reference procedure", "online, bfloat16, torch", "reference procedure", 64,
               "at least 1.8")  # fmt: skip
+    return found
 
 
-def filling(scale: Scale, bank: FeatureBank, config: Config, results: Results) -> None:
+def filling(
+    scale: Scale, bank: FeatureBank, steps: dict[tuple[str, int], float], config: Config, results: Results
+) -> None:
     """(f) and (i): building the table against the bare local CNN, and when it has paid."""
-    recognizer, videos = bank.recognizer, bank.videos
+    recognizer = bank.recognizer
     paper = scale == "paper"
-    some = (paper_videos if paper else lambda split, n: RoamingFashion(split, num_videos=n))("train", 1 if paper else 8)
-    size, patches = recognizer.config.patch_size, len(some) * some.num_frames * GRID**2
-    bare_cnn = recognizer.local_cnn
+    some = paper_videos("train", 1) if paper else RoamingFashion("train", num_videos=8)
+    size, frames = recognizer.config.patch_size, some.num_frames
+    patches = len(some) * frames * GRID**2
+    deployed = recognizer.deployed().to(config.device)  # what building uses: batch norms folded
     groups: dict[str, Callable[[], Any]] = {}
 
+    @torch.no_grad()
     def bare(batch: Tensor) -> None:
-        with torch.no_grad():
-            bare_cnn(batch)
+        deployed.local_cnn(batch)
 
-    sizes = (16, 32, 64) if paper else (64, 256, 1024)
+    own = len(next(deployed.batches(torch.empty(10**4), size)))
+    sizes = sorted({own, *((4, 8, 16, 32) if paper else (32, 64, 128, 256))})
     for count in sizes:
         images = torch.randn(count, 3, size, size, device=config.device).to(memory_format=torch.channels_last)
         groups[f"bare local CNN, batch {count}"] = functools.partial(bare, images)
@@ -341,39 +376,23 @@ def filling(scale: Scale, bank: FeatureBank, config: Config, results: Results) -
         f"{scale}: bank building / bare local CNN at its best", building / max(rates.values()), "at least 0.9"
     )
 
-    # One epoch is one episode per video. All on the same videos, with uniformly random patches.
-    epochs, lanes, frames = 3, len(some), some.num_frames
-
-    def epoch_seconds(features: FrozenFeatures, count: int) -> list[float]:
-        env = AdaFocusVectorEnv(lanes, features=features, skip=False, output="torch")
-        found = []
-        for epoch in range(count):
-            started = time.perf_counter()
-            env.reset(seed=epoch * lanes, options={"video": torch.arange(lanes)})
-            for step in range(frames):
-                env.step(torch.randint(GRID**2, (lanes,), generator=torch.Generator().manual_seed(step + 99 * epoch)))
-            found.append(time.perf_counter() - started)
-        return found
-
-    online = float(np.median(epoch_seconds(FrozenFeatures(recognizer, some, GRID, config.device), 3)))
-    lazy = epoch_seconds(FeatureBank(recognizer, some, GRID, config.device), 100 if not config.quick else epochs)
-    full = FeatureBank(recognizer, some, GRID, config.device)
-    full.build()
-    warm = float(np.median(epoch_seconds(full, 5)))
-    results.add(scale, "an epoch online", online, "s")
-    results.add(scale, "an epoch out of the full table", warm, "s")
-    ahead = seconds["bank building"] / max(online - warm, 1e-9)
-    behind = np.cumsum(lazy) - online * np.arange(1, len(lazy) + 1)
-    paid = np.flatnonzero(behind < 0)
-    results.add(scale, "break-even of a table built ahead", ahead, "epochs")
-    results.add(scale, "break-even of a lazy table", float(paid[0] + 1) if len(paid) else float("nan"), "epochs")
-    results.add(scale, "share of online time that a lazy table takes", float(np.sum(lazy) / (online * len(lazy))),
-                f"over {len(lazy)} epochs")  # fmt: skip
-    per_video = FeatureBank.predicted_bytes(recognizer, some, GRID) / len(some)
-    results.add(scale, "table, float32", per_video / 1e6, "MB/video")
-    per_video = FeatureBank.predicted_bytes(recognizer, some, GRID, "float16") / len(some)
-    results.add(scale, "table, float16", per_video / 1e6, "MB/video")
-    assert len(videos)
+    # One epoch is one episode per video, at 64 lanes. A lazy table meets two patches of every frame in every epoch.
+    online = frames / steps["online, torch", 64]
+    warm = frames / steps["memoised, sample, torch, lazy table", 64]
+    patch = seconds["bank building"] / patches
+    built = seconds["bank building"] / len(some)
+    glances = max(0.0, online - warm - 2 * frames * patch)
+    epochs = np.arange(1, 1001)
+    met = GRID**2 * (1 - (1 - 1 / GRID**2) ** (2 * epochs))
+    paid = np.flatnonzero(glances + frames * met * patch + epochs * warm < online * epochs)
+    results.add(scale, "an epoch online, per video", 1e3 * online, "ms")
+    results.add(scale, "an epoch out of a warm table, per video", 1e3 * warm, "ms")
+    results.add(scale, "filling the whole table, per video", 1e3 * built, "ms")
+    results.add(scale, "break-even of a table built ahead", built / max(online - warm, 1e-9), "epochs")
+    results.add(scale, "break-even of a lazy table", float(paid[0] + 1) if len(paid) else np.inf, "epochs")
+    for dtype in ("float32", "float16"):
+        per_video = FeatureBank.predicted_bytes(recognizer, some, GRID, dtype) / len(some)
+        results.add(scale, f"table, {dtype}", per_video / 1e6, "MB/video")
 
 
 def glance_policy(bank: FeatureBank, updates: int, seed: int) -> Reinforce:
@@ -386,41 +405,39 @@ def glance_policy(bank: FeatureBank, updates: int, seed: int) -> Reinforce:
 
 
 def deployment(scale: Scale, bank: FeatureBank, config: Config, results: Results) -> None:
-    """(g): recognising videos, against the sum of the bare network calls and against full frames."""
+    """(g): recognising videos with a policy that sees the glance alone, against the sum of the bare network calls and
+    against full frames."""
     paper, recognizer = scale == "paper", bank.recognizer
     count = 2 if paper else 64
     videos = paper_videos("test", count) if paper else RoamingFashion("test", num_videos=count)
     frames = videos.frames(torch.arange(count)).to(config.device)
     flat, times, size = frames.flatten(0, 1), videos.num_frames, recognizer.config.patch_size
-    policy = (
-        glance_policy(bank, 4 if config.quick else 40, config.seed) if paper else from_pretrained("roaming-fashion")
-    )
+    policy = glance_policy(bank, 4 if config.quick else 40 if paper else 200, config.seed)
     twins = {"": recognizer, ", deployed": recognizer.deployed()}
     if paper:
         twins[", deployed, bfloat16"] = recognizer.deployed("bfloat16")
     groups: dict[str, Callable[[], Any]] = {}
 
     def bare(model: Recognizer) -> None:
-        """The networks alone, on inputs that are there already."""
-        side = model.config.glance_size
-        shape = (side, side) if flat.shape[-1] != side else flat.shape[-2:]
-        kind = next(model.global_cnn.parameters()).dtype
+        """The networks alone, on inputs that are there already, in the same batches."""
+        side, kind = model.config.glance_size, next(model.global_cnn.parameters()).dtype
         with torch.no_grad():
-            for batch in images[shape, kind].split((1 << 20) // side**2):
+            for batch in model.batches(images[side, kind], side):
                 model.global_cnn(batch)
-            hidden = None
+            hidden = torch.zeros(count, policy.config.hidden_size, device=config.device)
             for time_ in range(times):
-                _, hidden = policy.predict(maps[:, time_], state=hidden, deterministic=True)
-            for batch in images[(size, size), kind].split((1 << 20) // size**2):
+                hidden = policy.policy({"glance": maps[:, time_]}, hidden)
+                policy.policy.patch_head(hidden)
+            for batch in model.batches(images[size, kind], size):
                 model.local_cnn(batch)
-            model.classifier.gru(vectors)
+            model.classifier.fc(model.classifier.gru(vectors)[0])
 
     images: dict[Any, Tensor] = {}
     for model in twins.values():
         kind = next(model.global_cnn.parameters()).dtype
         for side in (model.config.glance_size, size):
             made = torch.randn(count * times, 3, side, side, device=config.device, dtype=kind)
-            images[(side, side), kind] = made.contiguous(memory_format=torch.channels_last)
+            images[side, kind] = made.contiguous(memory_format=torch.channels_last)
     maps = torch.rand(count, times, *recognizer.glance_shape, device=config.device)
     vectors = torch.rand(
         count, times, recognizer.glance_shape[0] + recognizer.local_size, device=config.device
@@ -456,15 +473,17 @@ def deployment(scale: Scale, bank: FeatureBank, config: Config, results: Results
     results.ratio(f"{scale}: recognize with everything on / plain float32 local CNN on full frames",
                   seconds["local CNN on full frames, plain float32"] / seconds[f"recognize{fastest}"],
                   "at least 3" if paper else "")  # fmt: skip
-    if paper:
-        many = paper_videos("test", 4 if config.quick else 24)
-        agreed = []
-        for index in torch.arange(len(many)).split(4):
-            shown = many.frames(index).to(config.device)
-            chosen = [twins[name].recognize(shown, policy).corners for name in ("", ", deployed, bfloat16")]
-            agreed.append((chosen[0] == chosen[1]).all(dim=-1))
-        results.ratio(f"{scale}: share of frames on which bfloat16 chooses the same patch",
-                      float(torch.cat(agreed).float().mean()), "at least 0.99")  # fmt: skip
+    many = paper_videos("test", 4 if config.quick else 24) if paper else RoamingFashion("test", num_videos=count)
+    agreed, used = [], set()
+    other = recognizer.deployed("bfloat16").to(config.device)
+    for index in torch.arange(len(many)).split(4):
+        shown = many.frames(index).to(config.device)
+        first, second = (model.recognize(shown, policy).corners for model in (recognizer, other))
+        agreed.append((first == second).all(dim=-1))
+        used |= {tuple(corner) for corner in first.flatten(0, 1).tolist()}
+    results.add(scale, "different patches that the policy chose on these frames", len(used), f"of {GRID**2}")
+    results.ratio(f"{scale}: share of frames on which bfloat16 chooses the same patch",
+                  float(torch.cat(agreed).float().mean()), "at least 0.99" if paper else "")  # fmt: skip
 
 
 def training(bank: FeatureBank, config: Config, results: Results) -> None:
@@ -477,6 +496,12 @@ def training(bank: FeatureBank, config: Config, results: Results) -> None:
         def step(self, actions: Any) -> Any:
             started = time.perf_counter()
             found = super().step(actions)
+            self.spent += time.perf_counter() - started
+            return found
+
+        def reset(self, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            found = super().reset(**kwargs)
             self.spent += time.perf_counter() - started
             return found
 
@@ -501,9 +526,11 @@ def training(bank: FeatureBank, config: Config, results: Results) -> None:
         episodes = PATCH_EPISODES // share
         seconds, in_env = reinforce(episodes)
         results.add("embedded", f"REINFORCE, {state} table, {episodes} episodes", episodes / seconds, "episodes/s", 64)
-        results.add("embedded", f"REINFORCE, {state} table, share of time in env.step", in_env, "")
+        results.add("embedded", f"REINFORCE, {state} table, share of time in env.step and reset", in_env, "")
         if state == "warm":
-            results.ratio("embedded: share of REINFORCE's time in env.step, 64 envs, warm", in_env, "at most 0.4")
+            results.ratio(
+                "embedded: share of REINFORCE's time in env.step and reset, 64 envs, warm", in_env, "at most 0.4"
+            )
     for state in ("cold", "warm"):
         if state == "cold":
             bank = FeatureBank(bank.recognizer, bank.videos, GRID, config.device)
@@ -513,20 +540,20 @@ def training(bank: FeatureBank, config: Config, results: Results) -> None:
 
 
 def peak_memory(scale: Scale, kind: str) -> float:
-    """Peak resident memory, MB, of a fresh process that steps 64 lanes through two episodes."""
+    """Peak resident memory, MB, of a fresh process that steps some lanes through an episode."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_memory, (scale, kind))
 
 
 def _peak_memory(scale: Scale, kind: str) -> float:
-    recognizer, videos = _subjects(scale, 2 if scale == "paper" else 200)
-    lanes = 16 if scale == "paper" else 64
+    recognizer, videos = _subjects(scale, 1 if scale == "paper" else 200)
+    lanes = 4 if scale == "paper" else 64
     if kind == "reference procedure":
         index = torch.arange(lanes) % len(videos)
-        bank = FrozenFeatures(recognizer, videos, GRID)
-        reference = ReferenceProcedure(recognizer, videos.frames(index), videos.labels[index], bank.corners)
-        patch = torch.zeros(lanes, dtype=torch.int64)
-        reference.step(patch, patch)
+        corners = FrozenFeatures(recognizer, videos, GRID).corners
+        reference = ReferenceProcedure(recognizer, videos.frames(index), videos.labels[index], corners)
+        for _ in range(videos.num_frames):
+            reference.step(torch.zeros(lanes, dtype=torch.int64), torch.zeros(lanes, dtype=torch.int64))
     else:
         features = (
             FrozenFeatures(recognizer, videos, GRID) if kind == "online" else FeatureBank(recognizer, videos, GRID)
@@ -536,8 +563,11 @@ def _peak_memory(scale: Scale, kind: str) -> float:
         env = AdaFocusVectorEnv(lanes, features=features, skip=False, output="torch")
         env.action_space.seed(0)
         env.reset(seed=0)
-        for _ in range(2 if scale == "paper" else 2 * env.num_frames):
+        for _ in range(env.num_frames):
             env.step(env.action_space.sample())
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would give the parent's peak if that is higher
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
@@ -582,12 +612,15 @@ def main(config: Config) -> None:
             recognizer = recognizer.to(config.device)
             bank = FeatureBank(recognizer, videos, GRID, config.device)
             bank.build(progress_bar=True)
-            stepping(scale, bank, config, results)
-            filling(scale, bank, config, results)
+            steps = stepping(scale, bank, config, results)
+            filling(scale, bank, steps, config, results)
             deployment(scale, bank, config, results)
             if config.device == "cpu":
                 for kind in ("reference procedure", "online", "memoised, lazy", "memoised, built ahead"):
-                    results.add(scale, f"peak memory of a process, {kind}", peak_memory(scale, kind), "MB")
+                    lanes = 4 if scale == "paper" else 64
+                    results.add(scale, f"peak memory of a process, {kind}", peak_memory(scale, kind), "MB", lanes)
+            else:
+                results.add(scale, "peak memory on the device", torch.cuda.max_memory_allocated() / 1e6, "MB")
             del bank
         if config.training and "embedded" in config.scales:
             recognizer = Recognizer.from_pretrained("roaming-fashion")

@@ -132,11 +132,16 @@ def main(config: Config) -> None:
                 lambda s=seed: ((p := skip_policy(s, DEFAULT_SKIP_COST)), tuned(p, s)),
             )  # fmt: skip
             test("learned + stage 3", seed, lambda s=seed: ((p := patch_policy(s)), tuned(p, s)))
+            # Two controls of the same number of steps: stage 3 itself with another policy, and, stronger, with other
+            # random patches in every pass.
             test(
                 "learned + stage 3 on random patches", seed,
+                lambda s=seed: (patch_policy(s), tuned(RandomPolicy, s, skip=False)),
+            )  # fmt: skip
+            test(
+                "learned + stage 3 on fresh random patches", seed,
                 lambda s=seed: (
                     patch_policy(s),
-                    # As many steps as stage 3, on fresh random patches in every pass.
                     tuned(RandomPolicy, s, replace(STAGE3, epochs=1), rollouts=STAGE3.epochs, skip=False),
                 ),
             )  # fmt: skip
@@ -168,6 +173,7 @@ def main(config: Config) -> None:
             ("SB3 PPO", "random"),
             ("learned + stage 3", "learned"),
             ("learned + stage 3", "learned + stage 3 on random patches"),
+            ("learned + stage 3", "learned + stage 3 on fresh random patches"),
             ("learned + skip + stage 3", "learned"),
         ):
             pair = [np.stack([result.correct for result in found[name]]) for name in (first, second)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from adafocus_env import Recognizer, RecognizerConfig, RoamingFashion
+from adafocus_env.patches import crop
 from adafocus_env.recognition import BackboneConfig
 
 torch.set_num_threads(1)  # the networks here are too small to share
@@ -27,20 +29,29 @@ TINY = RecognizerConfig(
 
 
 def make_tiny_recognizer(seed: int = 0, **changes: object) -> Recognizer:
-    """An untrained recogniser whose predictions depend visibly on the patch."""
-    import dataclasses
-
+    """An untrained recogniser whose predictions depend visibly on the patch; see :func:`test_the_patch_matters`."""
     torch.manual_seed(seed)
     recognizer = Recognizer(dataclasses.replace(TINY, **changes)).eval()  # type: ignore[arg-type]
+    gru, size = recognizer.classifier.gru, recognizer.config.patch_size
     with torch.no_grad():
-        for parameter in recognizer.classifier.parameters():
-            parameter.mul_(3)
-        for name, buffer in recognizer.named_buffers():  # batch norms that do something
-            if name.endswith("running_mean"):
-                buffer.normal_(0, 0.2)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5)
+        # Fit the batch norms, and stretch what differs between patches, which random networks hardly tell apart.
+        frames = make_tiny_videos().frames(torch.arange(12)).flatten(0, 1)
+        corners = torch.randint(frames.shape[-1] - size, (len(frames), 2))
+        recognizer.train()
+        for _ in range(20):
+            recognizer.glance(frames)
+            recognizer.look(crop(frames, corners, size))
+        recognizer.eval()
+        vectors = recognizer.look(crop(frames, corners, size))
+        local = gru.weight_ih_l0[:, recognizer.glance_shape[0] :]
+        local.normal_(0, 0.3).div_(vectors.std(dim=0).clamp(min=0.1))
+        gru.bias_ih_l0.sub_(local @ vectors.mean(dim=0))
+        recognizer.classifier.fc.weight.mul_(6)
     return recognizer
+
+
+def make_tiny_videos() -> RoamingFashion:
+    return RoamingFashion("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +61,7 @@ def recognizer() -> Recognizer:
 
 @pytest.fixture(scope="session")
 def videos() -> RoamingFashion:
-    return RoamingFashion("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+    return make_tiny_videos()
 
 
 @pytest.fixture

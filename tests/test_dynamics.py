@@ -46,6 +46,10 @@ class PlainProcedure:
         features = torch.cat((global_vector, local_vector), dim=1)
         return self.recognizer.classifier.gru(features[None], self.hidden)[1]
 
+    @torch.no_grad()
+    def prediction(self) -> int:
+        return int(self.recognizer.classifier.fc(self.hidden[0, 0]).argmax())
+
     def confidence(self, hidden: Tensor) -> float:
         return float(torch.softmax(self.recognizer.classifier.fc(hidden[0, 0]), dim=0)[self.label])
 
@@ -110,7 +114,7 @@ def test_a_step_equals_the_plain_computation(
         skip=skip,
         skip_cost=0.1 if skip else 0.0,
     )
-    random = np.random.default_rng(0)
+    random, cost = np.random.default_rng(0), recognizer.cost()
     for episode in range(2):
         observation, info = env.reset(seed=SEED) if episode == 0 else env.reset()
         plain = [
@@ -126,14 +130,25 @@ def test_a_step_equals_the_plain_computation(
                 assert observation["time"][lane] == pytest.approx(time / videos.num_frames)
             patch, bit = random.integers(env.num_patches, size=LANES), random.integers(2, size=LANES) * skip
             observation, rewards, terminated, truncated, info = env.step(np.stack((patch, bit), 1) if skip else patch)
+            last = time == videos.num_frames - 1
             for lane, procedure in enumerate(plain):
                 wanted = procedure.step(int(patch[lane]), bool(bit[lane]), reward, baseline, 4, env.skip_cost)
                 found = (rewards[lane], info["confidence"][lane], info["baseline_confidence"][lane])
                 np.testing.assert_allclose(found, wanted, atol=tolerance)
                 assert tuple(info["patch"][lane]) == (*procedure.corner(int(patch[lane]), 4), 24)
                 assert info["skipped"][lane] == bool(bit[lane])
+                assert info["prediction"][lane] == procedure.prediction()
+                assert info["label"][lane] == procedure.label
+                assert info["gflops"][lane] == pytest.approx(cost.always + cost.local * (1 - bit[lane]))
+                np.testing.assert_allclose(observation["belief"][lane], procedure.hidden[0, 0], atol=tolerance)
+                if last:
+                    assert info["is_success"][lane] == (procedure.prediction() == procedure.label)
+                    assert observation["time"][lane] == 1
+                    with torch.no_grad():
+                        glance = recognizer.glance(procedure.frames[-1, None])[0][0]
+                    np.testing.assert_allclose(observation["glance"][lane], glance, atol=tolerance, rtol=tolerance)
             assert not truncated.any()
-            assert terminated.all() == (time == videos.num_frames - 1)
+            assert (terminated == last).all()
 
 
 def test_the_confidence_gain_telescopes(env_kwargs: dict[str, Any]) -> None:

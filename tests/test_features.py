@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import copy
 import multiprocessing
 import os
 import signal
@@ -11,12 +13,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RoamingFashion
-from tests.conftest import make_tiny_recognizer
+from tests.conftest import make_tiny_recognizer, make_tiny_videos
 
 
 def rollout(features: FrozenFeatures, lanes: int = 6, **env_kwargs: Any) -> list[Any]:
@@ -83,17 +86,93 @@ def _rewards(features: FrozenFeatures, seed: int) -> list[float]:
 
 def _sum_of_rewards(arguments: tuple[str, int]) -> float:
     path, seed = arguments
-    videos = RoamingFashion("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
-    return sum(_rewards(FeatureBank(make_tiny_recognizer(), videos, 4, path=path), seed))
+    return sum(_rewards(FeatureBank(make_tiny_recognizer(), make_tiny_videos(), 4, path=path), seed))
 
 
 def test_one_process_fills_at_a_time(tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
-    path = tmp_path / "bank"
+    path, alias = tmp_path / "bank", tmp_path / "alias"
     first = FeatureBank(recognizer, videos, 4, path=path)
-    with pytest.raises(BlockingIOError, match=r"another process is filling .*bank"):
-        FeatureBank(recognizer, videos, 4, path=path)
+    alias.symlink_to(path)
+    for name in (path, alias):
+        with pytest.raises(BlockingIOError, match=r"another process is filling .*bank"):
+            FeatureBank(recognizer, videos, 4, path=name)
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(BlockingIOError):
+        pool.map(_sum_of_rewards, [(str(path), 0)])
     first.close()
     FeatureBank(recognizer, videos, 4, path=path).close()
+
+
+def test_a_closed_or_forked_bank_does_not_fill(tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    bank = FeatureBank(recognizer, videos, 4, path=tmp_path / "bank")
+    rollout(bank, lanes=2)
+    child = os.fork()
+    if child == 0:
+        try:
+            bank.build()
+        except BlockingIOError:
+            os._exit(17)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+    bank.close()
+    rollout(bank, lanes=2)  # what is there can be read
+    with pytest.raises(ValueError, match="was closed"):
+        bank.build()
+
+
+def test_threads_share_a_bank(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    for seed in range(3):
+        bank = FeatureBank(recognizer, videos, 4)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda lanes: rollout(bank, lanes=lanes), [5 + seed] * 4))  # noqa: B023
+        for one in found:
+            assert_near(one, rollout(FeatureBank(recognizer, videos, 4), lanes=5 + seed))
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
+def test_a_full_file_is_read_from_a_read_only_folder(
+    tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    folder = tmp_path / "folder"
+    bank = FeatureBank(recognizer, videos, 4, path=folder / "bank")
+    bank.build()
+    bank.close()
+    (folder / "bank.lock").unlink(missing_ok=True)
+    folder.chmod(0o500)
+    try:
+        assert FeatureBank(recognizer, videos, 4, path=folder / "bank").full
+    finally:
+        folder.chmod(0o700)
+
+
+def test_a_spec_does_not_copy_the_table(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    bank = FeatureBank(recognizer, videos, 4)
+    env = gym.make("AdaFocus-v0", features=bank)
+    assert env.spec is not None
+    assert env.spec.kwargs["features"] is bank
+
+
+def test_what_a_step_gives_is_the_callers(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    def spoil(value: Any) -> None:
+        if isinstance(value, dict):
+            for part in value.values():
+                spoil(part)
+        elif isinstance(value, (tuple, list)):
+            for part in value:
+                spoil(part)
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            value[:] = ~value if value.dtype == bool else 77
+
+    for make in (FeatureBank, FrozenFeatures):
+        envs = [AdaFocusVectorEnv(3, features=make(recognizer, videos, 4)) for _ in range(2)]
+        spoil(envs[0].reset(seed=2))
+        envs[1].reset(seed=2)
+        envs[0].action_space.seed(0)
+        for _ in range(11):
+            action = envs[0].action_space.sample()
+            wanted = copy.deepcopy(envs[1].step(action))
+            found = envs[0].step(action)
+            assert_near(found, wanted)
+            spoil(found)
 
 
 @pytest.mark.parametrize("what", ["recognizer", "videos", "grid", "dtype", "precision"])
@@ -118,9 +197,10 @@ def test_a_damaged_file_is_refused(tmp_path: Path, recognizer: Recognizer, video
         FeatureBank(recognizer, videos, 4, path=path)
     path.unlink()
     FeatureBank(recognizer, videos, 4, path=path).close()
-    os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(ValueError, match="cut short"):
-        FeatureBank(recognizer, videos, 4, path=path)
+    for size in (path.stat().st_size - 1, 100):
+        os.truncate(path, size)
+        with pytest.raises(ValueError, match="cut short"):
+            FeatureBank(recognizer, videos, 4, path=path)
 
 
 def test_a_disk_that_is_too_small_is_refused(
@@ -138,11 +218,10 @@ def test_a_killed_build_goes_on(tmp_path: Path, recognizer: Recognizer, videos: 
     script = textwrap.dedent(
         f"""
         import os, signal
-        from adafocus_env import FeatureBank, RoamingFashion
-        from tests.conftest import make_tiny_recognizer
+        from adafocus_env import FeatureBank
+        from tests.conftest import make_tiny_recognizer, make_tiny_videos
         import adafocus_env.bank_file as bank_file
-        videos = RoamingFashion("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
-        bank = FeatureBank(make_tiny_recognizer(), videos, 4, path={str(path)!r})
+        bank = FeatureBank(make_tiny_recognizer(), make_tiny_videos(), 4, path={str(path)!r})
         calls = 0
         wrote = bank_file.BankFile.wrote
         def killed(self, *, full):
@@ -191,6 +270,16 @@ def test_values_too_large_for_float16(recognizer: Recognizer, videos: RoamingFas
         large.classifier.gru.weight_ih_l0.mul_(1e6)
     with pytest.raises(FloatingPointError, match="float16"):
         rollout(FeatureBank(large, videos, 4, dtype="float16"))
+
+
+def test_the_patch_matters(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    """What the other tests rely on: another patch is another confidence, by far more than their tolerances."""
+    confidences = []
+    for patch in range(16):
+        env = AdaFocusVectorEnv(12, features=FrozenFeatures(recognizer, videos, 4), skip=False)
+        env.reset(seed=0, options={"video": np.arange(12)})
+        confidences.append(env.step(np.full(12, patch))[4]["confidence"])
+    assert np.median(np.ptp(confidences, axis=0)) > 0.1
 
 
 def test_bfloat16_stays_near(recognizer: Recognizer, videos: RoamingFashion) -> None:
@@ -244,5 +333,5 @@ def test_blocks_of_lanes_change_nothing(
     for features in (FeatureBank(recognizer, videos, 4), FrozenFeatures(recognizer, videos, 4)):
         whole = rollout(features, baseline=baseline)
         with monkeypatch.context() as patch:
-            patch.setattr("adafocus_env.vector_env._NUMBERS_PER_BLOCK", 2000)
+            patch.setattr("adafocus_env.vector_env._NUMBERS_PER_BLOCK", 200)  # 2 lanes, or 1
             assert_near(rollout(features, baseline=baseline), whole)

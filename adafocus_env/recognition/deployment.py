@@ -50,8 +50,7 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         if bool(focused.any()):
             corners = candidates[patch[:, time].flatten()[focused]]
             size = recognizer.config.patch_size
-            images = frames[:, time].flatten(0, 1)
-            patches = crop(images if bool(focused.all()) else images[focused], corners, size)
+            patches = crop(frames[:, time].flatten(0, 1), corners, size, focused.nonzero()[:, 0])
             found = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
             gates[focused] = classifier.project_local(found)
         return gates.unflatten(0, (videos, -1))
