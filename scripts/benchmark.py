@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import tyro
-from rich import print
+from rich.console import Console
 from rich.table import Table
 from stable_baselines3 import PPO
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_
 
 Scale = Literal["embedded", "paper"]
 GRID = 7
+console = Console(soft_wrap=True)
 
 
 @dataclass
@@ -71,11 +72,11 @@ class Results:
 
     def add(self, scale: str, what: str, value: float, unit: str, num_envs: int | str = "") -> None:
         self.rows.append({"scale": scale, "what": what, "num_envs": num_envs, "value": value, "unit": unit})
-        print(f"  {scale:9}{what:62}{num_envs!s:>5} {value:14,.2f} {unit}")
+        console.print(f"  {scale:9}{what:62}{num_envs!s:>5} {value:14,.2f} {unit}")
 
     def ratio(self, what: str, value: float, asked: str) -> None:
         self.ratios.append({"ratio": what, "measured": round(value, 3), "asked": asked})
-        print(f"  [bold]{what}: {value:.3f}[/bold] ({asked})")
+        console.print(f"  [bold]{what}: {value:.3f}[/bold] ({asked or 'nothing asked'})")
 
 
 def side_by_side(functions: dict[str, Callable[[], Any]], config: Config) -> dict[str, float]:
@@ -602,7 +603,7 @@ def main(config: Config) -> None:
     results = Results()
     started = time.perf_counter()
     with RunFolder(config.out, config) as run:
-        print(
+        console.print(
             f"torch {torch.__version__}, {torch.get_num_threads()} threads, "
             f"{platform.processor() or platform.machine()}"
         )
@@ -634,8 +635,8 @@ def main(config: Config) -> None:
     table = Table("ratio", "measured", "asked", title="ratios of this run")
     for row in results.ratios:
         table.add_row(row["ratio"], f"{row['measured']:g}", row["asked"])
-    print(table)
-    print(f"everything is in {config.out}; {(time.perf_counter() - started) / 60:.1f} minutes")
+    console.print(table)
+    console.print(f"everything is in {config.out}; {(time.perf_counter() - started) / 60:.1f} minutes")
 
 
 if __name__ == "__main__":
