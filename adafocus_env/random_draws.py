@@ -7,6 +7,8 @@ finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once per counter.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -16,14 +18,23 @@ _FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
 
 
-def _shift_right(bits: Tensor, count: int) -> Tensor:
+Bits = TypeVar("Bits", Tensor, int)
+
+
+def _wrap(bits: Bits) -> Bits:
+    """Python's integers to signed 64 bits, as int64 tensors wrap by themselves."""
+    return bits if isinstance(bits, Tensor) else (bits + 2**63) % 2**64 - 2**63
+
+
+def _shift_right(bits: Bits, count: int) -> Bits:
     """Logical (zero-filling) right shift of int64."""
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 
-def _mix(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shift_right(bits, 30)) * _FIRST_MULTIPLIER
-    bits = (bits ^ _shift_right(bits, 27)) * _SECOND_MULTIPLIER
+def _mix(bits: Bits) -> Bits:
+    bits = _wrap(bits)
+    bits = _wrap((bits ^ _shift_right(bits, 30)) * _FIRST_MULTIPLIER)
+    bits = _wrap((bits ^ _shift_right(bits, 27)) * _SECOND_MULTIPLIER)
     return bits ^ _shift_right(bits, 31)
 
 
@@ -37,12 +48,12 @@ def uniform(*counters: Tensor | int) -> Tensor:
     Returns:
         float64 tensor of the broadcast shape.
     """
-    bits: Tensor | None = None
+    bits: Tensor | int | None = None
     for counter in counters:
-        value = torch.as_tensor(counter, dtype=torch.int64)
-        bits = _mix(value + _INCREMENT) if bits is None else _mix(bits + _INCREMENT + _mix(value + _INCREMENT))
-    if bits is None:
-        raise ValueError("uniform needs at least one counter")
+        mixed = _mix(counter + _INCREMENT)
+        bits = mixed if bits is None else _mix(bits + _wrap(mixed + _INCREMENT))
+    if not isinstance(bits, Tensor):
+        raise ValueError("uniform needs at least one counter that is a tensor")
     return _shift_right(bits, 11).to(torch.float64) * 2.0**-53
 
 

@@ -254,6 +254,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return video
 
     def _seed_lanes(self, seed: int | list[int | None] | None, mask: Tensor) -> None:
+        if seed is None and self._seeded:
+            return  # every lane goes on to the next episode of its seed
         seeds: list[int | None]
         if seed is None or _is_seed(seed):
             seeds = [None if seed is None else int(cast(int, seed)) + lane for lane in range(self.num_envs)]
