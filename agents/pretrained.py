@@ -27,8 +27,8 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
     """Load a shipped policy by name, or one written by ``Reinforce.save`` by path.
 
     Args:
-        name_or_path: ``"roaming-fashion"``: the patch policy π. ``"roaming-fashion-skip"``: the skip policy π′ on top
-            of it. Or a path.
+        name_or_path: ``"roaming-fashion"``: the patch policy π, which sees the belief too. ``"roaming-fashion-skip"``:
+            the skip policy π′ on top of it. Or a path.
         device: torch device.
 
     Raises:

@@ -351,7 +351,8 @@ def filling(
     """(f) and (i): building the table against the bare local CNN, and when it has paid."""
     recognizer = bank.recognizer
     paper = scale == "paper"
-    some = paper_videos("train", 1) if paper else RoamingFashion("train", num_videos=8)
+    # Enough videos that making the bank itself, which builds once, does not count.
+    some = paper_videos("train", 1) if paper else RoamingFashion("train", num_videos=2 if config.quick else 48)
     size, frames = recognizer.config.patch_size, some.num_frames
     patches = len(some) * frames * GRID**2
     deployed = recognizer.deployed().to(config.device)  # what building uses: batch norms folded

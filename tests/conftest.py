@@ -44,9 +44,9 @@ def make_tiny_recognizer(seed: int = 0, **changes: object) -> Recognizer:
         recognizer.eval()
         vectors = recognizer.look(crop(frames, corners, size))
         local = gru.weight_ih_l0[:, recognizer.glance_shape[0] :]
-        local.normal_(0, 0.3).div_(vectors.std(dim=0).clamp(min=0.1))
+        local.normal_(0, 0.2).div_(vectors.std(dim=0).clamp(min=0.1))
         gru.bias_ih_l0.sub_(local @ vectors.mean(dim=0))
-        recognizer.classifier.fc.weight.mul_(6)
+        recognizer.classifier.fc.weight.mul_(8)
     return recognizer
 
 
