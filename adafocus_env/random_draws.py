@@ -7,7 +7,7 @@ finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once per counter.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
 
-
-Bits = TypeVar("Bits", Tensor, int)
+Bits = Tensor | int
 
 
 def _wrap(bits: Bits) -> Bits:
@@ -48,13 +47,13 @@ def uniform(*counters: Tensor | int) -> Tensor:
     Returns:
         float64 tensor of the broadcast shape.
     """
-    bits: Tensor | int | None = None
+    bits: Bits | None = None
     for counter in counters:
         mixed = _mix(counter + _INCREMENT)
         bits = mixed if bits is None else _mix(bits + _wrap(mixed + _INCREMENT))
     if not isinstance(bits, Tensor):
         raise ValueError("uniform needs at least one counter that is a tensor")
-    return _shift_right(bits, 11).to(torch.float64) * 2.0**-53
+    return cast(Tensor, _shift_right(bits, 11)).to(torch.float64) * 2.0**-53
 
 
 def integers(high: int | Tensor, *counters: Tensor | int) -> Tensor:
