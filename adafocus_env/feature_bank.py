@@ -189,9 +189,7 @@ class FeatureBank(FrozenFeatures):
             video: (B,) int64.
             load: Gives the (n, T, 3, H, W) frames of rows of ``video``.
         """
-        if self._full:
-            return
-        if bool((self._video_row[video.to(self._video_row.device)] > 0).all()):
+        if self._full or bool((self._video_row[video.to(self._video_row.device)] > 0).all()):
             return
         with self._lock:
             self._fill_videos(video, load)
