@@ -290,13 +290,15 @@ class FeatureBank(FrozenFeatures):
         video: Tensor,
         time: Tensor,
         candidates: Tensor,
-        focused: Tensor,
+        focused: Tensor | None,
         cut: PatchCutter,
         anywhere: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`FrozenFeatures.look`: candidates out of the table, patches elsewhere computed anew."""
-        key = (video * self.videos.num_frames + time)[:, None] * len(self.corners) + candidates
-        key.masked_fill_(~focused[:, None], len(self._patch_row) - 1)
+        frame = video * self.videos.num_frames + time
+        key = torch.add(candidates, frame[:, None], alpha=len(self.corners))
+        if focused is not None:
+            key.masked_fill_(~focused[:, None], len(self._patch_row) - 1)
         width = candidates.shape[1]
         rows = self._ensure_patches(key.view(-1), lambda elements, corners: cut(elements // width, corners))
         gates = self._gather(self._local_gates, rows).view(len(video), width, -1)

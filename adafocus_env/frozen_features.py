@@ -124,7 +124,7 @@ class FrozenFeatures:
         video: Tensor,
         time: Tensor,
         candidates: Tensor,
-        focused: Tensor,
+        focused: Tensor | None,
         cut: PatchCutter,
         anywhere: Tensor | None = None,
     ) -> Tensor:
@@ -134,7 +134,7 @@ class FrozenFeatures:
             video: (B,) int64.
             time: (B,) int64, the frame in each video.
             candidates: (B, k) int64.
-            focused: (B,) bool; the others' vectors are zero and cost nothing.
+            focused: (B,) bool; the others' vectors are zero and cost nothing. ``None``: all are.
             cut: Cuts patches out of the frames of rows of the query.
             anywhere: (B, j, 2) int64, top and left in pixels of further patches, which need not be candidates.
 
@@ -146,11 +146,12 @@ class FrozenFeatures:
             corners = torch.cat((corners, anywhere), dim=1)
         return self._look_at(video, corners, focused, cut)
 
-    def _look_at(self, video: Tensor, corners: Tensor, focused: Tensor, cut: PatchCutter) -> Tensor:
+    def _look_at(self, video: Tensor, corners: Tensor, focused: Tensor | None, cut: PatchCutter) -> Tensor:
         """As :meth:`look`, at corners, (B, k, 2) int64: all patches of some frames in one batch."""
         width = corners.shape[1]
         gates = torch.zeros(*corners.shape[:2], 3 * self.recognizer.config.hidden_size, device=self.device)
-        for rows in focused.nonzero()[:, 0].split(max(1, _PATCHES_PER_CUT // width)):
+        everyone = torch.arange(len(video), device=self.device)
+        for rows in (everyone if focused is None else everyone[focused]).split(max(1, _PATCHES_PER_CUT // width)):
             repeated = rows.repeat_interleave(width)
             found = self.compute_look(cut(repeated, corners[rows].flatten(0, 1)), video[repeated])
             gates[rows] = found.unflatten(0, (len(rows), width))

@@ -12,17 +12,21 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.patches import crop, random_corners
 from adafocus_env.random_draws import integers, uniform
+from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.render import SceneRenderer
 from adafocus_env.rewards import BASELINES, Reward, get_reward
 from adafocus_env.videos.dataset import VideoDataset
 from adafocus_env.videos.registry import get_videos
+
+BoolArray = NDArray[np.bool_]
 
 DEFAULT_RECOGNIZER = "roaming-fashion"
 DEFAULT_SKIP_COST = 0.015
@@ -135,7 +139,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_classes = self.videos.num_classes
         self._cost = self.recognizer.cost()
         self._labels = self.videos.labels.to(self.device)
-        self._device_corners = self.corners.to(self.device)
 
         low, high = self.recognizer.glance_bounds
         hidden = self.recognizer.config.hidden_size
@@ -159,20 +162,27 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         # What the classifier says before the first frame.
         start = torch.softmax(self.recognizer.classifier.predict(torch.zeros(hidden, device=self.device)), dim=-1)
         self._start_probabilities = start.detach()
-        # The state of every lane. `_time` is the number of frames seen; _lane_seed and _episode key the random draws.
-        # These tensors are replaced, never changed in place, so what was given away stays as it was.
-        self._lane_seed = self._zeros(torch.int64)
-        self._episode = self._zeros(torch.int64)
+        # Constants on the device: GFLOPs of a skipped and of a focused frame; top, left and size of every candidate.
+        prices = (self._cost.always, self._cost.always + self._cost.local)
+        self._prices = tuple(torch.tensor(price, dtype=torch.float64, device=self.device) for price in prices)
+        self._squares = nn.functional.pad(self.corners, (0, 1), value=self.patch_size).to(self.device)
+        self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
+
+        # When episodes start and end is known without the recogniser, so that part of the state lives on the host.
+        # `_time` is the number of frames seen; _lane_seed and _episode key the random draws.
+        self._time = np.zeros(self.num_envs, dtype=np.int64)
+        self._lane_seed, self._episode = np.zeros_like(self._time), np.zeros_like(self._time)
+        self._needs_reset = np.ones(self.num_envs, dtype=np.bool_)
+        self._stepped = np.zeros(self.num_envs, dtype=np.bool_)  # since the last reset
+        self._seeded = False
+        # The rest lives on the device. These tensors are replaced, never changed in place.
         self._video = self._zeros(torch.int64)
         self._label = self._zeros(torch.int64)
-        self._time = self._zeros(torch.int64)
         self._frame = self._zeros(torch.int64)  # the current one; after the last step, still the last
         self._hidden = torch.zeros(self.num_envs, hidden, device=self.device)
         self._confidence = self._zeros(torch.float32)
         self._prediction = self._zeros(torch.int64)
         self._video_gflops = self._zeros(torch.float64)
-        self._needs_reset = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._seeded = False
         # The random patches of every step of the episode: (num_envs, T) candidates, or (num_envs, T, 2) corners.
         pixel = baseline == "pixel"
         self._random_patches = torch.zeros(
@@ -183,13 +193,19 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._frame_gates = torch.zeros(self.num_envs, 3 * hidden, device=self.device)
         # Frames of the lanes' videos, loaded only when the bank misses something or a picture is drawn.
         self._frames: Tensor | None = None
-        self._frames_loaded = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        self._frames_loaded = self._zeros(torch.bool)
         self._renderer = SceneRenderer(self.videos.class_names, self.patch_size) if render_mode else None
         self._last_step: dict[str, Tensor] = {}
-        self._stepped = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)  # since the last reset
 
     def _zeros(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(self.num_envs, dtype=dtype, device=self.device)
+
+    def _upload(self, values: np.ndarray) -> Tensor:
+        """A copy on the device; where all lanes agree, as they mostly do, nothing is transferred."""
+        tensor = torch.from_numpy(values)
+        if (values == values[0]).all():
+            return torch.full((self.num_envs,), values[0].item(), dtype=tensor.dtype, device=self.device)
+        return tensor.to(self.device, copy=True)
 
     # ------------------------------------------------------------------------------------------------ episodes
 
@@ -222,38 +238,38 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             self.render()
         return self._observe(), self._reset_info(mask)
 
-    def _read_reset_mask(self, mask: Any) -> Tensor:
+    def _read_reset_mask(self, mask: Any) -> BoolArray:
         if mask is None:
-            return torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        mask = torch.as_tensor(mask, device=self.device)
-        if mask.dtype != torch.bool or mask.shape != (self.num_envs,) or not bool(mask.any()):
+            return np.ones(self.num_envs, dtype=np.bool_)
+        mask = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
+        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
             raise ValueError(
                 f"options['reset_mask'] must be {self.num_envs} booleans with at least one True, not {mask.dtype} of "
-                f"shape {tuple(mask.shape)}"
+                f"shape {mask.shape}"
             )
-        return mask
+        return mask.copy()
 
-    def _read_videos(self, video: Any, mask: Tensor) -> Tensor | None:
+    def _read_videos(self, video: Any, mask: BoolArray) -> Tensor | None:
         if video is None:
             return None
         try:
-            video = torch.as_tensor(np.asarray(video) if not isinstance(video, Tensor) else video, device=self.device)
-        except (TypeError, ValueError, RuntimeError) as error:
+            video = np.asarray(video.cpu() if isinstance(video, Tensor) else video)
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 f"options['video'] must be an integer or {self.num_envs} integers, not {video!r}"
             ) from error
-        if video.dtype.is_floating_point or video.dtype == torch.bool or video.shape not in ((), (self.num_envs,)):
+        if not np.issubdtype(video.dtype, np.integer) or video.shape not in ((), (self.num_envs,)):
             raise ValueError(
                 f"options['video'] must be an integer or {self.num_envs} integers, not {video.dtype} of shape "
-                f"{tuple(video.shape)}"
+                f"{video.shape}"
             )
-        video = video.long().expand(self.num_envs)
+        video = np.broadcast_to(video.astype(np.int64), self.num_envs)
         chosen = video[mask]
-        if bool(((chosen < 0) | (chosen >= len(self.videos))).any()):
+        if ((chosen < 0) | (chosen >= len(self.videos))).any():
             raise ValueError(f"options['video'] must be between 0 and {len(self.videos) - 1}, not {chosen.tolist()}")
-        return video
+        return torch.tensor(video)
 
-    def _seed_lanes(self, seed: int | list[int | None] | None, mask: Tensor) -> None:
+    def _seed_lanes(self, seed: int | list[int | None] | None, mask: BoolArray) -> None:
         if seed is None and self._seeded:
             return  # every lane goes on to the next episode of its seed
         seeds: list[int | None]
@@ -268,55 +284,64 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if _is_seed(seed):
             super().reset(seed=int(cast(int, seed)))
         if not self._seeded:
-            first = self.np_random.integers(2**31, size=self.num_envs)
-            self._lane_seed = torch.as_tensor(first, device=self.device)
-            self._episode.fill_(-1)  # the first episode is number 0
+            self._lane_seed = self.np_random.integers(2**31, size=self.num_envs)
+            self._episode = np.full(self.num_envs, -1)  # the first episode is number 0
             self._seeded = True
-        given = torch.tensor([lane_seed is not None for lane_seed in seeds], device=self.device) & mask
-        values = torch.tensor([lane_seed or 0 for lane_seed in seeds], device=self.device)
-        self._lane_seed = torch.where(given, values, self._lane_seed)
-        self._episode = torch.where(given, -1, self._episode)
+        given = mask & np.array([lane_seed is not None for lane_seed in seeds])
+        self._lane_seed = np.where(given, [lane_seed or 0 for lane_seed in seeds], self._lane_seed)
+        self._episode = np.where(given, -1, self._episode)
 
-    def _start_episodes(self, mask: Tensor, video: Tensor | None = None) -> None:
+    def _start_episodes(self, mask: BoolArray, video: Tensor | None = None) -> None:
         """Put the lanes of ``mask`` before the first frame of their next episode."""
         self._episode = self._episode + mask
-        drawn = integers(len(self.videos), self._lane_seed, self._episode, _VIDEO_STREAM, 0)
-        video = torch.where(mask, drawn if video is None else video, self._video)
-        # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
-        self._frames_loaded &= (video == self._video) if self.features.remembers else ~mask
-        self._video = video
-        self._label = self._labels[video]
-        self._time = torch.where(mask, 0, self._time)
-        self._hidden = torch.where(mask[:, None], 0.0, self._hidden)
-        self._video_gflops = torch.where(mask, 0.0, self._video_gflops)
+        self._time = np.where(mask, 0, self._time)
         self._needs_reset = self._needs_reset & ~mask
         self._stepped = self._stepped & ~mask
-        self._confidence = torch.where(mask, self._start_probabilities[self._label], self._confidence)
-        self._prediction = torch.where(mask, self._start_probabilities.argmax(), self._prediction)
+        everyone, chosen = bool(mask.all()), self._upload(mask)
+
+        def where_chosen(value: Tensor, otherwise: Tensor) -> Tensor:
+            return value if everyone else torch.where(chosen.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
+
+        if video is None:
+            video = integers(len(self.videos), *self._draw_keys(), _VIDEO_STREAM, 0)
+        video = where_chosen(video.to(self.device), self._video)
+        if self._frames is not None:
+            # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
+            self._frames_loaded &= (video == self._video) if self.features.remembers else ~chosen
+        self._video = video
+        self._label = self._labels[video]
+        self._hidden = where_chosen(torch.zeros_like(self._hidden), self._hidden)
+        self._video_gflops = where_chosen(torch.zeros_like(self._video_gflops), self._video_gflops)
+        self._confidence = where_chosen(self._start_probabilities[self._label], self._confidence)
+        start = self._start_probabilities.argmax().expand(self.num_envs)
+        self._prediction = where_chosen(start, self._prediction)
         if self.reward.reference == "random" and self.baseline != "exact":
-            drawn = self._draw_random_patches()
-            self._random_patches = torch.where(mask.view(-1, *[1] * (drawn.ndim - 1)), drawn, self._random_patches)
+            drawn = self._draw_random_patches().to(self.device)
+            self._random_patches = where_chosen(drawn, self._random_patches)
         self.features.ensure_videos(self._video, self._load_videos)
         self._glance(mask)
 
+    def _draw_keys(self) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(self._lane_seed), torch.from_numpy(self._episode)
+
     def _draw_random_patches(self) -> Tensor:
         """The reference patches of all steps of the lanes' episodes."""
-        time = torch.arange(self.num_frames, device=self.device)
-        keys = self._lane_seed[:, None], self._episode[:, None]
+        time = torch.arange(self.num_frames)
+        lane_seed, episode = (key[:, None] for key in self._draw_keys())
         if self.baseline == "sample":
-            return integers(self.num_patches, *keys, _CANDIDATE_STREAM, time)
-        draws = [uniform(*keys, stream, time) for stream in (_TOP_STREAM, _LEFT_STREAM)]
+            return integers(self.num_patches, lane_seed, episode, _CANDIDATE_STREAM, time)
+        draws = [uniform(lane_seed, episode, stream, time) for stream in (_TOP_STREAM, _LEFT_STREAM)]
         return random_corners(self.frame_size, self.patch_size, torch.stack(draws, dim=-1))
 
-    def _glance(self, mask: Tensor) -> None:
+    def _glance(self, mask: BoolArray) -> None:
         """Look at the current frames of the lanes of ``mask`` through the global CNN."""
-        time = self._frame = self._time.clamp(max=self.num_frames - 1)
-        if self.features.remembers or bool(mask.all()):
+        time = self._frame = self._upload(np.minimum(self._time, self.num_frames - 1))
+        if self.features.remembers or mask.all():
             self._map, self._frame_gates = self.features.glance(
                 self._video, time, lambda rows: self._load_frames(rows, time[rows])
             )
             return
-        lanes = mask.nonzero()[:, 0]
+        lanes = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
         maps, gates = self.features.glance(
             self._video[lanes], time[lanes], lambda rows: self._load_frames(lanes[rows], time[lanes[rows]])
         )
@@ -343,34 +368,30 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         patch, skipped = self._read_actions(actions)
         mode = self.metadata["autoreset_mode"]
         restart = self._needs_reset
-        if bool(restart.any()):
+        if restart.any():
             if mode is not AutoresetMode.NEXT_STEP or not self._seeded:
                 raise gym.error.ResetNeeded("call reset() before the first step and after the end of an episode")
-            if bool(restart.all()):  # the usual case: all episodes have the same length
-                self._start_episodes(restart)
-                return (
-                    self._observe(),
-                    self._give(self._zeros(torch.float32)),
-                    self._give(self._zeros(torch.bool)),
-                    self._give(self._zeros(torch.bool)),
-                    self._reset_info(restart),
-                )
             self._start_episodes(restart)
+            if restart.all():  # the usual case: all episodes have the same length
+                nothing = np.zeros(self.num_envs, dtype=np.bool_)
+                reward = np.zeros(self.num_envs, dtype=np.float32)
+                info = self._reset_info(restart)
+                return self._observe(), self._give(reward), self._give(nothing), self._give(nothing), info
 
         moving = ~restart
         stepped = self._transition(patch, skipped, moving)
         done = moving & (self._time == self.num_frames)
-        self._needs_reset = done.clone()
+        self._needs_reset = done
         self._glance(moving & ~done)
         info = self._step_info(stepped, done, moving)
-        reward = stepped["reward"].masked_fill(restart, 0.0)
         self._last_step = stepped
         self._stepped = self._stepped | moving
         if self.render_mode == "human":
             self.render()
-        if mode is AutoresetMode.SAME_STEP and bool(done.any()):
+        if mode is AutoresetMode.SAME_STEP and done.any():
             info = self._restart_in_place(info, done)
-        return self._observe(), self._give(reward), self._give(done), self._give(torch.zeros_like(done)), info
+        reward, truncated = self._give(stepped["reward"]), self._give(np.zeros_like(done))
+        return self._observe(), reward, self._give(done), truncated, info
 
     def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
         """Patch indices (num_envs,) int64 and skip bits (num_envs,) bool."""
@@ -390,30 +411,33 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             return values[:, 0], values[:, 1] == 1
         return values, torch.zeros_like(values, dtype=torch.bool)
 
-    def _transition(self, patch: Tensor, skipped: Tensor, moving: Tensor) -> dict[str, Tensor]:
+    def _transition(self, patch: Tensor, skipped: Tensor, moving: BoolArray) -> dict[str, Tensor]:
         """Advance the classifier in the lanes of ``moving`` and find the reward. The rules of the process are here."""
-        focused = moving & ~skipped
-        everyone = bool(focused.all())  # the usual case without skip bit needs no masks
+        all_moving = bool(moving.all())
+        focused = ~skipped if all_moving else ~skipped & self._upload(moving)
+        everyone = bool(focused.all()) if self.skip else all_moving  # the usual case without skip bit needs no masks
 
         def where_focused(value: Tensor, otherwise: Tensor | float) -> Tensor:
             return value if everyone else torch.where(focused.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
 
-        after, confident, predicted, reference = self._outcomes(patch, focused)
+        after, confident, predicted, reference = self._outcomes(patch, None if everyone else focused)
         reference = where_focused(reference, 0.0)
         self._hidden = where_focused(after, self._hidden)
         self._confidence = where_focused(confident, self._confidence)
         self._prediction = where_focused(predicted, self._prediction)
         self._time = self._time + moving
-        gflops = self._cost.always * moving.double() + self._cost.local * focused
-        self._video_gflops = self._video_gflops + gflops
-
+        gflops = torch.where(focused, self._prices[1], self._prices[0])
         reward = self.reward(self._confidence, reference, focused, self.skip_cost)
-        if reward.shape != focused.shape or not bool(torch.isfinite(reward).all()):
+        if reward.shape != focused.shape or not math.isfinite(reward.abs().max()):
             lost = ~torch.isfinite(self._confidence)
             if bool(lost.any()):
                 bad = int(self._video[lost][0])
                 raise FloatingPointError(f"the recogniser's confidence is not finite on video {bad}")
             raise ValueError(f"reward must give {tuple(focused.shape)} finite numbers, not {reward}")
+        if not all_moving:
+            resting = ~self._upload(moving)
+            reward, gflops = reward.masked_fill(resting, 0.0), gflops.masked_fill(resting, 0.0)
+        self._video_gflops = self._video_gflops + gflops
         return {
             "reward": reward,
             "prediction": self._prediction,
@@ -424,60 +448,62 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "gflops": gflops,
         }
 
-    def _outcomes(self, patch: Tensor, focused: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _outcomes(self, patch: Tensor, focused: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the classifier would say after the chosen patch, and after those that the reward compares it with.
 
         Returns:
             State (num_envs, D), confidence on the label, prediction and reference confidence, each (num_envs,), as if
             all lanes were focused.
         """
+        candidates, anywhere = patch[:, None], None
         exact = self.reward.reference == "random" and self.baseline == "exact"
-        hidden_gates = self.recognizer.classifier.project_hidden(self._hidden)
+        match self.reward.reference, self.baseline:
+            case "random", "exact":
+                candidates = self._everywhere
+            case "random", "sample":
+                candidates = torch.cat((candidates, self._random_patches.gather(1, self._frame[:, None])), dim=1)
+            case "random", "pixel":
+                anywhere = self._random_patches.take_along_dim(self._frame[:, None, None], dim=1)
+        context = self.recognizer.classifier.context(self._frame_gates, self._hidden)
         # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
         block = self.num_envs
         if self.device.type == "cpu":
-            block = max(1, _NUMBERS_PER_BLOCK // (hidden_gates.shape[1] * (self.num_patches if exact else 2)))
+            block = max(1, _NUMBERS_PER_BLOCK // (context.gates.shape[1] * max(2, candidates.shape[1])))
+        if block >= self.num_envs:
+            return self._outcomes_in(slice(None), patch, candidates, anywhere, focused, context, exact)
         parts = [
-            self._outcomes_in(slice(start, start + block), patch, focused, hidden_gates, exact)
+            self._outcomes_in(slice(start, start + block), patch, candidates, anywhere, focused, context, exact)
             for start in range(0, self.num_envs, block)
         ]
-        if len(parts) == 1:
-            return parts[0]
         after, confidence, prediction, reference = (torch.cat(part) for part in zip(*parts, strict=True))
         return after, confidence, prediction, reference
 
     def _outcomes_in(
-        self, lanes: slice, patch: Tensor, focused: Tensor, hidden_gates: Tensor, exact: bool
+        self,
+        lanes: slice,
+        patch: Tensor,
+        candidates: Tensor,
+        anywhere: Tensor | None,
+        focused: Tensor | None,
+        context: FrameContext,
+        exact: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """:meth:`_outcomes` of a block of lanes."""
-        classifier, video, time, chosen = (
-            self.recognizer.classifier,
-            self._video[lanes],
-            self._frame[lanes],
-            patch[lanes],
-        )
-        candidates, anywhere = chosen[:, None], None
-        match self.reward.reference, self.baseline:
-            case "random", "exact":
-                candidates = torch.arange(self.num_patches, device=self.device).expand(len(video), -1)
-            case "random", "sample":
-                drawn = self._random_patches[lanes].gather(1, time[:, None])
-                candidates = torch.cat((candidates, drawn), dim=1)
-            case "random", "pixel":
-                anywhere = self._random_patches[lanes][torch.arange(len(video), device=self.device), time, None]
-        start = lanes.start
+        classifier, first, frame = self.recognizer.classifier, lanes.start or 0, self._frame[lanes]
         gates = self.features.look(
-            video, time, candidates, focused[lanes],
-            lambda rows, corners: self._cut(start + rows, time[rows], corners), anywhere,
+            self._video[lanes], frame, candidates[lanes], None if focused is None else focused[lanes],
+            lambda rows, corners: self._cut(first + rows, frame[rows], corners),
+            None if anywhere is None else anywhere[lanes],
         )  # fmt: skip
         if self.reward.reference == "blank":
             gates = torch.cat((gates, torch.zeros_like(gates)), dim=1)
-        gates += self._frame_gates[lanes, None]
-        # The chosen patch comes first, except that among all candidates it has its place.
-        states = classifier.advance(gates, self._hidden[lanes, None], hidden_gates[lanes, None])
+        states = classifier.advance(gates, FrameContext(*(part[lanes, None] for part in context)))
         probabilities = torch.softmax(classifier.predict(states), dim=-1)
         label = self._label[lanes, None, None].expand(-1, probabilities.shape[1], 1)
         confidences = probabilities.gather(-1, label)[..., 0]
+        # The chosen patch comes first, except that among all candidates it has its place.
+        row = torch.arange(len(frame), device=self.device) if exact else slice(None)
+        place = patch[lanes] if exact else 0
         match self.reward.reference:
             case "random" | "blank":
                 reference = confidences.mean(dim=1) if exact else confidences[:, 1]
@@ -485,16 +511,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 reference = self._confidence[lanes]
             case None:
                 reference = torch.zeros_like(confidences[:, 0])
-        if not exact:
-            return states[:, 0], confidences[:, 0], probabilities[:, 0].argmax(dim=-1), reference
-        row = torch.arange(len(video), device=self.device)
-        return states[row, chosen], confidences[row, chosen], probabilities[row, chosen].argmax(dim=-1), reference
+        return states[row, place], confidences[row, place], probabilities[row, place].argmax(dim=-1), reference
 
-    def _restart_in_place(self, info: dict[str, Any], done: Tensor) -> dict[str, Any]:
+    def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
         final_obs = np.full(self.num_envs, None, dtype=object)
         observation = self._observe()
-        for lane in done.nonzero()[:, 0].tolist():
+        for lane in np.flatnonzero(done).tolist():
             final_obs[lane] = (
                 {key: value[lane] for key, value in observation.items()}
                 if isinstance(observation, dict)
@@ -505,10 +528,10 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         continuing = {
             key: (value & ~finished if key.startswith("_") else value)
             for key, value in info.items()
-            if not bool(done.all()) and key not in ("is_success", "_is_success", "video_gflops", "_video_gflops")
+            if not done.all() and key not in ("is_success", "_is_success", "video_gflops", "_video_gflops")
         }
         self._start_episodes(done)
-        everyone = self._reset_info(torch.ones_like(done))
+        everyone = self._reset_info(np.ones_like(done))
         return {
             **continuing,
             **everyone,
@@ -528,7 +551,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     @property
     def current_frames(self) -> Tensor:
         """(num_envs,) int64, the frame that the next action of every lane is about; T after the last."""
-        return self._time.clone()
+        return self._upload(self._time)
 
     @property
     @torch.no_grad()
@@ -541,35 +564,36 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         glance = self._give(self._map if self.features.remembers else self._map.clone())
         if self.observation == "glance":
             return glance
-        time = (self._time.to(torch.float32) / self.num_frames)[:, None]
-        return {"glance": glance, "belief": self._give(self._hidden.clone()), "time": self._give(time)}
+        time = (self._time / self.num_frames).astype(np.float32)
+        return {"glance": glance, "belief": self._give(self._hidden.clone()), "time": self._give(time)[:, None]}
 
-    def _give(self, values: Tensor) -> Any:
-        """Values as the ``output`` argument asks for; the caller owns them."""
+    def _give(self, values: Tensor | np.ndarray) -> Any:
+        """Values as the ``output`` argument asks for. The caller owns them: arrays are copied, tensors are not."""
+        if isinstance(values, np.ndarray):
+            return self._upload(values) if self.output == "torch" else values.copy()
         return values if self.output == "torch" else values.cpu().numpy()
 
-    def _reset_info(self, mask: Tensor) -> dict[str, Any]:
+    def _reset_info(self, mask: BoolArray) -> dict[str, Any]:
         return self._masked({"video": self._video.clone(), "label": self._label.clone()}, mask)
 
-    def _step_info(self, stepped: dict[str, Tensor], done: Tensor, moving: Tensor) -> dict[str, Any]:
-        corners = self._device_corners[stepped["patch"]]
+    def _step_info(self, stepped: dict[str, Tensor], done: BoolArray, moving: BoolArray) -> dict[str, Any]:
         values = {
             "prediction": stepped["prediction"].clone(),
             "confidence": stepped["confidence"].clone(),
             "baseline_confidence": stepped["baseline_confidence"],
-            "patch": nn.functional.pad(corners, (0, 1), value=self.patch_size),
+            "patch": self._squares.index_select(0, stepped["patch"]),
             "skipped": stepped["skipped"].clone(),
             "gflops": stepped["gflops"],
         }
-        info = self._masked(values, moving) | self._reset_info(torch.ones_like(moving))
-        if bool(done.any()):
-            success = done & (stepped["prediction"] == self._label)
+        info = self._masked(values, moving) | self._reset_info(np.ones_like(moving))
+        if done.any():
+            success = self._upload(done) & (stepped["prediction"] == self._label)
             info |= self._masked({"is_success": success, "video_gflops": self._video_gflops.clone()}, done)
         return info
 
-    def _masked(self, values: dict[str, Tensor], mask: Tensor) -> dict[str, Any]:
+    def _masked(self, values: dict[str, Tensor], mask: BoolArray) -> dict[str, Any]:
         """Gymnasium's vector infos: each array with a mask of the lanes that have it."""
-        given = self._give(mask.clone())
+        given = self._give(mask)
         info: dict[str, Any] = {}
         for key, value in values.items():
             info[key], info[f"_{key}"] = self._give(value), given
@@ -618,8 +642,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             raise gym.error.ResetNeeded("call reset() before render()")
         lanes = torch.arange(1 if self.render_mode == "human" else self.num_envs, device=self.device)
         step, stepped = self._last_step, self._stepped.tolist()
-        time = torch.where(self._stepped, self._time - 1, self._time).clamp(0, self.num_frames - 1)
-        frames = self._load_frames(lanes, time[lanes]).permute(0, 2, 3, 1).cpu().numpy()
+        time = np.where(self._stepped, self._time - 1, self._time)
+        frames = self._load_frames(lanes, self._upload(time)[lanes]).permute(0, 2, 3, 1).cpu().numpy()
         pictures = tuple(
             self._renderer.draw(
                 frames[lane],

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+
+
+class FrameContext(NamedTuple):
+    """What :meth:`RecurrentClassifier.advance` needs to know of a frame and of the frames before it.
+
+    Attributes:
+        gates: (…, 3·D), the frame's share of all gates, and the state's of the reset and update gates.
+        new_hidden: (…, D), the state's share of the new gate, which the reset gate multiplies.
+        hidden: (…, D), the state before the frame.
+    """
+
+    gates: Tensor
+    new_hidden: Tensor
+    hidden: Tensor
 
 
 class RecurrentClassifier(nn.Module):
@@ -49,27 +63,37 @@ class RecurrentClassifier(nn.Module):
         """(…, D) -> (…, 3·D): the state's share of the gates' input, with the bias."""
         return nn.functional.linear(hidden, cast(Tensor, self.gru.weight_hh_l0), cast(Tensor, self.gru.bias_hh_l0))
 
-    def advance(self, inputs: Tensor, hidden: Tensor, projected_hidden: Tensor) -> Tensor:
-        """The GRU's gates: the state after a frame.
+    def context(self, frame_gates: Tensor, hidden: Tensor) -> FrameContext:
+        """What all patches of a frame share: the product W_hh·h is taken here, once.
 
         Args:
-            inputs: (…, 3·D), the sum of :meth:`project_global` and :meth:`project_local`.
+            frame_gates: (…, 3·D), :meth:`project_global` of the frame.
             hidden: (…, D), the state before the frame.
-            projected_hidden: (…, 3·D), :meth:`project_hidden` of that state.
+        """
+        size = 2 * self.hidden_size
+        projected = self.project_hidden(hidden)
+        gates = torch.cat((frame_gates[..., :size] + projected[..., :size], frame_gates[..., size:]), dim=-1)
+        return FrameContext(gates, projected[..., size:], hidden)
+
+    def advance(self, patch_gates: Tensor, context: FrameContext) -> Tensor:
+        """The GRU's gates: the state after a patch of a frame.
+
+        Args:
+            patch_gates: (…, 3·D), :meth:`project_local` of the patch.
+            context: :meth:`context` of its frame; broadcast against ``patch_gates``.
 
         Returns:
             (…, D).
         """
-        sizes = (2 * self.hidden_size, self.hidden_size)
-        gates_in, new_in = inputs.split(sizes, dim=-1)
-        gates_hidden, new_hidden = projected_hidden.split(sizes, dim=-1)
-        reset, update = (gates_in + gates_hidden).sigmoid_().chunk(2, dim=-1)
-        new = torch.addcmul(new_in, reset, new_hidden).tanh_()
-        return torch.lerp(new, hidden, update)
+        size = self.hidden_size
+        inputs = patch_gates + context.gates
+        gates = inputs[..., : 2 * size].sigmoid()
+        new = torch.addcmul(inputs[..., 2 * size :], gates[..., :size], context.new_hidden).tanh_()
+        return torch.lerp(new, context.hidden, gates[..., size:])
 
     def predict(self, hidden: Tensor) -> Tensor:
         """(…, D) -> (…, classes) logits."""
-        return self.fc(self.dropout(hidden))
+        return self.fc(self.dropout(hidden) if self.training else hidden)
 
     def forward(self, global_vectors: Tensor, local_vectors: Tensor, skipped: Tensor | None = None) -> Tensor:
         """Logits after every frame of a batch of videos.
@@ -82,11 +106,11 @@ class RecurrentClassifier(nn.Module):
         Returns:
             (B, T, classes).
         """
-        inputs = self.project_global(global_vectors) + self.project_local(local_vectors)
-        hidden = self.initial_state(len(inputs))
+        frame_gates, patch_gates = self.project_global(global_vectors), self.project_local(local_vectors)
+        hidden = self.initial_state(len(frame_gates))
         states = []
-        for time in range(inputs.shape[1]):
-            after = self.advance(inputs[:, time], hidden, self.project_hidden(hidden))
+        for time in range(frame_gates.shape[1]):
+            after = self.advance(patch_gates[:, time], self.context(frame_gates[:, time], hidden))
             hidden = after if skipped is None else torch.where(skipped[:, time, None], hidden, after)
             states.append(hidden)
         return self.predict(torch.stack(states, dim=1))

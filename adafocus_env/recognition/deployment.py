@@ -55,8 +55,8 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
             gates[focused] = classifier.project_local(found)
         return gates.unflatten(0, (videos, -1))
 
-    def advance(inputs: Tensor, before: Tensor, time: int) -> Tensor:
-        after = classifier.advance(inputs, before, classifier.project_hidden(before))
+    def advance(patch_gates: Tensor, before: Tensor, time: int) -> Tensor:
+        after = classifier.advance(patch_gates, classifier.context(frame_gates[:, time], before))
         return torch.where(skipped[:, time, None], before, after)
 
     for time in range(times):
@@ -71,13 +71,12 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         if chosen.ndim == 2:
             skipped[:, time] = chosen[:, 1] == 1
         if sees_belief:
-            inputs = frame_gates[:, time] + local_gates(slice(time, time + 1))[:, 0]
-            hidden = advance(inputs, hidden, time)
+            hidden = advance(local_gates(slice(time, time + 1))[:, 0], hidden, time)
             states.append(hidden)
     if not sees_belief:
-        inputs = frame_gates + local_gates(slice(None))
+        patch_gates = local_gates(slice(None))
         for time in range(times):
-            hidden = advance(inputs[:, time], hidden, time)
+            hidden = advance(patch_gates[:, time], hidden, time)
             states.append(hidden)
 
     price, policy_cost = recognizer.cost(), policy_gflops(policy)

@@ -248,9 +248,11 @@ class Recognizer(nn.Module):
 
         def classify() -> None:
             hidden = model.classifier.initial_state(1)
-            inputs = model.classifier.project_global(torch.zeros(1, self.glance_shape[0]))
-            inputs = inputs + model.classifier.project_local(torch.zeros(1, self.local_size))
-            model.classifier.predict(model.classifier.advance(inputs, hidden, model.classifier.project_hidden(hidden)))
+            context = model.classifier.context(
+                model.classifier.project_global(torch.zeros(1, self.glance_shape[0])), hidden
+            )
+            patch_gates = model.classifier.project_local(torch.zeros(1, self.local_size))
+            model.classifier.predict(model.classifier.advance(patch_gates, context))
 
         self._cost = ComputeCost(
             glance=multiply_adds(lambda: model.glance(torch.zeros(1, 3, size, size, dtype=torch.uint8))) / 1e9,
