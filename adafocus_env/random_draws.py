@@ -7,60 +7,50 @@ finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once per counter.
 
 from __future__ import annotations
 
-from typing import cast
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-import torch
-from torch import Tensor
-
-# SplitMix64's constants, as the signed 64-bit integers that torch computes with.
-_INCREMENT = 0x9E3779B97F4A7C15 - 2**64
-_FIRST_MULTIPLIER = 0xBF58476D1CE4E5B9 - 2**64
-_SECOND_MULTIPLIER = 0x94D049BB133111EB - 2**64
-
-Bits = Tensor | int
+_INCREMENT = np.uint64(0x9E3779B97F4A7C15)
+_FIRST_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
+_SECOND_MULTIPLIER = np.uint64(0x94D049BB133111EB)
+_THIRTY, _TWENTY_SEVEN, _THIRTY_ONE, _ELEVEN = (np.uint64(count) for count in (30, 27, 31, 11))
 
 
-def _wrap(bits: Bits) -> Bits:
-    """Python's integers to signed 64 bits, as int64 tensors wrap by themselves."""
-    return bits if isinstance(bits, Tensor) else (bits + 2**63) % 2**64 - 2**63
+def _mix(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    bits = (bits ^ (bits >> _THIRTY)) * _FIRST_MULTIPLIER
+    bits = (bits ^ (bits >> _TWENTY_SEVEN)) * _SECOND_MULTIPLIER
+    return bits ^ (bits >> _THIRTY_ONE)
 
 
-def _shift_right(bits: Bits, count: int) -> Bits:
-    """Logical (zero-filling) right shift of int64."""
-    return (bits >> count) & ((1 << (64 - count)) - 1)
-
-
-def _mix(bits: Bits) -> Bits:
-    bits = _wrap(bits)
-    bits = _wrap((bits ^ _shift_right(bits, 30)) * _FIRST_MULTIPLIER)
-    bits = _wrap((bits ^ _shift_right(bits, 27)) * _SECOND_MULTIPLIER)
-    return bits ^ _shift_right(bits, 31)
-
-
-def uniform(*counters: Tensor | int) -> Tensor:
+def uniform(*counters: ArrayLike) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1), one for each element of the broadcast counters.
 
     Args:
-        counters: Integers or int64 tensors that broadcast against each other; at least one must be a tensor. Their
-            order matters: ``uniform(1, x)`` and ``uniform(x, 1)`` are different streams.
+        counters: Integers, or arrays or CPU tensors of integers, that broadcast against each other. Their order
+            matters: ``uniform(1, x)`` and ``uniform(x, 1)`` are different streams.
 
     Returns:
-        float64 tensor of the broadcast shape.
+        Array of the broadcast shape.
+
+    Raises:
+        ValueError: There is no counter.
     """
-    bits: Bits | None = None
-    for counter in counters:
-        mixed = _mix(counter + _INCREMENT)
-        bits = mixed if bits is None else _mix(bits + _wrap(mixed + _INCREMENT))
-    if not isinstance(bits, Tensor):
-        raise ValueError("uniform needs at least one counter that is a tensor")
-    return cast(Tensor, _shift_right(bits, 11)).to(torch.float64) * 2.0**-53
+    if not counters:
+        raise ValueError("uniform needs at least one counter")
+    with np.errstate(over="ignore"):  # all arithmetic is modulo 2**64
+        bits: NDArray[np.uint64] | None = None
+        for counter in counters:
+            mixed = _mix(np.asarray(counter).astype(np.uint64) + _INCREMENT)
+            bits = mixed if bits is None else _mix(bits + (mixed + _INCREMENT))
+        assert bits is not None
+        return (bits >> _ELEVEN).astype(np.float64) * 2.0**-53
 
 
-def integers(high: int | Tensor, *counters: Tensor | int) -> Tensor:
-    """Uniform int64 numbers in {0, …, high − 1}, one for each element of the broadcast counters.
+def integers(high: ArrayLike, *counters: ArrayLike) -> NDArray[np.int64]:
+    """Uniform numbers in {0, …, high − 1}, one for each element of the broadcast counters.
 
     Args:
         high: Exclusive upper bound(s), at least 1, below 2**53.
         counters: As in :func:`uniform`.
     """
-    return (uniform(*counters) * high).to(torch.int64)
+    return (uniform(*counters) * np.asarray(high)).astype(np.int64)

@@ -156,9 +156,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
-        highest = [self.num_patches - 1, 1] if skip else self.num_patches - 1
-        self._highest_action = torch.tensor(highest, device=self.device)
-        self._lowest_action = torch.zeros_like(self._highest_action)
+        highest = torch.tensor([self.num_patches - 1, 1] if self.skip else self.num_patches - 1, device=self.device)
+        self._lowest_action, self._highest_action = torch.zeros_like(highest), highest
         # What the classifier says before the first frame.
         start = torch.softmax(self.recognizer.classifier.predict(torch.zeros(hidden, device=self.device)), dim=-1)
         self._start_probabilities = start.detach()
@@ -166,6 +165,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         prices = (self._cost.always, self._cost.always + self._cost.local)
         self._prices = tuple(torch.tensor(price, dtype=torch.float64, device=self.device) for price in prices)
         self._squares = nn.functional.pad(self.corners, (0, 1), value=self.patch_size).to(self.device)
+        self._never = self._zeros(torch.bool)
         self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
 
         # When episodes start and end is known without the recogniser, so that part of the state lives on the host.
@@ -201,15 +201,15 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return torch.zeros(self.num_envs, dtype=dtype, device=self.device)
 
     def _upload(self, values: np.ndarray) -> Tensor:
-        """A copy on the device; where all lanes agree, as they mostly do, nothing is transferred."""
+        """One value per lane, to the device. Where all lanes agree, as they mostly do, nothing is transferred; on the
+        CPU the tensor shares the array's memory."""
         tensor = torch.from_numpy(values)
-        if (values == values[0]).all():
+        if self.device.type != "cpu" and (values == values[0]).all():
             return torch.full((self.num_envs,), values[0].item(), dtype=tensor.dtype, device=self.device)
-        return tensor.to(self.device, copy=True)
+        return tensor.to(self.device)
 
     # ------------------------------------------------------------------------------------------------ episodes
 
-    @torch.no_grad()
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
@@ -249,7 +249,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             )
         return mask.copy()
 
-    def _read_videos(self, video: Any, mask: BoolArray) -> Tensor | None:
+    def _read_videos(self, video: Any, mask: BoolArray) -> NDArray[np.int64] | None:
         if video is None:
             return None
         try:
@@ -267,7 +267,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         chosen = video[mask]
         if ((chosen < 0) | (chosen >= len(self.videos))).any():
             raise ValueError(f"options['video'] must be between 0 and {len(self.videos) - 1}, not {chosen.tolist()}")
-        return torch.tensor(video)
+        return cast(NDArray[np.int64], video)
 
     def _seed_lanes(self, seed: int | list[int | None] | None, mask: BoolArray) -> None:
         if seed is None and self._seeded:
@@ -291,7 +291,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._lane_seed = np.where(given, [lane_seed or 0 for lane_seed in seeds], self._lane_seed)
         self._episode = np.where(given, -1, self._episode)
 
-    def _start_episodes(self, mask: BoolArray, video: Tensor | None = None) -> None:
+    def _start_episodes(self, mask: BoolArray, video: NDArray[np.int64] | None = None) -> None:
         """Put the lanes of ``mask`` before the first frame of their next episode."""
         self._episode = self._episode + mask
         self._time = np.where(mask, 0, self._time)
@@ -303,35 +303,32 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             return value if everyone else torch.where(chosen.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
 
         if video is None:
-            video = integers(len(self.videos), *self._draw_keys(), _VIDEO_STREAM, 0)
-        video = where_chosen(video.to(self.device), self._video)
+            video = integers(len(self.videos), self._lane_seed, self._episode, _VIDEO_STREAM, 0)
+        before, self._video = self._video, where_chosen(self._upload(video), self._video)
         if self._frames is not None:
             # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
-            self._frames_loaded &= (video == self._video) if self.features.remembers else ~chosen
-        self._video = video
-        self._label = self._labels[video]
+            self._frames_loaded &= (self._video == before) if self.features.remembers else ~chosen
+        self._label = self._labels[self._video]
         self._hidden = where_chosen(torch.zeros_like(self._hidden), self._hidden)
         self._video_gflops = where_chosen(torch.zeros_like(self._video_gflops), self._video_gflops)
         self._confidence = where_chosen(self._start_probabilities[self._label], self._confidence)
         start = self._start_probabilities.argmax().expand(self.num_envs)
         self._prediction = where_chosen(start, self._prediction)
         if self.reward.reference == "random" and self.baseline != "exact":
-            drawn = self._draw_random_patches().to(self.device)
-            self._random_patches = where_chosen(drawn, self._random_patches)
+            self._random_patches = where_chosen(self._draw_random_patches(), self._random_patches)
         self.features.ensure_videos(self._video, self._load_videos)
         self._glance(mask)
 
-    def _draw_keys(self) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self._lane_seed), torch.from_numpy(self._episode)
-
     def _draw_random_patches(self) -> Tensor:
         """The reference patches of all steps of the lanes' episodes."""
-        time = torch.arange(self.num_frames)
-        lane_seed, episode = (key[:, None] for key in self._draw_keys())
+        lane_seed, episode = self._lane_seed[:, None], self._episode[:, None]
+        time = np.arange(self.num_frames)
         if self.baseline == "sample":
-            return integers(self.num_patches, lane_seed, episode, _CANDIDATE_STREAM, time)
-        draws = [uniform(lane_seed, episode, stream, time) for stream in (_TOP_STREAM, _LEFT_STREAM)]
-        return random_corners(self.frame_size, self.patch_size, torch.stack(draws, dim=-1))
+            drawn = torch.from_numpy(integers(self.num_patches, lane_seed, episode, _CANDIDATE_STREAM, time))
+        else:
+            draws = [uniform(lane_seed, episode, stream, time) for stream in (_TOP_STREAM, _LEFT_STREAM)]
+            drawn = random_corners(self.frame_size, self.patch_size, torch.from_numpy(np.stack(draws, axis=-1)))
+        return drawn.to(self.device)
 
     def _glance(self, mask: BoolArray) -> None:
         """Look at the current frames of the lanes of ``mask`` through the global CNN."""
@@ -350,7 +347,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     # ---------------------------------------------------------------------------------------------------- step
 
-    @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Take one frame further in every lane.
 
@@ -384,7 +380,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._needs_reset = done
         self._glance(moving & ~done)
         info = self._step_info(stepped, done, moving)
-        self._last_step = stepped
+        if self._renderer is not None:
+            self._last_step = {name: stepped[name].clone() for name in ("patch", "skipped", "prediction")}
         self._stepped = self._stepped | moving
         if self.render_mode == "human":
             self.render()
@@ -398,18 +395,18 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         shape = (self.num_envs, 2) if self.skip else (self.num_envs,)
         wanted = f"actions must be {shape} integers" + (" (patch index, skip bit)" if self.skip else "")
         try:
-            values = actions.clone() if isinstance(actions, Tensor) else torch.as_tensor(np.array(actions))
+            values = actions if isinstance(actions, Tensor) else torch.as_tensor(np.array(actions))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{wanted}, not {actions!r}") from error
         if tuple(values.shape) != shape or values.is_floating_point() or values.dtype == torch.bool:
             raise ValueError(f"{wanted}, not {values.dtype} of shape {tuple(values.shape)}")
         values = values.to(self.device, torch.int64)
-        if bool((values.clamp(self._lowest_action, self._highest_action) != values).any()):
+        if not torch.equal(values.clamp(self._lowest_action, self._highest_action), values):
             allowed = f"patch indices 0 to {self.num_patches - 1}" + (" and skip bits 0 or 1" if self.skip else "")
             raise ValueError(f"actions must hold {allowed}, not {values.tolist()}")
         if self.skip:
             return values[:, 0], values[:, 1] == 1
-        return values, torch.zeros_like(values, dtype=torch.bool)
+        return values, self._never
 
     def _transition(self, patch: Tensor, skipped: Tensor, moving: BoolArray) -> dict[str, Tensor]:
         """Advance the classifier in the lanes of ``moving`` and find the reward. The rules of the process are here."""
@@ -428,7 +425,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._time = self._time + moving
         gflops = torch.where(focused, self._prices[1], self._prices[0])
         reward = self.reward(self._confidence, reference, focused, self.skip_cost)
-        if reward.shape != focused.shape or not math.isfinite(reward.abs().max()):
+        if reward.shape != focused.shape or not math.isfinite(reward.sum()):  # a cheap test that NaN and inf fail
             lost = ~torch.isfinite(self._confidence)
             if bool(lost.any()):
                 bad = int(self._video[lost][0])
@@ -456,7 +453,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             all lanes were focused.
         """
         candidates, anywhere = patch[:, None], None
-        exact = self.reward.reference == "random" and self.baseline == "exact"
         match self.reward.reference, self.baseline:
             case "random", "exact":
                 candidates = self._everywhere
@@ -464,15 +460,18 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 candidates = torch.cat((candidates, self._random_patches.gather(1, self._frame[:, None])), dim=1)
             case "random", "pixel":
                 anywhere = self._random_patches.take_along_dim(self._frame[:, None, None], dim=1)
-        context = self.recognizer.classifier.context(self._frame_gates, self._hidden)
+        # What the bank remembers is gathered anew for every frame, so it may be overwritten.
+        frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
+        context = self.recognizer.classifier.context(frame_gates[:, None], self._hidden[:, None])
+        lanes = (patch, candidates, anywhere, focused, self._video, self._frame, self._label, context)
         # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
         block = self.num_envs
         if self.device.type == "cpu":
-            block = max(1, _NUMBERS_PER_BLOCK // (context.gates.shape[1] * max(2, candidates.shape[1])))
+            block = max(1, _NUMBERS_PER_BLOCK // (frame_gates.shape[1] * max(2, candidates.shape[1])))
         if block >= self.num_envs:
-            return self._outcomes_in(slice(None), patch, candidates, anywhere, focused, context, exact)
+            return self._outcomes_in(0, *lanes)
         parts = [
-            self._outcomes_in(slice(start, start + block), patch, candidates, anywhere, focused, context, exact)
+            self._outcomes_in(start, *(_slice(part, slice(start, start + block)) for part in lanes))
             for start in range(0, self.num_envs, block)
         ]
         after, confidence, prediction, reference = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -480,38 +479,40 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _outcomes_in(
         self,
-        lanes: slice,
+        start: int,
         patch: Tensor,
         candidates: Tensor,
         anywhere: Tensor | None,
         focused: Tensor | None,
+        video: Tensor,
+        frame: Tensor,
+        label: Tensor,
         context: FrameContext,
-        exact: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """:meth:`_outcomes` of a block of lanes."""
-        classifier, first, frame = self.recognizer.classifier, lanes.start or 0, self._frame[lanes]
+        """:meth:`_outcomes` of a block of lanes, from lane ``start`` on."""
+        classifier = self.recognizer.classifier
         gates = self.features.look(
-            self._video[lanes], frame, candidates[lanes], None if focused is None else focused[lanes],
-            lambda rows, corners: self._cut(first + rows, frame[rows], corners),
-            None if anywhere is None else anywhere[lanes],
+            video, frame, candidates, focused,
+            lambda rows, corners: self._cut(start + rows, frame[rows], corners), anywhere,
         )  # fmt: skip
         if self.reward.reference == "blank":
             gates = torch.cat((gates, torch.zeros_like(gates)), dim=1)
-        states = classifier.advance(gates, FrameContext(*(part[lanes, None] for part in context)))
+        states = classifier.advance(gates, context)
         probabilities = torch.softmax(classifier.predict(states), dim=-1)
-        label = self._label[lanes, None, None].expand(-1, probabilities.shape[1], 1)
-        confidences = probabilities.gather(-1, label)[..., 0]
-        # The chosen patch comes first, except that among all candidates it has its place.
-        row = torch.arange(len(frame), device=self.device) if exact else slice(None)
-        place = patch[lanes] if exact else 0
+        confidences = probabilities.gather(-1, label[:, None, None].expand(-1, states.shape[1], 1))[..., 0]
+        chosen: Any = (slice(None), 0)  # the patch that comes first
         match self.reward.reference:
+            case "random" if self.baseline == "exact":
+                # All candidates: the chosen one has its place among them.
+                lane = torch.arange(len(video), device=self.device)
+                chosen, reference = (lane, patch), confidences.mean(dim=1)
             case "random" | "blank":
-                reference = confidences.mean(dim=1) if exact else confidences[:, 1]
+                reference = confidences[:, 1]
             case "previous":
-                reference = self._confidence[lanes]
+                reference = self._confidence[start : start + len(video)]
             case None:
                 reference = torch.zeros_like(confidences[:, 0])
-        return states[row, place], confidences[row, place], probabilities[row, place].argmax(dim=-1), reference
+        return states[chosen], confidences[chosen], probabilities[chosen].argmax(dim=-1), reference
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -551,7 +552,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     @property
     def current_frames(self) -> Tensor:
         """(num_envs,) int64, the frame that the next action of every lane is about; T after the last."""
-        return self._upload(self._time)
+        return self._upload(self._time.copy())
 
     @property
     @torch.no_grad()
@@ -570,7 +571,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _give(self, values: Tensor | np.ndarray) -> Any:
         """Values as the ``output`` argument asks for. The caller owns them: arrays are copied, tensors are not."""
         if isinstance(values, np.ndarray):
-            return self._upload(values) if self.output == "torch" else values.copy()
+            values = values.copy()
+            return self._upload(values) if self.output == "torch" else values
         return values if self.output == "torch" else values.cpu().numpy()
 
     def _reset_info(self, mask: BoolArray) -> dict[str, Any]:
@@ -666,6 +668,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """Close the window of ``"human"`` mode."""
         if self._renderer is not None:
             self._renderer.close()
+
+
+def _slice(part: Any, lanes: slice) -> Any:
+    """A block of lanes of a tensor, of a tuple of tensors, or of nothing."""
+    if isinstance(part, FrameContext):
+        return FrameContext(*(each[lanes] for each in part))
+    return None if part is None else part[lanes]
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:

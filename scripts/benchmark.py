@@ -197,22 +197,27 @@ class Stepper:
 
 class Floor:
     """The least that a memoised step has to do, on preallocated tensors: gathers, one matrix product, the GRU's gates,
-    the class softmax, in blocks of lanes that fit the cache. No actions, no draws, no infos, no resets."""
+    the class softmax, in blocks of lanes that fit the cache. No actions, no draws, no infos, no resets.
+
+    As in an environment, every call gathers other rows: the next frames of some videos, and now and then other videos.
+    """
 
     def __init__(self, bank: FeatureBank, num_envs: int, patches: int, device: str) -> None:
         classifier, hidden_size = bank.recognizer.classifier, bank.recognizer.config.hidden_size
         random = torch.Generator().manual_seed(0)
-        frame = torch.randint(len(bank._maps) - 1, (num_envs,), generator=random)
+        times, count = bank.videos.num_frames, 4 * bank.videos.num_frames
+        video = torch.randint(len(bank.videos), (count // times, num_envs), generator=random)
+        frame = video.repeat_interleave(times, dim=0) * times + torch.arange(count)[:, None] % times
         # The candidates of a frame lie side by side in a table that was built ahead.
         candidate = (
-            torch.arange(patches).expand(num_envs, -1)
+            torch.arange(patches).expand(count, num_envs, -1)
             if patches == GRID**2
-            else torch.randint(GRID**2, (num_envs, patches), generator=random)
+            else torch.randint(GRID**2, (count, num_envs, patches), generator=random)
         )
         self.bank, self.classifier, self.size, self.patches = bank, classifier, hidden_size, patches
         self.block = min(num_envs, max(1, (1 << 19) // (3 * hidden_size * patches))) if device == "cpu" else num_envs
-        self.frame_rows = (1 + frame).to(device)
-        self.patch_rows = (1 + frame[:, None] * GRID**2 + candidate).flatten().to(device)
+        frame_rows, patch_rows = 1 + frame, (1 + frame[..., None] * GRID**2 + candidate).flatten(1)
+        self.rows = itertools.cycle(list(zip(frame_rows.to(device), patch_rows.to(device), strict=True)))
         empty = functools.partial(torch.empty, device=device)
         self.maps = empty(num_envs, bank._maps.shape[1])
         self.frame_gates, self.hidden_gates = empty(num_envs, 3 * hidden_size), empty(num_envs, 3 * hidden_size)
@@ -225,9 +230,10 @@ class Floor:
     @torch.no_grad()
     def step(self, *, glance: bool) -> None:
         gru, fc, size, patches = self.classifier.gru, self.classifier.fc, self.size, self.patches
+        frame_rows, patch_rows = next(self.rows)
         if glance:
-            torch.index_select(self.bank._maps, 0, self.frame_rows, out=self.maps)
-        torch.index_select(self.bank._global_gates, 0, self.frame_rows, out=self.frame_gates)
+            torch.index_select(self.bank._maps, 0, frame_rows, out=self.maps)
+        torch.index_select(self.bank._global_gates, 0, frame_rows, out=self.frame_gates)
         torch.addmm(gru.bias_hh_l0, self.hidden, gru.weight_hh_l0.T, out=self.hidden_gates)
         self.frame_gates[:, : 2 * size] += self.hidden_gates[:, : 2 * size]
         for start in range(0, len(self.hidden), self.block):
@@ -235,7 +241,7 @@ class Floor:
             count = len(self.hidden[lanes])
             new, states, flat = self.new[:count], self.states[:count], self.gates[: count * patches]
             torch.index_select(
-                self.bank._local_gates, 0, self.patch_rows[start * patches : (start + count) * patches], out=flat
+                self.bank._local_gates, 0, patch_rows[start * patches : (start + count) * patches], out=flat
             )
             gates = flat.view(count, patches, -1)
             gates += self.frame_gates[lanes, None]

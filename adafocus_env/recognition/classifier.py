@@ -28,7 +28,8 @@ class RecurrentClassifier(nn.Module):
     The projection W_ih·[global; local] + b_ih is a sum of a part that depends on the frame alone and a part that
     depends on the patch alone. Both can therefore be computed once and stored; a step is then one product W_hh·h,
     shared by all patches that are considered, and element-wise gates. The gates are in the order of ``torch.nn.GRU``:
-    reset, update, new; the parameters are a ``torch.nn.GRU``'s, named as in the released checkpoints.
+    reset, update, new; the parameters are a ``torch.nn.GRU``'s, named as in the released checkpoints. Gates are
+    overwritten on the way: in a large batch, fresh memory would cost more than the arithmetic.
 
     Args:
         global_size: Length of the global vector.
@@ -67,28 +68,28 @@ class RecurrentClassifier(nn.Module):
         """What all patches of a frame share: the product W_hh·h is taken here, once.
 
         Args:
-            frame_gates: (…, 3·D), :meth:`project_global` of the frame.
+            frame_gates: (…, 3·D), :meth:`project_global` of the frame; overwritten.
             hidden: (…, D), the state before the frame.
         """
         size = 2 * self.hidden_size
         projected = self.project_hidden(hidden)
-        gates = torch.cat((frame_gates[..., :size] + projected[..., :size], frame_gates[..., size:]), dim=-1)
-        return FrameContext(gates, projected[..., size:], hidden)
+        frame_gates[..., :size].add_(projected[..., :size])
+        return FrameContext(frame_gates, projected[..., size:], hidden)
 
     def advance(self, patch_gates: Tensor, context: FrameContext) -> Tensor:
         """The GRU's gates: the state after a patch of a frame.
 
         Args:
-            patch_gates: (…, 3·D), :meth:`project_local` of the patch.
+            patch_gates: (…, 3·D), :meth:`project_local` of the patch; overwritten.
             context: :meth:`context` of its frame; broadcast against ``patch_gates``.
 
         Returns:
             (…, D).
         """
         size = self.hidden_size
-        inputs = patch_gates + context.gates
-        gates = inputs[..., : 2 * size].sigmoid()
-        new = torch.addcmul(inputs[..., 2 * size :], gates[..., :size], context.new_hidden).tanh_()
+        patch_gates += context.gates
+        gates = patch_gates[..., : 2 * size].sigmoid_()
+        new = torch.addcmul(patch_gates[..., 2 * size :], gates[..., :size], context.new_hidden).tanh_()
         return torch.lerp(new, context.hidden, gates[..., size:])
 
     def predict(self, hidden: Tensor) -> Tensor:
@@ -110,7 +111,8 @@ class RecurrentClassifier(nn.Module):
         hidden = self.initial_state(len(frame_gates))
         states = []
         for time in range(frame_gates.shape[1]):
-            after = self.advance(patch_gates[:, time], self.context(frame_gates[:, time], hidden))
+            context = self.context(frame_gates[:, time].clone(), hidden)
+            after = self.advance(patch_gates[:, time].clone(), context)
             hidden = after if skipped is None else torch.where(skipped[:, time, None], hidden, after)
             states.append(hidden)
         return self.predict(torch.stack(states, dim=1))

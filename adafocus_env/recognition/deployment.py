@@ -56,7 +56,7 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         return gates.unflatten(0, (videos, -1))
 
     def advance(patch_gates: Tensor, before: Tensor, time: int) -> Tensor:
-        after = classifier.advance(patch_gates, classifier.context(frame_gates[:, time], before))
+        after = classifier.advance(patch_gates, classifier.context(frame_gates[:, time].clone(), before))
         return torch.where(skipped[:, time, None], before, after)
 
     for time in range(times):
@@ -76,7 +76,7 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
     if not sees_belief:
         patch_gates = local_gates(slice(None))
         for time in range(times):
-            hidden = advance(patch_gates[:, time], hidden, time)
+            hidden = advance(patch_gates[:, time].clone(), hidden, time)
             states.append(hidden)
 
     price, policy_cost = recognizer.cost(), policy_gflops(policy)

@@ -108,7 +108,7 @@ class RoamingFashion:
         )
         self._textures = _textures(seed, split)
         video = torch.arange(num_videos)
-        self._item = integers(len(self._images), seed, self._stream, video, 0)
+        self._item = torch.from_numpy(integers(len(self._images), seed, self._stream, video, 0))
         self.labels = image_labels[self._item]
         settings = (VERSION, split, seed, num_videos, num_frames, frame_size, num_distractors, visible_fraction)
         self.fingerprint = hashlib.sha256(repr((settings, pool_fingerprint)).encode()).hexdigest()
@@ -151,7 +151,10 @@ class RoamingFashion:
 
     def _draw(self, indices: Tensor, sprite: int, count: int) -> Tensor:
         """(B, count) uniform numbers of one sprite (the item is 0, the background −1)."""
-        return uniform(self.seed, self._stream, indices[:, None], sprite + 2, torch.arange(count))
+        return self._uniform(indices, sprite, torch.arange(count))
+
+    def _uniform(self, indices: Tensor, sprite: int, number: Tensor) -> Tensor:
+        return torch.from_numpy(uniform(self.seed, self._stream, indices[:, None], sprite + 2, number))
 
     def _background(self, indices: Tensor) -> Tensor:
         """(B, T, H, W) int32, a window panning over a texture; a pixel is four bytes: red, green, blue, unused."""
@@ -196,7 +199,7 @@ class RoamingFashion:
             shade = self._images[self._item[indices]]
         else:
             others = integers(len(self._images), self.seed, self._stream, indices, sprite + 2, 100)
-            shade = self._shuffle_blocks(self._images[others], indices, sprite)
+            shade = self._shuffle_blocks(self._images[torch.from_numpy(others)], indices, sprite)
         level = shade.to(torch.float32) / 255
         red, green, blue = self._tint(indices, sprite)
         colour = torch.stack((red, green, blue), dim=-1)[:, None, None, :]
@@ -217,7 +220,7 @@ class RoamingFashion:
 
     def _tint(self, indices: Tensor, sprite: int) -> tuple[Tensor, Tensor, Tensor]:
         """A bright random colour: red, green and blue, each (B,) float32 in [0, 1]."""
-        colour = uniform(self.seed, self._stream, indices[:, None], sprite + 2, torch.arange(200, 203)).float()
+        colour = self._uniform(indices, sprite, torch.arange(200, 203)).float()
         colour = 0.45 + 0.55 * colour / colour.amax(dim=1, keepdim=True).clamp(min=1e-3)
         red, green, blue = colour.unbind(-1)
         return red, green, blue
@@ -225,7 +228,7 @@ class RoamingFashion:
     def _shuffle_blocks(self, images: Tensor, indices: Tensor, sprite: int) -> Tensor:
         """Images, (B, 28, 28), with their 4×4 blocks in random order: the same local statistics, no class."""
         side = ITEM_SIZE // _BLOCK
-        order = uniform(self.seed, self._stream, indices[:, None], sprite + 2, torch.arange(300, 300 + side * side))
+        order = self._uniform(indices, sprite, torch.arange(300, 300 + side * side))
         blocks = images.unflatten(2, (side, _BLOCK)).unflatten(1, (side, _BLOCK)).transpose(2, 3).flatten(1, 2)
         blocks = blocks[torch.arange(len(images))[:, None], order.argsort(dim=1)]
         return blocks.unflatten(1, (side, side)).transpose(2, 3).reshape(-1, ITEM_SIZE, ITEM_SIZE)
