@@ -263,7 +263,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 f"options['video'] must be an integer or {self.num_envs} integers, not {video.dtype} of shape "
                 f"{video.shape}"
             )
-        video = np.broadcast_to(video.astype(np.int64), self.num_envs)
+        video = np.broadcast_to(video.astype(np.int64), self.num_envs).copy()
         chosen = video[mask]
         if ((chosen < 0) | (chosen >= len(self.videos))).any():
             raise ValueError(f"options['video'] must be between 0 and {len(self.videos) - 1}, not {chosen.tolist()}")

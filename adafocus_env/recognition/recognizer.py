@@ -18,6 +18,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from adafocus_env.files import write_atomically
 from adafocus_env.patches import crop
@@ -153,31 +155,29 @@ class Recognizer(nn.Module):
         Returns:
             The map e^G, (B, C, h, w) float32, and its spatial mean, (B, C).
         """
-        size = (self.config.glance_size, self.config.glance_size)
-        images = self._to_float(frames)
-        if images.shape[-2:] != size:  # before normalising: fewer pixels, and both are linear
-            smooth = self.config.glance_interpolation == "bilinear"
-            images = nn.functional.interpolate(images, size, mode=self.config.glance_interpolation, antialias=smooth)
+        self._check(frames)
+        size = [self.config.glance_size] * 2
+        # Resized as bytes, as torchvision resizes images: on the CPU five times as fast as in floating point.
+        images = resize(frames.to(self.device), size, InterpolationMode(self.config.glance_interpolation))
         maps = self._run(self.global_cnn, images)
         return maps, maps.mean(dim=(2, 3))
 
     def look(self, patches: Tensor) -> Tensor:
         """Run f_L on patches, (B, 3, P, P) uint8 RGB, for their local vectors e^L, (B, local_size) float32."""
-        return self._run(self.local_cnn, self._to_float(patches)).mean(dim=(2, 3))
+        self._check(patches)
+        return self._run(self.local_cnn, patches.to(self.device)).mean(dim=(2, 3))
 
-    def _to_float(self, images: Tensor) -> Tensor:
+    def _check(self, images: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
                 f"images must be (B, 3, height, width) uint8 RGB, not {images.dtype} of shape {tuple(images.shape)}"
             )
-        images = images.to(self.device)
-        return images.to(torch.float32, memory_format=torch.channels_last)
 
     def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
-        """Normalise images, in place, and run a CNN on them in the precision of its weights; float32 maps."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        images.sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
-        maps: Tensor = cnn(images.to(next(cnn.parameters()).dtype))
+        """Normalise uint8 images and run a CNN on them in the precision of its weights; float32 maps."""
+        values = images.to(torch.float32, memory_format=torch.channels_last)
+        values.sub_(self.get_buffer("mean")).div_(self.get_buffer("std"))
+        maps: Tensor = cnn(values.to(next(cnn.parameters()).dtype))
         return maps.float()
 
     def forward(self, frames: Tensor, corners: Tensor, skipped: Tensor | None = None) -> Tensor:
