@@ -1,13 +1,15 @@
-"""Agents for AdaFocus: REINFORCE, baselines, Stable-Baselines3, evaluation, stage 3."""
+"""Agents for AdaFocus: REINFORCE, a supervised localiser, baselines, Stable-Baselines3, evaluation, stage 3."""
 
 from agents import baselines, sb3
 from agents.evaluation import Evaluation, evaluate, paired_difference
 from agents.finetuning import finetune
+from agents.localizer import Localizer
 from agents.pretrained import from_pretrained, load_policy
 from agents.reinforce import Reinforce
 
 __all__ = [
     "Evaluation",
+    "Localizer",
     "Reinforce",
     "baselines",
     "evaluate",

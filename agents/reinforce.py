@@ -6,12 +6,13 @@ jointly, on whole episodes, with rewards-to-go, a learned value baseline and an 
 
 from __future__ import annotations
 
+import functools
 import io
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -114,6 +115,48 @@ class RecurrentPolicy(nn.Module):
         return self.gru(features, hidden)
 
 
+# ---------------------------------------------------------------------------------------------------------- rollout
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a batch of whole episodes left behind, to learn from.
+
+    Attributes:
+        log_prob: (T, B) of the actions taken, by the trained heads.
+        entropy: (T, B) of the trained heads.
+        value: (T, B), what the critic said before each action.
+        reward: (T, B).
+        focused: (T, B) bool, whether the local CNN ran.
+        patch_log_probs: (T, B, N) of all patches; (T, B, 0) where the patches are not trained.
+        infos: (T, B, …) of every key in the agent's ``info_keys``.
+    """
+
+    log_prob: Tensor
+    entropy: Tensor
+    value: Tensor
+    reward: Tensor
+    focused: Tensor
+    patch_log_probs: Tensor
+    infos: dict[str, Tensor]
+
+    @classmethod
+    def stacked(cls, steps: Sequence[Rollout]) -> Rollout:
+        """Steps, each without the time axis, as one."""
+        return cls._combined(torch.stack, steps)
+
+    @classmethod
+    def joined(cls, rollouts: Sequence[Rollout]) -> Rollout:
+        """Several batches of episodes as one."""
+        return cls._combined(functools.partial(torch.cat, dim=1), rollouts)
+
+    @classmethod
+    def _combined(cls, combine: Callable[[list[Tensor]], Tensor], parts: Sequence[Rollout]) -> Rollout:
+        names = [field.name for field in fields(cls) if field.name != "infos"]
+        infos = {key: combine([part.infos[key] for part in parts]) for key in parts[0].infos}
+        return cls(**{name: combine([getattr(part, name) for part in parts]) for name in names}, infos=infos)
+
+
 def rewards_to_go(rewards: Tensor, gamma: float) -> Tensor:
     """(T, B) rewards -> (T, B) returns: G_t = r_t + γ·G_{t+1}."""
     returns = torch.empty_like(rewards)
@@ -122,6 +165,11 @@ def rewards_to_go(rewards: Tensor, gamma: float) -> Tensor:
         running = rewards[time] + gamma * running
         returns[time] = running
     return returns
+
+
+def explained_variance(error: Tensor, returns: Tensor) -> float:
+    """Share of the returns' variance that a critic with this error explains."""
+    return 1 - float(error.var() / returns.var().clamp(min=1e-12))
 
 
 # ------------------------------------------------------------------------------------------------------------ agent
@@ -150,11 +198,14 @@ class Reinforce:
         action_space: Of one lane.
         num_timesteps: Environment steps trained on so far.
         config: The :class:`Hyperparameters`.
+        info_keys: What the algorithm reads of the environment's infos.
         history: What every update of this object's ``learn`` measured: ``episodes`` so far, and the metrics logged.
 
     Raises:
         ValueError: Unknown hyper-parameters, or an environment that is not AdaFocus's.
     """
+
+    info_keys: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -287,38 +338,45 @@ class Reinforce:
         going = True
         hook.on_rollout_start()
         for _ in range(-(-config.episodes_per_batch // env.num_envs)):
-            rollout, going = self._rollout(env, hook)
-            rollouts.append(rollout)
+            part, going = self._rollout(env, hook)
+            rollouts.append(part)
             if not going:
                 break
         hook.on_rollout_end()
-        log_prob, entropy, value, reward, focused = (torch.cat(parts, dim=1) for parts in zip(*rollouts, strict=True))
-
-        returns = rewards_to_go(reward, config.gamma)
-        advantage = returns - value.detach()
-        explained = 1 - float(advantage.var() / returns.var().clamp(min=1e-12))
-        if config.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
-        policy_loss = -(advantage * log_prob).mean()
-        value_loss = nn.functional.mse_loss(value, returns)
-        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * entropy.mean()
+        rollout = Rollout.joined(rollouts)
+        loss, metrics = self._loss(rollout)
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self._average.update_parameters(self.policy)
         return going, {
-            "ep_rew_mean": float(reward.sum(0).mean()),
-            "ep_focused_mean": float(focused.float().sum(0).mean()),
-            "entropy": float(entropy.detach().mean()),
-            "policy_loss": float(policy_loss.detach()),
-            "value_loss": float(value_loss.detach()),
-            "explained_variance": explained,
+            "ep_rew_mean": float(rollout.reward.sum(0).mean()),
+            "ep_focused_mean": float(rollout.focused.float().sum(0).mean()),
+            "entropy": float(rollout.entropy.detach().mean()),
+            **{name: float(value) for name, value in metrics.items()},
             "grad_norm": float(norm),
         }
 
-    def _rollout(self, env: VectorEnv[Any, Any, Any], hook: BaseCallback) -> tuple[tuple[Tensor, ...], bool]:
-        """One whole episode per lane: (T, num_envs) log-probabilities, entropies, values, rewards, focused frames."""
+    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """What a batch of episodes is to minimise, and the figures to log: the rule of the algorithm."""
+        config = self.config
+        returns = rewards_to_go(rollout.reward, config.gamma)
+        advantage = returns - rollout.value.detach()
+        explained = explained_variance(advantage, returns)
+        if config.normalize_advantage:
+            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+        policy_loss = -(advantage * rollout.log_prob).mean()
+        value_loss = nn.functional.mse_loss(rollout.value, returns)
+        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
+        return loss, {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "explained_variance": explained,
+        }
+
+    def _rollout(self, env: VectorEnv[Any, Any, Any], hook: BaseCallback) -> tuple[Rollout, bool]:
+        """One whole episode per lane, and whether to go on."""
         lanes = env.num_envs
         # Rollouts are numbered and each has seeds of its own, so the agent's state needs no environment state.
         raw, _ = env.reset(seed=(self.seed * 1_000_003 + self._num_rollouts * lanes) % 2**31)
@@ -328,7 +386,7 @@ class Reinforce:
         patch_state: Any = None
         episode_start = np.ones(lanes, dtype=bool)
         as_tensor = getattr(env.unwrapped, "output", "numpy") == "torch"
-        log_probs, entropies, values, rewards, focused = [], [], [], [], []
+        steps: list[Rollout] = []
         done, going = False, True
         while not done:
             observation = self._tensors(raw)
@@ -337,26 +395,33 @@ class Reinforce:
                 patch, patch_state = self._frozen_patches(raw, patch_state, episode_start)
             else:
                 patch = None
-            action, log_prob, entropy = self._act(self.policy, hidden, patch, self._generator)
-            values.append(self.policy.value_head(hidden)[:, 0])
-            raw, reward, terminated, _, _ = env.step(action if as_tensor else action.cpu().numpy())
-            log_probs.append(log_prob)
-            entropies.append(entropy)
-            rewards.append(torch.as_tensor(reward, dtype=torch.float32, device=self.device))
-            focused.append((action[:, 1] == 0) if self._has_skip else torch.ones_like(action, dtype=torch.bool))
+            action, log_prob, entropy, patch_log_probs = self._act(self.policy, hidden, patch, self._generator)
+            raw, reward, terminated, _, info = env.step(action if as_tensor else action.cpu().numpy())
+            steps.append(
+                Rollout(
+                    log_prob=log_prob,
+                    entropy=entropy,
+                    value=self.policy.value_head(hidden)[:, 0],
+                    reward=torch.as_tensor(reward, dtype=torch.float32, device=self.device),
+                    focused=(action[:, 1] == 0) if self._has_skip else torch.ones_like(action, dtype=torch.bool),
+                    patch_log_probs=patch_log_probs,
+                    infos={key: torch.as_tensor(info[key], device=self.device) for key in self.info_keys},
+                )
+            )
             episode_start[:] = False
             self.num_timesteps += lanes
             done = bool(terminated[0])
             # A stop is kept in mind until the episodes end: unfinished ones have no return.
             going = hook.on_step() and going
-        parts = (log_probs, entropies, values, rewards, focused)
-        return tuple(torch.stack(part) for part in parts), going
+        return Rollout.stacked(steps), going
 
     def _act(
         self, policy: RecurrentPolicy, hidden: Tensor, patch: Tensor | None, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample actions; their log-probabilities and entropies, of the trained heads alone."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sample actions; their log-probabilities and entropies, of the trained heads alone, and the log-probabilities
+        of all patches."""
         log_prob = entropy = torch.zeros(len(hidden), device=self.device)
+        patch_log_probs = torch.empty(len(hidden), 0, device=self.device)
         skip = None
         if policy.skip_head is not None:
             bernoulli = Bernoulli(logits=policy.skip_head(hidden)[:, 0])
@@ -368,9 +433,10 @@ class Reinforce:
             looked = 1.0 if skip is None else 1 - skip
             log_prob = log_prob + looked * categorical.log_prob(patch)
             entropy = entropy + looked * categorical.entropy()
+            patch_log_probs = categorical.logits
         assert patch is not None
         action = patch if skip is None else torch.stack((patch, skip.long()), dim=1)
-        return action, log_prob, entropy
+        return action, log_prob, entropy, patch_log_probs
 
     # ----------------------------------------------------------------------------------------------------- predict
 
@@ -423,7 +489,7 @@ class Reinforce:
             if policy.skip_head is not None:
                 action = torch.stack((patch, (policy.skip_head(hidden)[:, 0] > 0).long()), dim=1)
         else:
-            action, _, _ = self._act(policy, hidden, patch, self._predict_generator)
+            action, *_ = self._act(policy, hidden, patch, self._predict_generator)
         if single:
             action = action[0]
         given_tensor = isinstance(glance, Tensor)

@@ -1,0 +1,44 @@
+"""A supervised localiser: π's network, taught by ground truth where the item is.
+
+It answers what reinforcement costs: the same network, the same episodes, but the right patch is told, not found.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from adafocus_env.patches import best_candidate
+from agents.reinforce import Reinforce, Rollout
+
+
+class Localizer(Reinforce):
+    """Cross-entropy between π and the candidate that shows most of the item, on frames that show it.
+
+    Its episodes are its own, so that its recurrent state is trained on what it will see; rewards are not used.
+    Arguments and everything else as :class:`Reinforce`; the environment needs ``skip=False`` and videos with
+    ``locations``.
+
+    Raises:
+        ValueError: The videos have no ground truth, or the action carries a skip bit.
+    """
+
+    info_keys: ClassVar[tuple[str, ...]] = ("video",)
+
+    def __init__(self, env: Any, **kwargs: Any) -> None:
+        super().__init__(env, **kwargs)
+        if self._has_skip:
+            raise ValueError("Localizer learns patches alone: make the environment with skip=False")
+        if not hasattr(env.unwrapped.videos, "locations"):
+            raise ValueError("Localizer needs a data set with `locations(indices)`: these videos have no ground truth")
+
+    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+        assert self._env is not None
+        env: Any = self._env.unwrapped
+        boxes, visible = env.videos.locations(rollout.infos["video"][0].cpu())  # (B, T, 4), (B, T)
+        target = best_candidate(env.corners, env.patch_size, boxes).T.to(self.device)
+        seen = visible.T.to(self.device)
+        loss = nn.functional.nll_loss(rollout.patch_log_probs[seen], target[seen])
+        right = rollout.patch_log_probs[seen].argmax(dim=-1) == target[seen]
+        return loss, {"policy_loss": loss.detach(), "localized": right.float().mean()}
