@@ -88,7 +88,9 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     `reset` gives `video` (index) and `label`. `step` adds `prediction`, `confidence` (on the label, after this step),
     `baseline_confidence` (the reference's; 0 where there is none and on skipped frames), `patch` (top, left, size, in
     pixels), `skipped`, and `gflops`: multiply-adds / 1e9 of the global network and the classifier, and of the local
-    network on focused frames. The last step adds `is_success` and `video_gflops`.
+    network on focused frames. The last step adds `is_success` and `video_gflops`. With `baseline="exact"` (and
+    `gain_over_random`) there is `candidate_rewards`, (N,), besides: what every candidate would have earned on this
+    frame, 0 where it was skipped.
 
     ## Arguments
 

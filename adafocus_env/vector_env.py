@@ -129,6 +129,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self.metadata = {**self.metadata, "autoreset_mode": _autoreset_mode(autoreset_mode)}
         self.skip, self.skip_cost = bool(skip), float(skip_cost)
         self.reward, self.baseline = get_reward(reward), baseline
+        self._exact = self.reward.reference == "random" and baseline == "exact"
         self.observation, self.output = observation, output
 
         self.features, self.device = features, features.device
@@ -417,7 +418,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         def where_focused(value: Tensor, otherwise: Tensor | float) -> Tensor:
             return value if everyone else torch.where(focused.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
 
-        after, confident, predicted, reference = self._outcomes(patch, None if everyone else focused)
+        after, confident, predicted, reference, confidences = self._outcomes(patch, None if everyone else focused)
         reference = where_focused(reference, 0.0)
         self._hidden = where_focused(after, self._hidden)
         self._confidence = where_focused(confident, self._confidence)
@@ -435,7 +436,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             resting = ~self._upload(moving)
             reward, gflops = reward.masked_fill(resting, 0.0), gflops.masked_fill(resting, 0.0)
         self._video_gflops = self._video_gflops + gflops
-        return {
+        stepped = {
             "reward": reward,
             "prediction": self._prediction,
             "confidence": self._confidence,
@@ -444,13 +445,19 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "skipped": skipped,
             "gflops": gflops,
         }
+        if self._exact:
+            # What each candidate would have earned: the same rule, for all lanes and candidates in one row.
+            each = [value[:, None].expand_as(confidences).flatten() for value in (reference, focused)]
+            rewards = self.reward(confidences.flatten(), *each, self.skip_cost)
+            stepped["candidate_rewards"] = where_focused(rewards.view_as(confidences), 0.0)
+        return stepped
 
-    def _outcomes(self, patch: Tensor, focused: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _outcomes(self, patch: Tensor, focused: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What the classifier would say after the chosen patch, and after those that the reward compares it with.
 
         Returns:
             State (num_envs, D), confidence on the label, prediction and reference confidence, each (num_envs,), as if
-            all lanes were focused.
+            all lanes were focused; and the confidences after all patches that were compared, (num_envs, k).
         """
         candidates, anywhere = patch[:, None], None
         match self.reward.reference, self.baseline:
@@ -474,8 +481,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             self._outcomes_in(start, *(_slice(part, slice(start, start + block)) for part in lanes))
             for start in range(0, self.num_envs, block)
         ]
-        after, confidence, prediction, reference = (torch.cat(part) for part in zip(*parts, strict=True))
-        return after, confidence, prediction, reference
+        after, confidence, prediction, reference, confidences = (torch.cat(part) for part in zip(*parts, strict=True))
+        return after, confidence, prediction, reference, confidences
 
     def _outcomes_in(
         self,
@@ -488,7 +495,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         frame: Tensor,
         label: Tensor,
         context: FrameContext,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """:meth:`_outcomes` of a block of lanes, from lane ``start`` on."""
         classifier = self.recognizer.classifier
         gates = self.features.look(
@@ -512,7 +519,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 reference = self._confidence[start : start + len(video)]
             case None:
                 reference = torch.zeros_like(confidences[:, 0])
-        return states[chosen], confidences[chosen], probabilities[chosen].argmax(dim=-1), reference
+        prediction = probabilities[chosen].argmax(dim=-1)
+        return states[chosen], confidences[chosen], prediction, reference, confidences
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -587,6 +595,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "skipped": stepped["skipped"].clone(),
             "gflops": stepped["gflops"],
         }
+        if self._exact:
+            values["candidate_rewards"] = stepped["candidate_rewards"]
         info = self._masked(values, moving) | self._reset_info(np.ones_like(moving))
         if done.any():
             success = self._upload(done) & (stepped["prediction"] == self._label)

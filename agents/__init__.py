@@ -1,15 +1,19 @@
-"""Agents for AdaFocus: REINFORCE, a supervised localiser, baselines, Stable-Baselines3, evaluation, stage 3."""
+"""Agents for AdaFocus: REINFORCE and its relatives, baselines, Stable-Baselines3, evaluation, stage 3."""
 
 from agents import baselines, sb3
+from agents.all_action import AllAction
 from agents.evaluation import Evaluation, evaluate, paired_difference
 from agents.finetuning import finetune
 from agents.localizer import Localizer
+from agents.paper_ppo import PaperPPO
 from agents.pretrained import from_pretrained, load_policy
 from agents.reinforce import Reinforce
 
 __all__ = [
+    "AllAction",
     "Evaluation",
     "Localizer",
+    "PaperPPO",
     "Reinforce",
     "baselines",
     "evaluate",

@@ -1,0 +1,58 @@
+"""The all-action policy gradient: what this environment tells about patches that were not chosen, put to use.
+
+With ``baseline="exact"`` a step says what *every* candidate would have earned. The action value splits into that known
+part and the future, Q(s, a) = r(s, a) + γ·E[G | s, a], and so does the policy gradient of a state:
+
+    Σ_a ∇π(a|s)·Q(s, a)  =  Σ_a ∇π(a|s)·r(s, a)  +  E_{a~π}[∇log π(a|s)·γ·G]
+
+The first sum is taken over all N candidates, without sampling: it has no variance given the state, and learns from 49
+patches where REINFORCE learns from one. Only the second term, the effect on later frames, is estimated from the action
+taken, with the critic's expectation of γ·G as baseline. (Sutton et al. 2000, "Comparing policy-gradient algorithms",
+name the all-actions form; Ciosek and Whiteson 2018, "Expected policy gradients".)
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from agents.reinforce import Reinforce, Rollout, explained_variance, rewards_to_go
+
+
+class AllAction(Reinforce):
+    """Policy gradient with the expectation over all patches of the immediate reward.
+
+    Arguments and everything else as :class:`Reinforce`. The environment needs ``baseline="exact"`` and ``skip=False``.
+
+    Raises:
+        ValueError: The action carries a skip bit.
+        KeyError: The environment's infos have no ``candidate_rewards``.
+    """
+
+    info_keys: ClassVar[tuple[str, ...]] = ("candidate_rewards",)
+
+    def __init__(self, env: Any, **kwargs: Any) -> None:
+        super().__init__(env, **kwargs)
+        if self._has_skip:
+            raise ValueError("AllAction learns patches alone: make the environment with skip=False")
+
+    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+        config = self.config
+        rewards = rollout.infos["candidate_rewards"]
+        probabilities = rollout.patch_log_probs.exp()
+        expected = (probabilities * rewards).sum(dim=-1)
+        future = rewards_to_go(rollout.reward, config.gamma) - rollout.reward  # γ·G, from the next frame on
+        surprise = future - rollout.value.detach()
+        scale = torch.ones_like(future[0, 0])
+        if config.normalize_advantage:  # as large a step as REINFORCE would take
+            scale = (rollout.reward - expected.detach() + surprise).std(correction=0) + 1e-8
+        policy_loss = -(expected + surprise * rollout.log_prob).mean() / scale
+        value_loss = nn.functional.mse_loss(rollout.value, future)
+        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
+        return loss, {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "explained_variance": explained_variance(surprise, future),
+        }

@@ -1,0 +1,1 @@
+"""Experiments as data: settings, one resumable runner, one report."""

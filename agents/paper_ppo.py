@@ -1,0 +1,55 @@
+"""The paper's own stage 2, as published: recurrent PPO with one pass over each batch (reference code; Sec. 3.3).
+
+One epoch without minibatches means that the probability ratio is 1 when the gradient is taken, so the clip never acts:
+in effect this is REINFORCE with a critic. What is its own are the sizes, the learning rate, and the returns, which are
+normalised over the batch and are the critic's target in that form.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.reinforce import Reinforce, Rollout, explained_variance, rewards_to_go
+
+PUBLISHED: dict[str, Any] = {
+    "learning_rate": 3e-4,
+    "gamma": 0.7,
+    "episodes_per_batch": 64,
+    "value_coefficient": 0.5,
+    "entropy_coefficient": 0.01,
+    "normalize_advantage": False,
+    "max_grad_norm": math.inf,
+    "averaging": 0.0,
+    "encoder_size": 1024,
+    "hidden_size": 1024,
+    "use_belief": False,
+}
+"""The published settings, in the names of :class:`agents.reinforce.Hyperparameters`."""
+CLIP = 0.2
+
+
+class PaperPPO(Reinforce):
+    """The published recipe. Arguments and everything else as :class:`Reinforce`, but for the defaults."""
+
+    def __init__(self, env: Any, **kwargs: Any) -> None:
+        super().__init__(env, **{**PUBLISHED, **kwargs})
+
+    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+        config = self.config
+        returns = rewards_to_go(rollout.reward, config.gamma)
+        returns = (returns - returns.mean()) / (returns.std() + 1e-5)
+        advantage = returns - rollout.value.detach()
+        ratio = torch.exp(rollout.log_prob - rollout.log_prob.detach())
+        clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
+        policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
+        value_loss = nn.functional.mse_loss(rollout.value, returns)
+        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
+        return loss, {
+            "policy_loss": policy_loss.detach(),
+            "value_loss": value_loss.detach(),
+            "explained_variance": explained_variance(advantage, returns),
+        }

@@ -1,0 +1,132 @@
+"""What sets the relatives of REINFORCE apart: their losses, and what they ask of the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from adafocus_env import AdaFocusVectorEnv
+from agents import AllAction, Localizer, PaperPPO, Reinforce
+from agents.reinforce import Rollout
+
+LANES, PATCHES = 6, 16
+
+
+def make_rollout(logits: Tensor, action: Tensor, reward: Tensor, **infos: Tensor) -> Rollout:
+    log_probs = torch.log_softmax(logits, dim=-1)
+    return Rollout(
+        log_prob=log_probs.gather(-1, action[..., None])[..., 0],
+        entropy=torch.zeros_like(reward),
+        value=torch.zeros_like(reward),
+        reward=reward,
+        focused=torch.ones_like(reward, dtype=torch.bool),
+        patch_log_probs=log_probs,
+        infos=infos,
+    )
+
+
+def make_agent(kind: type[Reinforce], env_kwargs: dict[str, Any], **settings: Any) -> Reinforce:
+    env = gym.make_vec("AdaFocus-v0", LANES, skip=False, baseline="exact", **env_kwargs)
+    return kind(env, seed=0, normalize_advantage=False, entropy_coefficient=0.0, value_coefficient=0.0, **settings)
+
+
+def gradient(agent: Reinforce, logits: Tensor, action: Tensor, reward: Tensor, **infos: Tensor) -> Tensor:
+    leaf = logits.clone().requires_grad_()
+    agent._loss(make_rollout(leaf, action, reward, **infos))[0].backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_candidate_rewards_are_what_the_other_actions_would_have_earned(skip: bool, env_kwargs: dict[str, Any]) -> None:
+    def run(last: int) -> tuple[np.ndarray, dict[str, Any]]:
+        env = AdaFocusVectorEnv(LANES, baseline="exact", skip=skip, skip_cost=0.125, **env_kwargs)
+        env.reset(seed=3)
+        for patch in (5, 9, last):
+            patches = np.full(LANES, patch)
+            actions = np.stack((patches, np.zeros_like(patches)), axis=1) if skip else patches
+            _, reward, _, _, info = env.step(actions)
+        return reward, info
+
+    candidates = run(0)[1]["candidate_rewards"]
+    assert candidates.shape == (LANES, PATCHES)
+    for patch in (0, 7, PATCHES - 1):
+        reward, info = run(patch)
+        np.testing.assert_allclose(candidates[:, patch], reward, atol=1e-6)
+        np.testing.assert_allclose(info["candidate_rewards"], candidates, atol=1e-6)
+    np.testing.assert_allclose(candidates.mean(axis=1), -0.125, atol=1e-6)  # the baseline is their mean
+    assert candidates.std(axis=1).min() > 1e-3
+
+
+def test_candidate_rewards_of_skipped_frames_are_zero(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make("AdaFocus-v0", baseline="exact", **env_kwargs)
+    env.reset(seed=0)
+    info = env.step(np.array([3, 1]))[4]
+    assert info["candidate_rewards"].shape == (PATCHES,)
+    assert not info["candidate_rewards"].any()
+
+
+def test_sampled_baseline_knows_no_candidate_rewards(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", LANES, skip=False, **env_kwargs)
+    with pytest.raises(KeyError, match="candidate_rewards"):
+        AllAction(env).learn(1)
+
+
+def test_all_action_gradient_is_the_expectation_of_reinforce(env_kwargs: dict[str, Any]) -> None:
+    """Of one step: REINFORCE's gradient, averaged over all actions with their probabilities."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 1, PATCHES, generator=random)
+    rewards = torch.randn(1, 1, PATCHES, generator=random)
+    probabilities = torch.softmax(logits, dim=-1)[0, 0]
+    reinforce = make_agent(Reinforce, env_kwargs, gamma=0.7)
+    expected = sum(
+        probabilities[k] * gradient(reinforce, logits, torch.tensor([[k]]), rewards[..., k]) for k in range(PATCHES)
+    )
+    all_action = make_agent(AllAction, env_kwargs, gamma=0.7)
+    for k in (0, 11):  # whatever was chosen
+        found = gradient(all_action, logits, torch.tensor([[k]]), rewards[..., k], candidate_rewards=rewards)
+        torch.testing.assert_close(found, expected)
+
+
+def test_all_action_credits_later_rewards_to_the_action_taken(env_kwargs: dict[str, Any]) -> None:
+    """Rewards that don't depend on the present patch reach it by the score function alone."""
+    agent = make_agent(AllAction, env_kwargs, gamma=0.5)
+    logits, action = torch.zeros(2, 1, PATCHES), torch.tensor([[4], [2]])
+    rewards = torch.zeros(2, 1, PATCHES)
+    found = gradient(agent, logits, action, torch.tensor([[0.0], [1.0]]), candidate_rewards=rewards)
+    score = torch.full((PATCHES,), 1 / PATCHES)
+    score[4] -= 1
+    torch.testing.assert_close(found[0, 0], 0.5 * score / 2)  # γ·1 over the mean of two frames
+    assert not found[1].any()
+
+
+def test_the_published_clip_never_acts(env_kwargs: dict[str, Any]) -> None:
+    """One pass over a batch: PPO's gradient is REINFORCE's on the same normalised returns."""
+    random = torch.Generator().manual_seed(0)
+    logits, reward = torch.randn(4, LANES, PATCHES, generator=random), torch.randn(4, LANES, generator=random)
+    action = torch.randint(PATCHES, (4, LANES), generator=random)
+    found = gradient(make_agent(PaperPPO, env_kwargs, gamma=0.0), logits, action, reward)
+    normalised = (reward - reward.mean()) / (reward.std() + 1e-5)
+    torch.testing.assert_close(
+        found, gradient(make_agent(Reinforce, env_kwargs, gamma=0.0), logits, action, normalised)
+    )
+
+
+def test_localizer_learns_where_the_item_is(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", 12, skip=False, output="torch", **env_kwargs)
+    agent = Localizer(env, seed=0, learning_rate=3e-3, episodes_per_batch=12)
+    agent.learn(60 * 12 * 4)
+    first, last = agent.history[0], agent.history[-1]
+    assert last["policy_loss"] < 0.5 * first["policy_loss"]
+    assert last["localized"] > 0.6
+
+
+@pytest.mark.parametrize("kind", [AllAction, Localizer])
+def test_skip_bits_are_refused(kind: type[Reinforce], env_kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="skip=False"):
+        kind(gym.make_vec("AdaFocus-v0", 2, **env_kwargs))
