@@ -447,8 +447,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         }
         if self._exact:
             # What each candidate would have earned: the same rule, for all lanes and candidates in one row.
-            each = [value[:, None].expand_as(confidences).flatten() for value in (reference, focused)]
-            rewards = self.reward(confidences.flatten(), *each, self.skip_cost)
+            references, looked = (v[:, None].expand_as(confidences).flatten() for v in (reference, focused))
+            rewards = self.reward(confidences.flatten(), references, looked, self.skip_cost)
             stepped["candidate_rewards"] = where_focused(rewards.view_as(confidences), 0.0)
         return stepped
 

@@ -27,8 +27,7 @@ class AllAction(Reinforce):
     Arguments and everything else as :class:`Reinforce`. The environment needs ``baseline="exact"`` and ``skip=False``.
 
     Raises:
-        ValueError: The action carries a skip bit.
-        KeyError: The environment's infos have no ``candidate_rewards``.
+        ValueError: The action carries a skip bit; or, in :meth:`learn`, the infos have no ``candidate_rewards``.
     """
 
     info_keys: ClassVar[tuple[str, ...]] = ("candidate_rewards",)

@@ -169,7 +169,7 @@ def rewards_to_go(rewards: Tensor, gamma: float) -> Tensor:
 
 def explained_variance(error: Tensor, returns: Tensor) -> float:
     """Share of the returns' variance that a critic with this error explains."""
-    return 1 - float(error.var() / returns.var().clamp(min=1e-12))
+    return 1 - float(error.var(correction=0) / returns.var(correction=0).clamp(min=1e-12))
 
 
 # ------------------------------------------------------------------------------------------------------------ agent
@@ -397,6 +397,11 @@ class Reinforce:
                 patch = None
             action, log_prob, entropy, patch_log_probs = self._act(self.policy, hidden, patch, self._generator)
             raw, reward, terminated, _, info = env.step(action if as_tensor else action.cpu().numpy())
+            if missing := [key for key in self.info_keys if key not in info]:
+                raise ValueError(
+                    f"{type(self).__name__} reads {missing} in the infos, and this environment doesn't give it: make "
+                    "the environment as the class asks for"
+                )
             steps.append(
                 Rollout(
                     log_prob=log_prob,

@@ -73,7 +73,7 @@ def test_candidate_rewards_of_skipped_frames_are_zero(env_kwargs: dict[str, Any]
 
 def test_sampled_baseline_knows_no_candidate_rewards(env_kwargs: dict[str, Any]) -> None:
     env = gym.make_vec("AdaFocus-v0", LANES, skip=False, **env_kwargs)
-    with pytest.raises(KeyError, match="candidate_rewards"):
+    with pytest.raises(ValueError, match="candidate_rewards"):
         AllAction(env).learn(1)
 
 

@@ -1,0 +1,115 @@
+"""The algorithms that are compared, as data: how each is made, on what it acts, and which settings it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adafocus_env import AdaFocusVectorEnv, FeatureBank
+from agents.all_action import AllAction
+from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.localizer import Localizer
+from agents.paper_ppo import PaperPPO
+from agents.presets import PATCH_HYPERPARAMETERS
+from agents.reinforce import Reinforce
+from agents.sb3 import PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
+
+LANES = 64
+Settings = Mapping[str, Any]
+Maker = Callable[[FeatureBank, int, Settings, Settings], Any]
+"""Feature bank, seed, environment arguments and hyper-parameters to a model with SB3's ``learn`` and ``predict``."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One entry of :data:`ALGORITHMS`.
+
+    Attributes:
+        title: Its name in tables and figures.
+        make: Makes the model.
+        env: Arguments of the environment, besides ``skip=False``.
+        settings: Hyper-parameters that it starts from, in the names of its own library.
+        search: Values to try for some of them in tuning; empty where the settings are to stay as published.
+    """
+
+    title: str
+    make: Maker
+    env: Settings = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+def _own(kind: type[Reinforce]) -> Maker:
+    def make(features: FeatureBank, seed: int, env: Settings, settings: Settings) -> Reinforce:
+        vector_env = AdaFocusVectorEnv(LANES, features=features, skip=False, output="torch", **env)
+        return kind(vector_env, seed=seed, **settings)
+
+    return make
+
+
+def _sb3(name: str, module: str = "stable_baselines3") -> Maker:
+    def make(features: FeatureBank, seed: int, env: Settings, settings: Settings) -> Any:
+        try:
+            kind = getattr(__import__(module), name)
+        except ImportError as error:
+            raise ImportError(f"{name} needs {module}: pip install 'adafocus-env[compare]'") from error
+        vec_env = make_vec_env(LANES, seed=seed, features=features, skip=False, **env)
+        full = env.get("observation", "full") == "full"
+        policy_kwargs: dict[str, Any] = GlanceExtractor.policy_kwargs()
+        recurrent = name.startswith("Recurrent")
+        if name == "DQN":
+            policy_kwargs["net_arch"] = [128]
+        if recurrent:
+            policy_kwargs["lstm_hidden_size"] = 128
+        policy = ("MultiInput" if full else "Mlp") + ("LstmPolicy" if recurrent else "Policy")
+        return kind(policy, vec_env, seed=seed, policy_kwargs=policy_kwargs, **settings)
+
+    return make
+
+
+_RATES = (3e-4, 1e-3, 3e-3)
+_OWN_SEARCH = {
+    "learning_rate": (*_RATES, 6e-3),
+    "gamma": (0.0, 0.3, 0.7),
+    "entropy_coefficient": (0.003, 0.01, 0.03),
+}
+_SB3_SEARCH = {"learning_rate": (1e-4, *_RATES), "gamma": (0.0, 0.3, 0.7), "ent_coef": (0.0, 0.003, 0.01, 0.03)}
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "all_action": Algorithm(
+        "all-action (ours)", _own(AllAction), {"baseline": "exact"}, PATCH_HYPERPARAMETERS, _OWN_SEARCH
+    ),
+    "reinforce": Algorithm("REINFORCE (ours)", _own(Reinforce), {}, PATCH_HYPERPARAMETERS, _OWN_SEARCH),
+    "paper": Algorithm("paper's PPO, as published", _own(PaperPPO), {"observation": "glance"}),
+    "paper_tuned": Algorithm(
+        "paper's PPO, tuned", _own(PaperPPO), {"observation": "glance"}, {},
+        _OWN_SEARCH,
+    ),
+    "ppo": Algorithm("SB3 PPO", _sb3("PPO"), {}, PPO_HYPERPARAMETERS, _SB3_SEARCH),
+    "ppo_glance": Algorithm("SB3 PPO on the glance", _sb3("PPO"), {"observation": "glance"}, PPO_HYPERPARAMETERS,
+                            _SB3_SEARCH),
+    "a2c": Algorithm("SB3 A2C", _sb3("A2C"), {}, {"n_steps": 8, "gamma": 0.7, "ent_coef": 0.01}, _SB3_SEARCH),
+    "dqn": Algorithm(
+        "SB3 DQN", _sb3("DQN"), {},
+        {"buffer_size": 20_000, "learning_starts": 2_000, "train_freq": 1, "gradient_steps": 2, "batch_size": 128,
+         "target_update_interval": 2_000, "exploration_fraction": 0.5, "exploration_final_eps": 0.02, "gamma": 0.3},
+        {"learning_rate": (1e-4, *_RATES), "gamma": (0.0, 0.3, 0.7), "exploration_fraction": (0.2, 0.5, 0.8)},
+    ),
+    "recurrent_ppo": Algorithm(
+        "sb3-contrib RecurrentPPO", _sb3("RecurrentPPO", "sb3_contrib"), {},
+        {"n_steps": 16, "batch_size": 256, "n_epochs": 4, "gamma": 0.7, "ent_coef": 0.01}, _SB3_SEARCH,
+    ),
+    "localizer": Algorithm(
+        "supervised localiser", _own(Localizer), {}, {"learning_rate": 1e-3, "use_belief": True},
+        {"learning_rate": _RATES},
+    ),
+}  # fmt: skip
+
+REFERENCES: dict[str, tuple[str, Any]] = {
+    "random": ("random", RandomPolicy),
+    "center": ("centre", CenterPolicy),
+    "gaussian": ("Gaussian", GaussianPolicy),
+    "oracle": ("true location", OraclePolicy),
+}
+"""Policies that learn nothing: title and class."""

@@ -1,0 +1,86 @@
+"""The runner of comparisons, on a tiny benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.experiments import runner
+from agents.experiments.algorithms import ALGORITHMS
+from agents.experiments.runner import Bench, Result, Trial, run_trial, run_trials
+from tests.conftest import make_tiny_recognizer
+
+EPISODES = 128
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    folder = tmp_path_factory.mktemp("bench")
+    make_tiny_recognizer().save(folder / "tiny.safetensors")
+    videos = {"num_frames": 4, "frame_size": 48, "num_distractors": 1}
+    made = Bench(str(folder / "tiny.safetensors"), str(folder / "banks"), num_videos=12, videos=videos, grid=4)
+    made.build(("train", "val", "test"))
+    return made
+
+
+def trial(algorithm: str, **changes: Any) -> Trial:
+    small = {"learning_starts": 32, "buffer_size": 500} if algorithm == "dqn" else {}
+    return Trial(algorithm, algorithm, episodes=EPISODES, settings=small, curve=2, **changes)
+
+
+def equal(one: Result, other: Result) -> bool:
+    names = ("curve_episodes", "curve_accuracy", "correct", "returns", "gflops", "focused")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_runs(algorithm: str, bench: Bench, tmp_path: Path) -> None:
+    if algorithm == "recurrent_ppo":
+        pytest.importorskip("sb3_contrib")
+    result = run_trial(trial(algorithm), bench, tmp_path)
+    assert len(result.correct) == 12
+    assert result.curve_episodes.tolist() == [EPISODES // 2, EPISODES]
+    assert ((result.curve_accuracy >= 0) & (result.curve_accuracy <= 1)).all()
+    assert 0 < result.curve_seconds[0] < result.curve_seconds[1] <= result.seconds
+    saved = Result.load(next(tmp_path.glob("*.npz")))
+    assert saved.trial == result.trial
+    assert equal(saved, result)
+
+
+def test_processes_find_what_one_process_finds(bench: Bench, tmp_path: Path) -> None:
+    trials = [trial("reinforce", seed=seed) for seed in (0, 1)] + [Trial("random", "random")]
+    alone = run_trials(trials, bench, tmp_path / "alone", backend="sequential")
+    together = run_trials(trials, bench, tmp_path / "together", jobs=2)
+    assert [result.trial for result in together] == trials
+    assert all(equal(*pair) for pair in zip(alone, together, strict=True))
+    assert not equal(alone[0], alone[1])
+
+
+def test_a_restart_runs_only_what_is_missing(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trials = [trial("reinforce", seed=seed) for seed in (0, 1)]
+    first = run_trials(trials, bench, tmp_path, backend="sequential")
+    (tmp_path / f"{trials[1].key(bench)}.npz").unlink()
+    trained = []
+    real = runner.evaluate
+    monkeypatch.setattr(runner, "evaluate", lambda *a, **k: trained.append(1) or real(*a, **k))
+    again = run_trials(trials, bench, tmp_path, backend="sequential")
+    assert len(trained) == 3  # two points of one curve, and its end
+    assert all(equal(*pair) for pair in zip(first, again, strict=True))
+
+
+def test_a_result_belongs_to_all_that_determines_it(bench: Bench) -> None:
+    one = trial("reinforce")
+    others = [
+        dataclasses.replace(one, seed=1),
+        dataclasses.replace(one, episodes=64),
+        dataclasses.replace(one, settings={"gamma": 0.5}),
+        dataclasses.replace(one, env={"reward": "confidence"}),
+        dataclasses.replace(one, split="val"),
+        dataclasses.replace(one, algorithm="paper"),
+    ]
+    keys = {each.key(bench) for each in (one, *others)} | {one.key(dataclasses.replace(bench, grid=5))}
+    assert len(keys) == len(others) + 2
