@@ -11,6 +11,7 @@ import pytest
 
 from agents.experiments import runner
 from agents.experiments.algorithms import ALGORITHMS
+from agents.experiments.report import sample_efficiency, write_report, write_results
 from agents.experiments.runner import Bench, Result, Trial, run_trial, run_trials
 from tests.conftest import make_tiny_recognizer
 
@@ -84,3 +85,44 @@ def test_a_result_belongs_to_all_that_determines_it(bench: Bench) -> None:
     ]
     keys = {each.key(bench) for each in (one, *others)} | {one.key(dataclasses.replace(bench, grid=5))}
     assert len(keys) == len(others) + 2
+
+
+def curve_rows(name: str, curves: list[list[float]]) -> list[dict[str, str]]:
+    return [
+        {"name": name, "seed": str(seed), "episodes": str(100 * (at + 1)), "seconds": str(at), "accuracy": str(value)}
+        for seed, line in enumerate(curves)
+        for at, value in enumerate(line)
+    ]
+
+
+def test_sample_efficiency_is_the_ratio_of_episodes_to_the_anchors_end() -> None:
+    slow, fast = [[10.0 * t for t in range(1, 11)]] * 3, [[20.0 * t for t in range(1, 11)]] * 3
+    flat = [[50.0] * 10, [150.0] * 10]
+    points = curve_rows("slow", slow) + curve_rows("fast", fast) + curve_rows("flat", flat)
+    found = sample_efficiency(points, "slow")
+    # Smoothed, slow ends at 90 after 900 episodes; fast is there after 450.
+    assert found["fast"] == pytest.approx((0.5, 0.5, 0.5))
+    assert set(found) == {"fast"}  # one seed of the flat ones never gets there
+
+
+def test_report_is_made_from_the_csv_files_alone(bench: Bench, tmp_path: Path) -> None:
+    trials = [Trial("random", "random"), Trial("oracle", "oracle")]
+    trials += [
+        dataclasses.replace(trial(name, seed=seed), curve=4) for name in ("reinforce", "paper") for seed in (0, 1)
+    ]
+    write_results(tmp_path, run_trials(trials, bench, tmp_path / "trials", backend="sequential"))
+    for file in (tmp_path / "trials").iterdir():
+        file.unlink()
+    text = write_report(tmp_path, title="A comparison", anchors=["paper"], note="On a tiny benchmark.").read_text()
+    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert " 0.000" in rows["random"]
+    assert " 1.000" in rows["oracle"]
+    assert {"reinforce", "paper"} <= set(rows)
+    assert "## Against paper" in text
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+    assert (tmp_path / "profiles.png").stat().st_size > 5000
+
+
+def test_report_without_results_says_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="run the comparison first"):
+        write_report(tmp_path, title="Nothing")

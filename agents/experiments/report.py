@@ -1,0 +1,241 @@
+"""From results to CSV files, and from the CSV files alone to tables, figures and a Markdown report."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from adafocus_env.files import write_atomically
+from adafocus_env.run_folder import write_csv
+from agents.experiments.runner import Result
+from agents.experiments.statistics import (
+    first_reaching,
+    interquartile_mean,
+    interval,
+    performance_profile,
+    probability_of_improvement,
+    ratio_interval,
+)
+
+Array = npt.NDArray[np.float64]
+Row = dict[str, str]
+
+
+# ------------------------------------------------------------------------------------------------------- CSV files
+
+
+def write_results(folder: Path, results: Sequence[Result], random: str = "random", best: str = "oracle") -> None:
+    """Write ``runs.csv`` (a row per trial) and ``curves.csv`` (a row per point of a learning curve).
+
+    Args:
+        folder: Where to.
+        results: All results, those of the two references among them.
+        random: Algorithm whose accuracy is the score 0.
+        best: Algorithm whose accuracy is the score 1.
+    """
+    low, high = (
+        float(np.mean([result.correct.mean() for result in results if result.trial.algorithm == algorithm]))
+        for algorithm in (random, best)
+    )
+    runs = [
+        {
+            "name": result.trial.name,
+            "algorithm": result.trial.algorithm,
+            "seed": result.trial.seed,
+            "episodes": result.trial.episodes,
+            "accuracy": round(100 * float(result.correct.mean()), 3),
+            "score": round((float(result.correct.mean()) - low) / (high - low), 5),
+            "mean_return": round(float(result.returns.mean()), 5),
+            "gflops": round(float(result.gflops.mean()), 5),
+            "focused": round(float(result.focused.mean()), 3),
+            "seconds": round(result.seconds, 1),
+        }
+        for result in results
+    ]
+    write_csv(folder / "runs.csv", runs)
+    curves = [
+        {
+            "name": result.trial.name,
+            "seed": result.trial.seed,
+            "episodes": int(episodes),
+            "seconds": round(float(seconds), 2),
+            "accuracy": round(100 * float(accuracy), 3),
+        }
+        for result in results
+        for episodes, seconds, accuracy in zip(
+            result.curve_episodes, result.curve_seconds, result.curve_accuracy, strict=True
+        )
+    ]
+    write_csv(folder / "curves.csv", curves)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Rows of a CSV file by column name.
+
+    Raises:
+        FileNotFoundError: No such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no results at {path}: run the comparison first")
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _by_name(rows: Sequence[Row], column: str) -> dict[str, Array]:
+    """(runs,) of a column for every name, in order of appearance."""
+    names = dict.fromkeys(row["name"] for row in rows)
+    return {name: np.array([float(row[column]) for row in rows if row["name"] == name]) for name in names}
+
+
+def _curves(rows: Sequence[Row], x: str) -> dict[str, tuple[Array, Array]]:
+    """(runs, points) of ``x`` and of the accuracy for every name."""
+    found = {}
+    for name in dict.fromkeys(row["name"] for row in rows):
+        own = [row for row in rows if row["name"] == name]
+        seeds = dict.fromkeys(row["seed"] for row in own)
+        lines = [[(float(row[x]), float(row["accuracy"])) for row in own if row["seed"] == seed] for seed in seeds]
+        array = np.array(lines)
+        found[name] = (array[..., 0], array[..., 1])
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------- report
+
+
+def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note: str = "") -> Path:
+    """Write ``report.md`` and its figures from ``runs.csv`` and ``curves.csv``.
+
+    Args:
+        folder: Where the CSV files are, and the report goes.
+        title: Its heading.
+        anchors: Names to which the others are compared in sample efficiency.
+        note: A paragraph under the heading: what ran on what, for how long.
+
+    Returns:
+        The report's path.
+    """
+    runs, points = read_csv(folder / "runs.csv"), read_csv(folder / "curves.csv")
+    score, accuracy, seconds = (_by_name(runs, column) for column in ("score", "accuracy", "seconds"))
+    learners = {name: scores for name, scores in score.items() if seconds[name].any()}
+    parts = [f"# {title}", note] if note else [f"# {title}"]
+    parts += [
+        "Score: 0 is random patches, 1 the item's true location. Interquartile means over training seeds, with "
+        "stratified bootstrap 95 % intervals.",
+        _table(
+            ("", "score (95 %)", "accuracy %", "seeds", "training, s"),
+            [
+                (
+                    name,
+                    _with_interval(interquartile_mean(scores), interval(scores)),
+                    f"{accuracy[name].mean():.2f}",
+                    str(len(scores)),
+                    f"{seconds[name].mean():.0f}" if name in learners else "",
+                )
+                for name, scores in sorted(score.items(), key=lambda item: -interquartile_mean(item[1]))
+            ],
+        ),
+    ]
+    if points:
+        _draw_curves(folder / "curves.png", points)
+        _draw_profiles(folder / "profiles.png", learners)
+        parts += [
+            "## Learning curves", "Validation accuracy, mean over seeds, with the range of the seeds.",
+            "![learning curves](curves.png)", "## Performance profiles", "![profiles](profiles.png)",
+        ]  # fmt: skip
+    for anchor in anchors:
+        parts += _against(anchor, learners, points)
+    path = folder / "report.md"
+    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
+    return path
+
+
+def _against(anchor: str, learners: Mapping[str, Array], points: Sequence[Row]) -> list[str]:
+    """Sample efficiency and probability of improvement over one algorithm."""
+    efficiency = sample_efficiency(points, anchor)
+    rows = []
+    for name, scores in learners.items():
+        if name == anchor:
+            continue
+        chance, low, high = probability_of_improvement(scores, learners[anchor])
+        ratio = efficiency.get(name)
+        rows.append(
+            (
+                name,
+                "never reached by some seed" if ratio is None else _with_interval(ratio[0], ratio[1:]),
+                _with_interval(chance, (low, high)),
+            )
+        )
+    return [
+        f"## Against {anchor}",
+        f"Episodes needed to reach the validation accuracy with which {anchor} ends, as a share of the episodes that "
+        "it needs itself; and the probability that a run ends above one of its runs on the test split.",
+        _table(("", "episodes, ratio (95 %)", "probability of improvement (95 %)"), rows),
+    ]
+
+
+def sample_efficiency(points: Sequence[Row], anchor: str) -> dict[str, tuple[float, float, float]]:
+    """Ratio of the episodes that each algorithm needs to those that the anchor needs, with its interval.
+
+    The target is the mean of the last three points of the anchor's curves, over all its seeds. Each curve is made
+    smooth by the mean of three neighbouring points. An algorithm with a seed that never gets there is left out; an
+    anchor's seed that doesn't counts with its whole budget, which favours the anchor.
+    """
+    smooth = {
+        name: (episodes[:, 1:-1], np.stack([np.convolve(line, np.ones(3) / 3, "valid") for line in lines]))
+        for name, (episodes, lines) in _curves(points, "episodes").items()
+    }
+    target = float(smooth[anchor][1][:, -1].mean())
+    needed = {
+        name: np.array([first_reaching(x, y, target) for x, y in zip(*curves, strict=True)])
+        for name, curves in smooth.items()
+    }
+    own = np.minimum(needed[anchor], smooth[anchor][0].max())
+    return {
+        name: ratio_interval(values, own)
+        for name, values in needed.items()
+        if name != anchor and np.isfinite(values).all()
+    }
+
+
+def _with_interval(value: float, bounds: tuple[float, ...]) -> str:
+    if any(math.isnan(bound) for bound in bounds):
+        return f"{value:.3f}"
+    return f"{value:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})"
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _draw_curves(path: Path, points: Sequence[Row]) -> None:
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    for place, (x, label) in enumerate((("episodes", "episodes"), ("seconds", "seconds of training")), start=1):
+        axes = figure.add_subplot(1, 2, place, xlabel=label, ylabel="validation accuracy, %")
+        for name, (at, lines) in _curves(points, x).items():
+            middle = at.mean(axis=0)
+            (line,) = axes.plot(middle, lines.mean(axis=0), label=name)
+            axes.fill_between(middle, lines.min(axis=0), lines.max(axis=0), color=line.get_color(), alpha=0.15)
+        axes.grid(alpha=0.3)
+        if x == "seconds":
+            axes.set_xscale("log")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path, dpi=130)
+
+
+def _draw_profiles(path: Path, scores: Mapping[str, Array]) -> None:
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="score τ", ylabel="share of runs above τ")
+    thresholds = np.linspace(0, 1, 201)
+    for name, values in scores.items():
+        axes.step(thresholds, performance_profile(values, thresholds), where="post", label=name)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,81 @@
+"""Which algorithm learns where to look: equal budgets in episodes, several seeds, the test split once.
+
+Trials run in parallel and each leaves one file, so a killed comparison goes on where it stopped. Settings come from
+the tuning on the validation split (scripts/tune.py) where there was one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich import print
+
+from agents.experiments.algorithms import ALGORITHMS, REFERENCES
+from agents.experiments.report import write_report, write_results
+from agents.experiments.runner import Bench, Trial, run_trials
+
+TUNED = Path(__file__).parent.parent / "docs" / "compare_algorithms" / "tuned.json"
+
+
+@dataclass
+class Config:
+    algorithms: tuple[str, ...] = tuple(ALGORITHMS)
+    """Keys of agents.experiments.algorithms.ALGORITHMS; its REFERENCES always come along."""
+    seeds: int = 5
+    """Training seeds, from 0."""
+    episodes: int = 19_200
+    """Budget of every learner."""
+    tuned: Path = TUNED
+    """What scripts/tune.py chose; a file that doesn't exist leaves every algorithm its starting settings."""
+    split: str = "test"
+    """The split of the final figures; rehearse on "val"."""
+    jobs: int = -1
+    """Processes at once; -1 takes all cores."""
+    backend: Literal["loky", "sequential", "dask"] = "loky"
+    """joblib's backend."""
+    scheduler: str | None = None
+    """Address of the Dask scheduler, for backend dask; its workers must see --out."""
+    quick: bool = False
+    """A rehearsal in a few minutes: two seeds, few episodes and videos; its numbers mean little."""
+    out: Path = Path("runs/compare_algorithms")
+    """Folder for results, tables, figures and the report."""
+
+
+def main(config: Config) -> None:
+    started = time.perf_counter()
+    if unknown := sorted(set(config.algorithms) - set(ALGORITHMS)):
+        raise SystemExit(f"--algorithms: unknown {unknown}; there are {sorted(ALGORITHMS)}")
+    seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
+    bench = Bench(folder=str(config.out / "banks"), num_videos=100 if config.quick else None)
+    bench.build(("train", "val", config.split))
+    tuned = json.loads(config.tuned.read_text()) if config.tuned.exists() else {}
+    trials = [Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items()]
+    trials += [
+        Trial(ALGORITHMS[name].title, name, seed, episodes, settings=tuned.get(name, {}), split=config.split)
+        for seed in range(seeds)
+        for name in config.algorithms
+    ]
+    with contextlib.ExitStack() as stack:
+        if config.backend == "dask":
+            from dask.distributed import Client
+
+            stack.enter_context(Client(config.scheduler))
+        results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs, backend=config.backend)
+    write_results(config.out, results)
+    anchors = [ALGORITHMS[name].title for name in ("paper", "paper_tuned") if name in config.algorithms]
+    note = (
+        f"{seeds} seeds, {episodes:,} episodes each, settings "
+        f"{'tuned on the validation split' if tuned else 'as they start'}, evaluated on {config.split}."
+    )
+    report = write_report(config.out, title="Algorithms compared", anchors=anchors, note=note)
+    print(f"{report} after {(time.perf_counter() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

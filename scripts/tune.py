@@ -1,0 +1,88 @@
+"""Choose every algorithm's hyper-parameters with the same small budget, on the validation split.
+
+Each algorithm gets the same number of settings, drawn at random from its search space (its starting settings come
+first), trained for the same number of episodes with one seed that the comparison doesn't use. What ends best on the
+validation split, by the mean of the last quarter of its learning curve, is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from rich import print
+
+from adafocus_env.files import write_atomically
+from adafocus_env.run_folder import write_csv
+from agents.experiments.algorithms import ALGORITHMS
+from agents.experiments.runner import Bench, Trial, run_trials
+
+SEED = 1000  # the comparison's seeds count from 0
+
+
+@dataclass
+class Config:
+    algorithms: tuple[str, ...] = tuple(name for name, algorithm in ALGORITHMS.items() if algorithm.search)
+    """Keys of agents.experiments.algorithms.ALGORITHMS."""
+    settings: int = 10
+    """Settings to try for each algorithm."""
+    episodes: int = 9_600
+    """Training episodes of each."""
+    seed: int = 0
+    """Seed of the search."""
+    jobs: int = -1
+    """Processes at once; -1 takes all cores."""
+    quick: bool = False
+    """A rehearsal: two settings, few episodes and videos; its choice means nothing."""
+    out: Path = Path("runs/tune")
+    """Folder for results, tuning.csv and tuned.json, which scripts/compare_algorithms.py takes by --tuned."""
+
+
+def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) -> list[dict[str, Any]]:
+    """Different settings out of a search space, the empty one (nothing changed) first."""
+    random = np.random.default_rng(seed)
+    keys = sorted(search)
+    sizes = [len(search[key]) for key in keys]
+    places = random.permutation(int(np.prod(sizes)))[: count - 1]
+    return [{}] + [
+        {key: search[key][at] for key, at in zip(keys, np.unravel_index(place, sizes), strict=True)} for place in places
+    ]
+
+
+def main(config: Config) -> None:
+    started = time.perf_counter()
+    count, episodes = (2, 512) if config.quick else (config.settings, config.episodes)
+    bench = Bench(folder=str(config.out / "banks"), num_videos=100 if config.quick else None)
+    bench.build(("train", "val"))
+    trials = [
+        Trial(ALGORITHMS[name].title, name, SEED, episodes, settings=settings, split="val")
+        for name in config.algorithms
+        for settings in draw_settings(ALGORITHMS[name].search, count, config.seed)
+    ]
+    results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs)
+    rows, best = [], {}
+    for result in results:
+        name, settings = result.trial.algorithm, dict(result.trial.settings)
+        accuracy = float(result.curve_accuracy[-max(1, len(result.curve_accuracy) // 4) :].mean())
+        rows.append({
+            "algorithm": name, "accuracy": round(100 * accuracy, 3), "seconds": round(result.seconds, 1),
+            "settings": json.dumps(settings),
+        })  # fmt: skip
+        if name not in best or accuracy > best[name][0]:
+            best[name] = (accuracy, settings)
+    write_csv(config.out / "tuning.csv", rows)
+    text = json.dumps({name: settings for name, (_, settings) in best.items()}, indent=2)
+    write_atomically(config.out / "tuned.json", f"{text}\n".encode())
+    for name, (accuracy, settings) in best.items():
+        print(f"{name}: {100 * accuracy:.2f} % with {settings or 'its starting settings'}")
+    print(f"{config.out / 'tuned.json'} after {(time.perf_counter() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
