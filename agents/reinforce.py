@@ -47,6 +47,7 @@ class Hyperparameters:
             the noise of the last few updates. 0 acts with the last weights.
         encoder_size: Length of the encoded glance.
         hidden_size: Length of the policy's own recurrent state.
+        recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
         use_belief: Let the policy see ``belief`` and ``time`` as well, if the environment shows them; otherwise the
             glance alone (the paper's state).
     """
@@ -61,6 +62,7 @@ class Hyperparameters:
     averaging: float = 0.98
     encoder_size: int = 256
     hidden_size: int = 128
+    recurrent: bool = True
     use_belief: bool = False
 
     def __post_init__(self) -> None:
@@ -97,6 +99,7 @@ class RecurrentPolicy(nn.Module):
             nn.ReLU(),
         )
         self.encode_belief = nn.Sequential(nn.Linear(belief_size + 1, 64), nn.ReLU()) if belief_size else None
+        self.recurrent = config.recurrent
         self.gru = nn.GRUCell(config.encoder_size + (64 if belief_size else 0), config.hidden_size)
         self.patch_head = nn.Linear(config.hidden_size, num_patches) if num_patches else None
         self.skip_head = nn.Linear(config.hidden_size, 1) if has_skip else None
@@ -112,7 +115,7 @@ class RecurrentPolicy(nn.Module):
         if self.encode_belief is not None:
             belief = torch.cat((observation["belief"], observation["time"]), dim=1)
             features = torch.cat((features, self.encode_belief(belief)), dim=1)
-        return self.gru(features, hidden)
+        return self.gru(features, hidden if self.recurrent else torch.zeros_like(hidden))
 
 
 # ---------------------------------------------------------------------------------------------------------- rollout

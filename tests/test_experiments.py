@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from agents.experiments import runner
+from agents.experiments.ablations import ABLATIONS
 from agents.experiments.algorithms import ALGORITHMS
 from agents.experiments.report import sample_efficiency, write_report, write_results
 from agents.experiments.runner import Bench, Result, Trial, run_trial, run_trials
@@ -126,3 +127,13 @@ def test_report_is_made_from_the_csv_files_alone(bench: Bench, tmp_path: Path) -
 def test_report_without_results_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run the comparison first"):
         write_report(tmp_path, title="Nothing")
+
+
+def test_ablations_name_what_there_is(bench: Bench) -> None:
+    for variants in ABLATIONS.values():
+        assert len({variant.name for variant in variants}) == len(variants)
+        for variant in variants:
+            for one in variant.trials(2, 64, "val"):
+                one.key(variant.on(bench))  # knows its algorithm
+            if variant.bench:
+                assert variant.on(bench).folder is None

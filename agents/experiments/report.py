@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from scipy.stats import spearmanr
 
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import write_csv
@@ -36,14 +37,12 @@ def write_results(folder: Path, results: Sequence[Result], random: str = "random
 
     Args:
         folder: Where to.
-        results: All results, those of the two references among them.
+        results: All results. Without the two references among them, the score is the accuracy itself.
         random: Algorithm whose accuracy is the score 0.
         best: Algorithm whose accuracy is the score 1.
     """
-    low, high = (
-        float(np.mean([result.correct.mean() for result in results if result.trial.algorithm == algorithm]))
-        for algorithm in (random, best)
-    )
+    known = {result.trial.algorithm: float(result.correct.mean()) for result in results}
+    low, high = (known[random], known[best]) if {random, best} <= known.keys() else (0.0, 1.0)
     runs = [
         {
             "name": result.trial.name,
@@ -122,19 +121,22 @@ def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note:
         The report's path.
     """
     runs, points = read_csv(folder / "runs.csv"), read_csv(folder / "curves.csv")
-    score, accuracy, seconds = (_by_name(runs, column) for column in ("score", "accuracy", "seconds"))
+    score, accuracy, returns, seconds = (
+        _by_name(runs, column) for column in ("score", "accuracy", "mean_return", "seconds")
+    )
     learners = {name: scores for name, scores in score.items() if seconds[name].any()}
     parts = [f"# {title}", note] if note else [f"# {title}"]
     parts += [
-        "Score: 0 is random patches, 1 the item's true location. Interquartile means over training seeds, with "
-        "stratified bootstrap 95 % intervals.",
+        "Score: 0 is random patches, 1 the item's true location (where these are in the table; else the accuracy). "
+        "Interquartile means over training seeds, with stratified bootstrap 95 % intervals.",
         _table(
-            ("", "score (95 %)", "accuracy %", "seeds", "training, s"),
+            ("", "score (95 %)", "accuracy %", "mean return", "seeds", "training, s"),
             [
                 (
                     name,
                     _with_interval(interquartile_mean(scores), interval(scores)),
                     f"{accuracy[name].mean():.2f}",
+                    f"{returns[name].mean():.3f}",
                     str(len(scores)),
                     f"{seconds[name].mean():.0f}" if name in learners else "",
                 )
@@ -239,3 +241,14 @@ def _draw_profiles(path: Path, scores: Mapping[str, Array]) -> None:
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
+
+
+def return_against_accuracy(results: Sequence[Result]) -> str:
+    """One sentence: whether the return is worth maximising, as rank correlation with the accuracy over all policies."""
+    returns = [float(result.returns.mean()) for result in results]
+    accuracy = [float(result.correct.mean()) for result in results]
+    found = spearmanr(returns, accuracy)
+    return (
+        f"Mean return and accuracy of {len(results)} policies: rank correlation {found.statistic:.3f} "
+        f"(p = {found.pvalue:.1g})."
+    )

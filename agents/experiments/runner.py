@@ -73,7 +73,7 @@ def _fingerprint(recognizer: str) -> str:
     return Recognizer.from_pretrained(recognizer).fingerprint()
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=3)  # the splits of one bench
 def _features(bench: str, split: str) -> FeatureBank:
     settings = Bench(**json.loads(bench))
     videos = RoamingFashion(split, num_videos=settings.num_videos, **settings.videos)
@@ -242,13 +242,18 @@ def _result(trial: Trial, found: Evaluation, curve: LearningCurve | None = None,
 
 
 def run_trials(
-    trials: Sequence[Trial], bench: Bench, folder: str | Path, *, jobs: int = -1, backend: str = "loky"
+    trials: Sequence[Trial],
+    bench: Bench | Sequence[Bench],
+    folder: str | Path,
+    *,
+    jobs: int = -1,
+    backend: str = "loky",
 ) -> list[Result]:
     """Run all trials that have no result yet.
 
     Args:
         trials: In the order wanted.
-        bench: What they are run on; its banks should be built.
+        bench: What they are run on, one for all or one for each; banks in files should be built.
         folder: Of the results.
         jobs: Processes at once; -1 takes all cores.
         backend: joblib's: ``"loky"``, ``"sequential"``, or ``"dask"`` with a ``dask.distributed.Client`` at hand.
@@ -256,6 +261,7 @@ def run_trials(
     Returns:
         A result per trial, in their order.
     """
+    benches = [bench] * len(trials) if isinstance(bench, Bench) else bench
     with joblib.parallel_config(backend=backend, n_jobs=jobs):
-        work = (joblib.delayed(run_trial)(trial, bench, folder) for trial in trials)
+        work = (joblib.delayed(run_trial)(*pair, folder) for pair in zip(trials, benches, strict=True))
         return list(tqdm(joblib.Parallel(return_as="generator")(work), total=len(trials), desc="trials"))

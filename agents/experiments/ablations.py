@@ -1,0 +1,77 @@
+"""The ablations, as data: each is a table of trials that differ from the preset in one ingredient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from adafocus_env.rewards import REWARDS
+from agents.experiments.algorithms import REFERENCES
+from agents.experiments.runner import Bench, Trial
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of an ablation's table.
+
+    Attributes:
+        name: The row.
+        algorithm: A key of ``ALGORITHMS`` or ``REFERENCES``.
+        settings: Hyper-parameters that differ from the preset's.
+        env: Arguments of the environment that differ.
+        bench: Fields of :class:`Bench` that differ.
+    """
+
+    name: str
+    algorithm: str = "reinforce"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    env: Mapping[str, Any] = field(default_factory=dict)
+    bench: Mapping[str, Any] = field(default_factory=dict)
+
+    def trials(self, seeds: int, episodes: int, split: str) -> list[Trial]:
+        """Its trials: one per seed, or a single one of a policy that learns nothing."""
+        if self.algorithm in REFERENCES:
+            return [Trial(self.name, self.algorithm, split=split)]
+        return [
+            Trial(self.name, self.algorithm, seed, episodes, self.settings, self.env, split) for seed in range(seeds)
+        ]
+
+    def on(self, bench: Bench) -> Bench:
+        """What it runs on; other tables than the common one stay in memory."""
+        return replace(bench, **self.bench, folder=None) if self.bench else bench
+
+
+REFERENCE_ROWS = tuple(Variant(title, name) for name, (title, _) in REFERENCES.items())
+
+ABLATIONS: dict[str, tuple[Variant, ...]] = {
+    "policy": (
+        *REFERENCE_ROWS,
+        Variant("learned"),
+        Variant("learned, without recurrence", settings={"recurrent": False}),
+        Variant("learned, on the glance alone", settings={"use_belief": False}),
+        Variant("learned, on the glance alone, without recurrence", settings={"use_belief": False, "recurrent": False}),
+    ),
+    "reward": tuple(Variant(name, env={"reward": name}) for name in REWARDS),
+    "baseline": (
+        Variant("sample", env={"baseline": "sample"}),
+        Variant("exact", env={"baseline": "exact"}),
+        Variant("exact, all actions", "all_action"),
+    ),
+    "gamma": tuple(Variant(f"γ = {gamma:g}", settings={"gamma": gamma}) for gamma in (0.0, 0.3, 0.7, 0.9, 1.0)),
+    "observation": (
+        Variant("full", env={"observation": "full"}),
+        Variant("glance", settings={"use_belief": False}, env={"observation": "glance"}),
+    ),
+    "candidates": tuple(
+        Variant(f"{title}, N = {grid * grid}", algorithm, bench={"grid": grid})
+        for grid in (4, 5, 6, 7, 8)
+        for algorithm, title in (("reinforce", "learned"), ("oracle", "true location"), ("random", "random"))
+    ),
+    "frames": tuple(
+        Variant(f"{title}, T = {frames}", algorithm, bench={"videos": {"num_frames": frames}})
+        for frames in (4, 8, 16)
+        for algorithm, title in (("reinforce", "learned"), ("oracle", "true location"), ("random", "random"))
+    ),
+}
+"""Ablations that need nothing but other arguments; all of stage 2, with the shipped recogniser."""

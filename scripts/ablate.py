@@ -1,0 +1,65 @@
+"""What each ingredient is worth: one table per ablation, several seeds, the runner and report of the comparison."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich import print
+
+from adafocus_env.files import write_atomically
+from agents.experiments.ablations import ABLATIONS
+from agents.experiments.report import return_against_accuracy, write_report, write_results
+from agents.experiments.runner import Bench, run_trials
+
+
+@dataclass
+class Config:
+    ablations: tuple[str, ...] = tuple(ABLATIONS)
+    """Keys of agents.experiments.ablations.ABLATIONS."""
+    seeds: int = 5
+    """Training seeds, from 0."""
+    episodes: int = 19_200
+    """Training episodes of each run."""
+    split: str = "test"
+    """The split of the final figures; rehearse on "val"."""
+    jobs: int = -1
+    """Processes at once; -1 takes all cores."""
+    quick: bool = False
+    """A rehearsal: two seeds, few episodes and videos; its numbers mean little."""
+    out: Path = Path("runs/ablate")
+    """Folder: a report in a folder of its own for every ablation."""
+
+
+def main(config: Config) -> None:
+    if unknown := sorted(set(config.ablations) - set(ABLATIONS)):
+        raise SystemExit(f"--ablations: unknown {unknown}; there are {sorted(ABLATIONS)}")
+    seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
+    bench = Bench(folder=str(config.out / "banks"), num_videos=100 if config.quick else None)
+    bench.build(("train", "val", config.split))
+    everything = []
+    for name in config.ablations:
+        started = time.perf_counter()
+        work = [
+            (trial, variant.on(bench))
+            for variant in ABLATIONS[name]
+            for trial in variant.trials(seeds, episodes, config.split)
+        ]
+        trials, benches = zip(*work, strict=True)
+        results = run_trials(trials, benches, config.out / "trials", jobs=config.jobs)
+        everything += [result for result, own in zip(results, benches, strict=True) if own == bench]
+        folder = config.out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_results(folder, results)
+        note = f"{seeds} seeds, {episodes:,} episodes each, evaluated on {config.split}."
+        report = write_report(folder, title=f"Ablation: {name}", note=note)
+        print(f"{report} after {(time.perf_counter() - started) / 60:.1f} minutes")
+    text = return_against_accuracy(everything)
+    write_atomically(config.out / "return.md", f"{text}\n".encode())
+    print(text)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,113 @@
+"""Programs that others wrote, or write that way, on the environment without any glue.
+
+They have an extra of their own: ``pip install -e .[clients]``, then ``pytest -m clients``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+
+import adafocus_env  # noqa: F401 (registers AdaFocus-v0)
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.mark.parametrize("arguments", [{}, {"skip": False}, {"observation": "glance"}])
+def test_torchrl_checks_its_specs(arguments: dict[str, Any]) -> None:
+    pytest.importorskip("torchrl")
+    from torchrl.envs import GymEnv
+    from torchrl.envs.utils import check_env_specs
+
+    env = GymEnv("AdaFocus-v0", split="val", **arguments)
+    check_env_specs(env)
+    rollout = env.rollout(20)
+    assert len(rollout) == 8  # it ends with the video
+    assert bool(rollout["next", "terminated"][-1])
+
+
+def test_rl_zoo_trains_and_evaluates(tmp_path: Path) -> None:
+    pytest.importorskip("rl_zoo3")
+    (tmp_path / "ppo.yml").write_text(
+        "AdaFocus-v0:\n  n_envs: 2\n  n_timesteps: 128\n  policy: MultiInputPolicy\n  n_steps: 16\n  batch_size: 32\n"
+    )
+    command = (
+        "-m rl_zoo3.train --algo ppo --env AdaFocus-v0 --gym-packages adafocus_env --conf-file ppo.yml "
+        "--log-folder logs --env-kwargs skip:False split:'val' --eval-freq 32 --eval-episodes 2 --n-eval-envs 1"
+    )
+    subprocess.run([sys.executable, *command.split()], cwd=tmp_path, check=True, timeout=300)
+    run = tmp_path / "logs" / "ppo" / "AdaFocus-v0_1"
+    assert (run / "AdaFocus-v0.zip").is_file()
+    assert np.load(run / "evaluations.npz")["ep_lengths"].tolist() == [[8, 8]] * 2
+
+
+class Agent(nn.Module):
+    """CleanRL's shape: one network, ``get_action_and_value``."""
+
+    def __init__(self, envs: Any) -> None:
+        super().__init__()
+        size = int(np.prod(envs.single_observation_space.shape))
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(size, 256), nn.Tanh(), nn.Linear(256, 128), nn.Tanh())
+        self.actor, self.critic = nn.Linear(128, int(envs.single_action_space.n)), nn.Linear(128, 1)
+        nn.init.orthogonal_(self.actor.weight, 0.01)
+
+    def get_action_and_value(self, x: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        features = self.body(x)
+        probs = Categorical(logits=self.actor(features))
+        action = probs.sample() if action is None else action
+        return action, probs.log_prob(action), probs.entropy(), self.critic(features)[:, 0]
+
+
+def test_a_loop_in_cleanrls_manner_learns() -> None:
+    num_envs, num_steps, gamma, gae_lambda = 32, 16, 0.5, 0.95
+    envs = gym.make_vec("AdaFocus-v0", num_envs=num_envs, skip=False, observation="glance", autoreset_mode="SAME_STEP")
+    torch.manual_seed(0)
+    agent = Agent(envs)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=1e-3, eps=1e-5)
+    next_obs, _ = envs.reset(seed=0)
+    next_obs, next_done = torch.as_tensor(next_obs), torch.zeros(num_envs)
+    mean_rewards = []
+    for _ in range(80):
+        kept: list[tuple[Tensor, ...]] = []
+        for _ in range(num_steps):
+            with torch.no_grad():
+                action, logprob, _, value = agent.get_action_and_value(next_obs)
+            obs, done = next_obs, next_done
+            raw, reward, terminations, truncations, _ = envs.step(action.numpy())
+            next_obs, next_done = torch.as_tensor(raw), torch.as_tensor(terminations | truncations).float()
+            kept.append((obs, action, logprob, value, torch.as_tensor(reward), done))
+        obs, actions, logprobs, values, rewards, dones = (torch.stack(part) for part in zip(*kept, strict=True))
+        with torch.no_grad():
+            next_value = agent.get_action_and_value(next_obs)[3]
+            advantages, last = torch.zeros_like(rewards), torch.zeros(num_envs)
+            for t in reversed(range(num_steps)):
+                ended = next_done if t == num_steps - 1 else dones[t + 1]
+                after = next_value if t == num_steps - 1 else values[t + 1]
+                delta = rewards[t] + gamma * after * (1 - ended) - values[t]
+                advantages[t] = last = delta + gamma * gae_lambda * (1 - ended) * last
+        batch = [part.flatten(0, 1) for part in (obs, actions, logprobs, advantages, advantages + values)]
+        for _ in range(4):
+            for index in torch.randperm(num_envs * num_steps).split(128):
+                b_obs, b_actions, b_logprobs, b_advantages, b_returns = (part[index] for part in batch)
+                _, newlogprob, entropy, newvalue = agent.get_action_and_value(b_obs, b_actions)
+                ratio = (newlogprob - b_logprobs).exp()
+                b_advantages = (b_advantages - b_advantages.mean()) / (b_advantages.std() + 1e-8)
+                pg_loss = torch.max(-b_advantages * ratio, -b_advantages * ratio.clamp(0.8, 1.2)).mean()
+                loss = pg_loss - 0.01 * entropy.mean() + 0.5 * (newvalue - b_returns).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(agent.parameters(), 0.5)
+                optimizer.step()
+        mean_rewards.append(float(rewards.mean()))
+    envs.close()
+    first, last_ones = np.mean(mean_rewards[:10]), np.mean(mean_rewards[-10:])
+    assert last_ones > first + 0.015
