@@ -49,7 +49,7 @@ class FeatureBank(FrozenFeatures):
         device: Where the networks run, and the table is if it has no ``path``.
         path: File of the table; ``None`` keeps it in memory.
         dtype: Of the table: ``"float32"``, or ``"float16"`` for half the size and rewards that agree to 2e-3.
-        precision: Of the CNNs: ``"float32"`` or ``"bfloat16"``.
+        precision: Of the local CNN, as for :class:`FrozenFeatures`.
 
     Raises:
         ValueError: As :class:`FrozenFeatures`; or the file at ``path`` holds something else.

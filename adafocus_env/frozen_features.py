@@ -36,7 +36,8 @@ class FrozenFeatures:
         videos: Any data set.
         grid: g; the candidates form a g×g grid.
         device: Where the networks run.
-        precision: Of the CNNs: ``"float32"`` or ``"bfloat16"``.
+        precision: Of the local CNN: ``"float32"`` or ``"bfloat16"``. The global CNN stays in float32: it is the cheap
+            one, and rounding what policies see changes a hundredth of their choices.
 
     Attributes:
         recognizer: The frozen copy.
@@ -77,7 +78,7 @@ class FrozenFeatures:
         self.videos, self.grid, self.precision = videos, grid, precision
         self.corners = grid_corners(grid, videos.frame_size, config.patch_size)
         self.recognizer = recognizer.frozen().to(self.device)
-        self._fast = recognizer.deployed(precision).to(self.device)
+        self._fast = recognizer.deployed(precision, global_precision="float32").to(self.device)
         self._device_corners = self.corners.to(self.device)
 
     def load(self, video: Tensor) -> Tensor:

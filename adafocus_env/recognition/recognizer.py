@@ -124,7 +124,7 @@ class Recognizer(nn.Module):
             self.glance_shape[0], self.local_size, config.hidden_size, config.num_classes, config.dropout
         )
         # Normalisation of bytes as one multiplication and one addition.
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.mean, config.std))
+        mean, std = (torch.tensor(values) for values in (config.mean, config.std))
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
         self.to(memory_format=torch.channels_last)  # faster convolutions on CPU and GPU alike
@@ -179,7 +179,9 @@ class Recognizer(nn.Module):
     def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
         """Normalise uint8 images and run a CNN on them in the precision of its weights; float32 maps."""
         values = images.to(torch.float32, memory_format=torch.channels_last)
-        torch.addcmul(self.get_buffer("shift"), values, self.get_buffer("scale"), out=values)
+        rows = values.permute(0, 2, 3, 1).flatten(2)  # whole rows at once: five times as fast as three by three
+        shift, scale = (self.get_buffer(name).repeat(images.shape[-1]) for name in ("shift", "scale"))
+        torch.addcmul(shift, rows, scale, out=rows)
         maps: Tensor = cnn(values.to(next(cnn.parameters()).dtype))
         return maps.float()
 
@@ -268,7 +270,7 @@ class Recognizer(nn.Module):
         """An independent copy in evaluation mode that needs no gradients."""
         return copy.deepcopy(self).eval().requires_grad_(False)
 
-    def deployed(self, precision: Precision = "float32") -> Recognizer:
+    def deployed(self, precision: Precision = "float32", global_precision: Precision | None = None) -> Recognizer:
         """A frozen copy made for speed: batch norms folded into the convolutions before them, CNNs in ``precision``.
 
         In float32 it is a fifth faster on the CPU and equal but for rounding. It is no longer a recogniser to save or
@@ -276,18 +278,22 @@ class Recognizer(nn.Module):
 
         Args:
             precision: ``"float32"``, or ``"bfloat16"`` where the hardware has it. The classifier stays in float32.
+            global_precision: The same for the global CNN alone, on whose maps policies are sensitive to rounding;
+                ``None`` means ``precision``.
 
         Raises:
             ValueError: Another precision.
         """
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision must be one of {get_args(Precision)}, not {precision!r}")
+        precisions = {"global_cnn": global_precision or precision, "local_cnn": precision}
+        for wanted in precisions.values():
+            if wanted not in get_args(Precision):
+                raise ValueError(f"precision must be one of {get_args(Precision)}, not {wanted!r}")
         self.cost()  # measured on the original; the copy keeps it
         twin = self.frozen()
-        for name in ("global_cnn", "local_cnn"):
+        for name, wanted in precisions.items():
             with contextlib.suppress(TraceError):  # a network that branches on its input stays as it is
                 setattr(twin, name, fuse(getattr(twin, name)))
-            getattr(twin, name).to(getattr(torch, precision), memory_format=torch.channels_last)
+            getattr(twin, name).to(getattr(torch, wanted), memory_format=torch.channels_last)
         return twin
 
     def fingerprint(self) -> str:
