@@ -37,7 +37,8 @@ class AllAction(Reinforce):
         if self._has_skip:
             raise ValueError("AllAction learns patches alone: make the environment with skip=False")
 
-    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The expectation over all patches of what they earn at once; the rest by the patch that was taken."""
         config = self.config
         rewards = rollout.infos["candidate_rewards"]
         probabilities = rollout.patch_log_probs.exp()

@@ -33,7 +33,8 @@ class Localizer(Reinforce):
         if not hasattr(env.unwrapped.videos, "locations"):
             raise ValueError("Localizer needs a data set with `locations(indices)`: these videos have no ground truth")
 
-    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Cross-entropy with the best candidate where the item is in the picture."""
         assert self._env is not None
         env: Any = self._env.unwrapped
         boxes, visible = env.videos.locations(rollout.infos["video"][0].cpu())  # (B, T, 4), (B, T)

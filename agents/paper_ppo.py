@@ -38,7 +38,8 @@ class PaperPPO(Reinforce):
     def __init__(self, env: Any, **kwargs: Any) -> None:
         super().__init__(env, **{**PUBLISHED, **kwargs})
 
-    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """PPO's clipped objective, with returns that are normalised over the batch."""
         config = self.config
         returns = rewards_to_go(rollout.reward, config.gamma)
         returns = (returns - returns.mean()) / (returns.std() + 1e-5)

@@ -314,8 +314,6 @@ class Reinforce:
         Raises:
             ValueError: The agent was loaded without an environment.
         """
-        if self._env is None:
-            raise ValueError("this agent has no environment to learn in: load it with Reinforce.load(path, env=env)")
         hook = self._init_callback(callback)
         hook.on_training_start(locals(), globals())
         end = self.num_timesteps + total_timesteps
@@ -335,22 +333,13 @@ class Reinforce:
 
     def _update(self, hook: BaseCallback) -> tuple[bool, dict[str, float]]:
         """Collect one batch of episodes and take one gradient step on it."""
-        config, env = self.config, self._env
-        assert env is not None
-        rollouts = []
-        going = True
         hook.on_rollout_start()
-        for _ in range(-(-config.episodes_per_batch // env.num_envs)):
-            part, going = self._rollout(env, hook)
-            rollouts.append(part)
-            if not going:
-                break
+        rollout, going = self.collect(hook)
         hook.on_rollout_end()
-        rollout = Rollout.joined(rollouts)
-        loss, metrics = self._loss(rollout)
+        loss, metrics = self.loss(rollout)
         self.optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self._average.update_parameters(self.policy)
         return going, {
@@ -361,7 +350,7 @@ class Reinforce:
             "grad_norm": float(norm),
         }
 
-    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
         """What a batch of episodes is to minimise, and the figures to log: the rule of the algorithm."""
         config = self.config
         returns = rewards_to_go(rollout.reward, config.gamma)
@@ -378,7 +367,29 @@ class Reinforce:
             "explained_variance": explained,
         }
 
-    def _rollout(self, env: VectorEnv[Any, Any, Any], hook: BaseCallback) -> tuple[Rollout, bool]:
+    def collect(self, callback: BaseCallback | None = None) -> tuple[Rollout, bool]:
+        """Play the episodes of one update, sampling actions.
+
+        Args:
+            callback: Asked after every step whether to go on.
+
+        Returns:
+            The episodes, with gradients to the policy, and whether to go on.
+
+        Raises:
+            ValueError: The agent was loaded without an environment.
+        """
+        if self._env is None:
+            raise ValueError("this agent has no environment to learn in: load it with Reinforce.load(path, env=env)")
+        rollouts, going = [], True
+        for _ in range(-(-self.config.episodes_per_batch // self._env.num_envs)):
+            part, going = self._rollout(self._env, callback)
+            rollouts.append(part)
+            if not going:
+                break
+        return Rollout.joined(rollouts), going
+
+    def _rollout(self, env: VectorEnv[Any, Any, Any], callback: BaseCallback | None) -> tuple[Rollout, bool]:
         """One whole episode per lane, and whether to go on."""
         lanes = env.num_envs
         # Rollouts are numbered and each has seeds of its own, so the agent's state needs no environment state.
@@ -420,7 +431,7 @@ class Reinforce:
             self.num_timesteps += lanes
             done = bool(terminated[0])
             # A stop is kept in mind until the episodes end: unfinished ones have no return.
-            going = hook.on_step() and going
+            going = (callback is None or callback.on_step()) and going
         return Rollout.stacked(steps), going
 
     def _act(

@@ -6,11 +6,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import joblib
 import tyro
 from rich import print
 
 from adafocus_env.files import write_atomically
+from adafocus_env.run_folder import write_csv
 from agents.experiments.ablations import ABLATIONS
+from agents.experiments.noise import estimator_noise
 from agents.experiments.report import return_against_accuracy, write_report, write_results
 from agents.experiments.runner import Bench, run_trials
 
@@ -29,15 +32,29 @@ class Config:
     """Processes at once; -1 takes all cores."""
     quick: bool = False
     """A rehearsal: two seeds, few episodes and videos; its numbers mean little."""
+    banks: Path = Path("runs/banks")
+    """Folder of the feature banks, filled once for all experiments."""
     out: Path = Path("runs/ablate")
     """Folder: a report in a folder of its own for every ablation."""
+
+
+def measure_noise(bench: Bench, seeds: int, episodes: int, config: Config) -> None:
+    """Variance of the return and of the gradient, early and late in training; writes ``noise.csv``."""
+    remembered = joblib.Memory(config.out / "trials", verbose=0).cache(estimator_noise)
+    short = {"critic_episodes": 128, "batches": 4} if config.quick else {}
+    found = joblib.Parallel(n_jobs=config.jobs)(
+        joblib.delayed(remembered)(ABLATIONS["baseline"], bench, seed, trained, **short)
+        for trained in (episodes // 10, episodes)
+        for seed in range(seeds)
+    )
+    write_csv(config.out / "baseline" / "noise.csv", [row for rows in found for row in rows])
 
 
 def main(config: Config) -> None:
     if unknown := sorted(set(config.ablations) - set(ABLATIONS)):
         raise SystemExit(f"--ablations: unknown {unknown}; there are {sorted(ABLATIONS)}")
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
-    bench = Bench(folder=str(config.out / "banks"), num_videos=100 if config.quick else None)
+    bench = Bench(folder=str(config.banks), num_videos=100 if config.quick else None)
     bench.build(("train", "val", config.split))
     everything = []
     for name in config.ablations:
@@ -54,6 +71,8 @@ def main(config: Config) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_results(folder, results)
         note = f"{seeds} seeds, {episodes:,} episodes each, evaluated on {config.split}."
+        if name == "baseline":
+            measure_noise(bench, seeds, episodes, config)
         report = write_report(folder, title=f"Ablation: {name}", note=note)
         print(f"{report} after {(time.perf_counter() - started) / 60:.1f} minutes")
     text = return_against_accuracy(everything)

@@ -19,6 +19,8 @@ from rich import print
 from agents.experiments.algorithms import ALGORITHMS, REFERENCES
 from agents.experiments.report import write_report, write_results
 from agents.experiments.runner import Bench, Trial, run_trials
+from agents.figures import film_strip, play
+from agents.pretrained import from_pretrained
 
 TUNED = Path(__file__).parent.parent / "docs" / "compare_algorithms" / "tuned.json"
 
@@ -43,6 +45,8 @@ class Config:
     """Address of the Dask scheduler, for backend dask; its workers must see --out."""
     quick: bool = False
     """A rehearsal in a few minutes: two seeds, few episodes and videos; its numbers mean little."""
+    banks: Path = Path("runs/banks")
+    """Folder of the feature banks, filled once for all experiments."""
     out: Path = Path("runs/compare_algorithms")
     """Folder for results, tables, figures and the report."""
 
@@ -52,7 +56,7 @@ def main(config: Config) -> None:
     if unknown := sorted(set(config.algorithms) - set(ALGORITHMS)):
         raise SystemExit(f"--algorithms: unknown {unknown}; there are {sorted(ALGORITHMS)}")
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
-    bench = Bench(folder=str(config.out / "banks"), num_videos=100 if config.quick else None)
+    bench = Bench(folder=str(config.banks), num_videos=100 if config.quick else None)
     bench.build(("train", "val", config.split))
     tuned = json.loads(config.tuned.read_text()) if config.tuned.exists() else {}
     trials = [Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items()]
@@ -68,6 +72,7 @@ def main(config: Config) -> None:
             stack.enter_context(Client(config.scheduler))
         results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs, backend=config.backend)
     write_results(config.out, results)
+    film_strip(config.out / "clips.png", play(from_pretrained("roaming-fashion"), (0, 1, 2, 3), config.split))
     anchors = [ALGORITHMS[name].title for name in ("paper", "paper_tuned") if name in config.algorithms]
     note = (
         f"{seeds} seeds, {episodes:,} episodes each, settings "

@@ -24,15 +24,16 @@ from agents.experiments.algorithms import ALGORITHMS
 from agents.experiments.runner import Bench, Trial, run_trials
 
 SEED = 1000  # the comparison's seeds count from 0
+CURVE_POINTS = 8
 
 
 @dataclass
 class Config:
     algorithms: tuple[str, ...] = tuple(name for name, algorithm in ALGORITHMS.items() if algorithm.search)
     """Keys of agents.experiments.algorithms.ALGORITHMS."""
-    settings: int = 10
+    settings: int = 8
     """Settings to try for each algorithm."""
-    episodes: int = 9_600
+    episodes: int = 6_400
     """Training episodes of each."""
     seed: int = 0
     """Seed of the search."""
@@ -40,6 +41,8 @@ class Config:
     """Processes at once; -1 takes all cores."""
     quick: bool = False
     """A rehearsal: two settings, few episodes and videos; its choice means nothing."""
+    banks: Path = Path("runs/banks")
+    """Folder of the feature banks, filled once for all experiments."""
     out: Path = Path("runs/tune")
     """Folder for results, tuning.csv and tuned.json, which scripts/compare_algorithms.py takes by --tuned."""
 
@@ -58,10 +61,10 @@ def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) 
 def main(config: Config) -> None:
     started = time.perf_counter()
     count, episodes = (2, 512) if config.quick else (config.settings, config.episodes)
-    bench = Bench(folder=str(config.out / "banks"), num_videos=100 if config.quick else None)
+    bench = Bench(folder=str(config.banks), num_videos=100 if config.quick else None)
     bench.build(("train", "val"))
     trials = [
-        Trial(ALGORITHMS[name].title, name, SEED, episodes, settings=settings, split="val")
+        Trial(ALGORITHMS[name].title, name, SEED, episodes, settings=settings, split="val", curve=CURVE_POINTS)
         for name in config.algorithms
         for settings in draw_settings(ALGORITHMS[name].search, count, config.seed)
     ]
@@ -69,7 +72,7 @@ def main(config: Config) -> None:
     rows, best = [], {}
     for result in results:
         name, settings = result.trial.algorithm, dict(result.trial.settings)
-        accuracy = float(result.curve_accuracy[-max(1, len(result.curve_accuracy) // 4) :].mean())
+        accuracy = float(result.curve_accuracy[-(CURVE_POINTS // 4) :].mean())
         rows.append({
             "algorithm": name, "accuracy": round(100 * accuracy, 3), "seconds": round(result.seconds, 1),
             "settings": json.dumps(settings),

@@ -37,7 +37,7 @@ def make_agent(kind: type[Reinforce], env_kwargs: dict[str, Any], **settings: An
 
 def gradient(agent: Reinforce, logits: Tensor, action: Tensor, reward: Tensor, **infos: Tensor) -> Tensor:
     leaf = logits.clone().requires_grad_()
-    agent._loss(make_rollout(leaf, action, reward, **infos))[0].backward()
+    agent.loss(make_rollout(leaf, action, reward, **infos))[0].backward()
     assert leaf.grad is not None
     return leaf.grad
 

@@ -12,8 +12,10 @@ import pytest
 from agents.experiments import runner
 from agents.experiments.ablations import ABLATIONS
 from agents.experiments.algorithms import ALGORITHMS
+from agents.experiments.noise import estimator_noise
 from agents.experiments.report import sample_efficiency, write_report, write_results
 from agents.experiments.runner import Bench, Result, Trial, run_trial, run_trials
+from agents.reinforce import Hyperparameters
 from tests.conftest import make_tiny_recognizer
 
 EPISODES = 128
@@ -62,6 +64,18 @@ def test_processes_find_what_one_process_finds(bench: Bench, tmp_path: Path) -> 
     assert not equal(alone[0], alone[1])
 
 
+def test_dask_workers_find_what_one_process_finds(bench: Bench, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    trials = [trial("reinforce", seed=seed) for seed in (0, 1)] + [Trial("random", "random")]
+    alone = run_trials(trials, bench, tmp_path / "alone", backend="sequential")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+    ):
+        together = run_trials(trials, bench, tmp_path / "together", backend="dask")
+    assert all(equal(*pair) for pair in zip(alone, together, strict=True))
+
+
 def test_a_restart_runs_only_what_is_missing(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = [trial("reinforce", seed=seed) for seed in (0, 1)]
     first = run_trials(trials, bench, tmp_path, backend="sequential")
@@ -86,6 +100,14 @@ def test_a_result_belongs_to_all_that_determines_it(bench: Bench) -> None:
     ]
     keys = {each.key(bench) for each in (one, *others)} | {one.key(dataclasses.replace(bench, grid=5))}
     assert len(keys) == len(others) + 2
+
+
+def test_the_random_patch_is_noise_in_the_return(bench: Bench) -> None:
+    rows = estimator_noise(ABLATIONS["baseline"], bench, 0, EPISODES, critic_episodes=512, batches=40)
+    sample, exact, all_actions = rows
+    assert [row["name"] for row in rows] == ["sample", "exact", "exact, all actions"]
+    assert sample["return_variance"] > 1.2 * exact["return_variance"]
+    assert sample["gradient_variance"] > exact["gradient_variance"] > all_actions["gradient_variance"] > 0
 
 
 def curve_rows(name: str, curves: list[list[float]]) -> list[dict[str, str]]:
@@ -133,6 +155,7 @@ def test_ablations_name_what_there_is(bench: Bench) -> None:
     for variants in ABLATIONS.values():
         assert len({variant.name for variant in variants}) == len(variants)
         for variant in variants:
+            assert variant.settings.keys() <= Hyperparameters.__dataclass_fields__.keys()
             for one in variant.trials(2, 64, "val"):
                 one.key(variant.on(bench))  # knows its algorithm
             if variant.bench:

@@ -42,6 +42,17 @@ class Variant:
         return replace(bench, **self.bench, folder=None) if self.bench else bench
 
 
+def _steps(*steps: tuple[str, str, dict[str, Any], dict[str, Any]]) -> tuple[Variant, ...]:
+    """Variants that keep what those before them changed: name, algorithm, further settings, further arguments."""
+    variants: list[Variant] = []
+    settings: dict[str, Any] = {}
+    env: dict[str, Any] = {}
+    for name, algorithm, more_settings, more_env in steps:
+        settings, env = settings | more_settings, env | more_env
+        variants.append(Variant(name, algorithm, settings, env))
+    return tuple(variants)
+
+
 REFERENCE_ROWS = tuple(Variant(title, name) for name, (title, _) in REFERENCES.items())
 
 ABLATIONS: dict[str, tuple[Variant, ...]] = {
@@ -57,6 +68,19 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         Variant("sample", env={"baseline": "sample"}),
         Variant("exact", env={"baseline": "exact"}),
         Variant("exact, all actions", "all_action"),
+    ),
+    # From the paper's recipe to the preset, one change after the other. (Clipping the gradients comes with the last
+    # but two, as it makes little sense where advantages are not normalised.)
+    "recipe": _steps(
+        ("paper, as published", "paper", {}, {}),
+        ("+ networks of 256 and 128", "paper", {"encoder_size": 256, "hidden_size": 128}, {}),
+        ("+ averaged weights", "paper", {"averaging": 0.98}, {}),
+        ("+ learning rate 3e-3", "paper", {"learning_rate": 3e-3}, {}),
+        ("+ γ = 0.3", "paper", {"gamma": 0.3}, {}),
+        ("+ belief", "paper", {"use_belief": True}, {"observation": "full"}),
+        ("+ normalised advantages, clipped gradients", "reinforce", {}, {}),
+        ("+ exact baseline", "reinforce", {}, {"baseline": "exact"}),
+        ("+ all actions", "all_action", {}, {}),
     ),
     "gamma": tuple(Variant(f"γ = {gamma:g}", settings={"gamma": gamma}) for gamma in (0.0, 0.3, 0.7, 0.9, 1.0)),
     "observation": (

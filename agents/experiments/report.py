@@ -109,7 +109,7 @@ def _curves(rows: Sequence[Row], x: str) -> dict[str, tuple[Array, Array]]:
 
 
 def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note: str = "") -> Path:
-    """Write ``report.md`` and its figures from ``runs.csv`` and ``curves.csv``.
+    """Write ``report.md`` and its figures from ``runs.csv`` and ``curves.csv``, and ``noise.csv`` where there is one.
 
     Args:
         folder: Where the CSV files are, and the report goes.
@@ -151,6 +151,10 @@ def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note:
             "## Learning curves", "Validation accuracy, mean over seeds, with the range of the seeds.",
             "![learning curves](curves.png)", "## Performance profiles", "![profiles](profiles.png)",
         ]  # fmt: skip
+    if (folder / "noise.csv").exists():
+        parts += _noise(folder)
+    if (folder / "clips.png").exists():
+        parts += ["## Clips", "What the shipped policy looks at in four videos.", "![clips](clips.png)"]
     for anchor in anchors:
         parts += _against(anchor, learners, points)
     path = folder / "report.md"
@@ -241,6 +245,39 @@ def _draw_profiles(path: Path, scores: Mapping[str, Array]) -> None:
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
+
+
+def _noise(folder: Path) -> list[str]:
+    """The section on ``noise.csv``: means over seeds, as shares of the first estimator's."""
+    rows = read_csv(folder / "noise.csv")
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    lines = []
+    for episodes in dict.fromkeys(row["episodes"] for row in rows):
+        own = [row for row in rows if row["episodes"] == episodes]
+        returns, gradient, signal = (
+            {name: float(values.mean()) for name, values in _by_name(own, column).items()}
+            for column in ("return_variance", "gradient_variance", "signal")
+        )
+        lines += [
+            (
+                episodes,
+                name,
+                f"{returns[name]:.4f}",
+                f"{returns[name] / returns[names[0]]:.2f}",
+                f"{gradient[name] / gradient[names[0]]:.2f}",
+                f"{signal[name] / gradient[name]:.4f}",
+            )
+            for name in names
+        ]
+    heading = (
+        "trained for, episodes", "estimator", "variance of the return", "ratio", "variance of the gradient, ratio",
+        "squared mean gradient / variance",
+    )  # fmt: skip
+    return [
+        "## How noisy the estimates are",
+        "At one policy for all estimators, each with its own critic; a gradient is that of one update's episodes.",
+        _table(heading, lines),
+    ]
 
 
 def return_against_accuracy(results: Sequence[Result]) -> str:
