@@ -616,16 +616,7 @@ class Reinforce:
             raise ValueError(f"{path} is not a policy file of format {FORMAT!r}; write one with Reinforce.save")
         agent = cls._from_state(state, patch_policy, device)
         if env is not None:
-            vector_env = _as_vector_env(env)
-            seen: Any = vector_env.single_observation_space
-            if isinstance(seen, spaces.Dict) and isinstance(agent.observation_space, spaces.Box):
-                seen = seen["glance"]
-            if (seen, vector_env.single_action_space) != (agent.observation_space, agent.action_space):
-                raise ValueError(
-                    f"{path} was trained on {agent.observation_space} and {agent.action_space}, but env has "
-                    f"{vector_env.single_observation_space} and {vector_env.single_action_space}"
-                )
-            agent._env = vector_env
+            agent.set_env(env)
         agent._tensorboard_log = tensorboard_log
         return agent
 
@@ -671,8 +662,24 @@ class Reinforce:
         return self._logger
 
     def set_env(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any] | None) -> None:
-        """Learn in another environment from now on; ``None`` lets go of the present one, and of its table."""
-        self._env = None if env is None else _as_vector_env(env)
+        """Learn in another environment from now on; ``None`` lets go of the present one, and of its table.
+
+        Raises:
+            ValueError: Its spaces are not those that the agent was trained on.
+        """
+        if env is None:
+            self._env = None
+            return
+        vector_env = _as_vector_env(env)
+        seen: Any = vector_env.single_observation_space
+        if isinstance(seen, spaces.Dict) and isinstance(self.observation_space, spaces.Box):
+            seen = seen["glance"]
+        if (seen, vector_env.single_action_space) != (self.observation_space, self.action_space):
+            raise ValueError(
+                f"the agent was trained on {self.observation_space} and {self.action_space}, but env has "
+                f"{vector_env.single_observation_space} and {vector_env.single_action_space}"
+            )
+        self._env = vector_env
 
     def get_env(self) -> Any:
         """The vector environment that the agent learns in, or ``None``."""

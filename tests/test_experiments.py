@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agents.experiments import runner
-from agents.experiments.ablations import ABLATIONS
+from agents.experiments.ablations import ABLATIONS, Variant
 from agents.experiments.algorithms import ALGORITHMS
 from agents.experiments.noise import estimator_noise
 from agents.experiments.report import sample_efficiency, write_report, write_results
@@ -53,6 +53,17 @@ def test_every_algorithm_runs(algorithm: str, bench: Bench, tmp_path: Path) -> N
     saved = Result.load(next(tmp_path.glob("*.npz")))
     assert saved.trial == result.trial
     assert equal(saved, result)
+
+
+@pytest.mark.parametrize("variant", [*ABLATIONS["stages"], *ABLATIONS["skipping"]], ids=lambda variant: variant.name)
+def test_every_pipeline_runs(variant: Variant, bench: Bench, tmp_path: Path) -> None:
+    (one,) = variant.trials(1, 384, "test")
+    result = run_trial(one, bench, tmp_path)
+    assert len(result.correct) == 12
+    assert result.seconds > 0
+    assert equal(Result.load(next(tmp_path.glob("*.npz"))), result)
+    if variant.algorithm == "stages":
+        assert (result.focused == 4).all()
 
 
 def test_processes_find_what_one_process_finds(bench: Bench, tmp_path: Path) -> None:
@@ -155,7 +166,8 @@ def test_ablations_name_what_there_is(bench: Bench) -> None:
     for variants in ABLATIONS.values():
         assert len({variant.name for variant in variants}) == len(variants)
         for variant in variants:
-            assert variant.settings.keys() <= Hyperparameters.__dataclass_fields__.keys()
+            if variant.algorithm in ALGORITHMS:
+                assert variant.settings.keys() <= Hyperparameters.__dataclass_fields__.keys()
             for one in variant.trials(2, 64, "val"):
                 one.key(variant.on(bench))  # knows its algorithm
             if variant.bench:

@@ -17,8 +17,8 @@ class Variant:
 
     Attributes:
         name: The row.
-        algorithm: A key of ``ALGORITHMS`` or ``REFERENCES``.
-        settings: Hyper-parameters that differ from the preset's.
+        algorithm: A key of ``ALGORITHMS``, ``REFERENCES`` or ``PIPELINES``.
+        settings: Hyper-parameters that differ from the preset's; arguments of a pipeline.
         env: Arguments of the environment that differ.
         bench: Fields of :class:`Bench` that differ.
     """
@@ -87,6 +87,15 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         Variant("full", env={"observation": "full"}),
         Variant("glance", settings={"use_belief": False}, env={"observation": "glance"}),
     ),
+    "stages": (
+        Variant("stage 2 alone", "stages", {"rounds": 0}),
+        *(Variant(f"stages 2 and 3, {rounds} times", "stages", {"rounds": rounds}) for rounds in (1, 2, 3)),
+        Variant("stage 3 on random patches", "stages", {"rounds": 1, "patches": "random"}),
+    ),
+    "skipping": (
+        Variant("patches, then skipping", "skipping", {"training": "sequential"}),
+        Variant("both at once", "skipping", {"training": "joint"}),
+    ),
     "candidates": tuple(
         Variant(f"{title}, N = {grid * grid}", algorithm, bench={"grid": grid})
         for grid in (4, 5, 6, 7, 8)
@@ -98,4 +107,4 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         for algorithm, title in (("reinforce", "learned"), ("oracle", "true location"), ("random", "random"))
     ),
 }
-"""Ablations that need nothing but other arguments; all of stage 2, with the shipped recogniser."""
+"""Ablations that need nothing but other arguments, with the shipped recogniser."""

@@ -28,6 +28,7 @@ from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.files import write_atomically
 from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import ALGORITHMS, REFERENCES
+from agents.experiments.pipelines import PIPELINES
 
 FORMAT = "adafocus-trial-1"
 CURVE_POINTS = 24
@@ -87,10 +88,10 @@ class Trial:
 
     Attributes:
         name: Its row in tables; trials that differ only in their seeds share it.
-        algorithm: A key of :data:`ALGORITHMS` or :data:`REFERENCES`.
+        algorithm: A key of :data:`ALGORITHMS`, :data:`REFERENCES` or :data:`PIPELINES`.
         seed: Seed of training.
         episodes: Budget of training; 0 for references.
-        settings: Hyper-parameters in place of the algorithm's own.
+        settings: Hyper-parameters in place of the algorithm's own; arguments of a pipeline.
         env: Arguments of the environment in place of the algorithm's own.
         split: Where it is evaluated at the end.
         curve: Points of the learning curve on ``val``; 0 for none.
@@ -212,6 +213,13 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
     if trial.algorithm in REFERENCES:
         result = _result(trial, evaluate(REFERENCES[trial.algorithm][1], features=bench.features(trial.split),
                                          skip=False, seed=trial.seed))  # fmt: skip
+    elif trial.algorithm in PIPELINES:
+        started = time.perf_counter()
+        policy, recognizer = PIPELINES[trial.algorithm](bench, trial.seed, trial.episodes, **trial.settings)
+        features, seconds = bench.features(trial.split), time.perf_counter() - started
+        if recognizer is not None:
+            features = FeatureBank(recognizer, features.videos, bench.grid)
+        result = _result(trial, evaluate(policy, features=features, **trial.env), seconds=seconds)
     else:
         algorithm = ALGORITHMS[trial.algorithm]
         env = {**algorithm.env, **trial.env}

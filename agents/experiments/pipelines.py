@@ -1,0 +1,75 @@
+"""Trials of more than one stage, as data and a function each: stages 2 and 3, patches and skipping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
+from agents.baselines import RandomPolicy
+from agents.experiments.algorithms import ALGORITHMS, LANES
+from agents.finetuning import finetune
+from agents.presets import PATCH_HYPERPARAMETERS, SKIP_HYPERPARAMETERS, STAGE3
+from agents.reinforce import Reinforce
+
+if TYPE_CHECKING:
+    from agents.experiments.runner import Bench
+
+Trained = tuple[Any, Recognizer | None]
+"""A policy, and the recogniser that it is evaluated with (``None``: the bench's own)."""
+STAGE3_EPOCHS = 6
+
+
+def _learn_patches(features: FeatureBank, seed: int, episodes: int) -> Reinforce:
+    algorithm = ALGORITHMS["reinforce"]
+    agent = algorithm.make(features, seed, algorithm.env, algorithm.settings)
+    return agent.learn(episodes * features.videos.num_frames)
+
+
+def stages(bench: Bench, seed: int, episodes: int, *, rounds: int = 1, patches: str = "learned") -> Trained:
+    """Stage 2 and stage 3 in turn; more rounds share the same episodes and epochs.
+
+    Args:
+        bench: What to train on.
+        seed: Of everything.
+        episodes: Training of the policy, over all rounds.
+        rounds: 0 leaves stage 3 out.
+        patches: What stage 3 sees: ``"learned"``, or ``"random"`` ones in its place.
+    """
+    features = bench.features("train")
+    videos, recognizer = features.videos, features.recognizer
+    policy = _learn_patches(features, seed, episodes // max(1, rounds))
+    config = replace(STAGE3, epochs=STAGE3_EPOCHS // max(1, rounds))
+    for each in range(rounds):
+        if each:
+            features = FeatureBank(recognizer, videos, bench.grid)
+            policy.set_env(AdaFocusVectorEnv(LANES, features=features, skip=False, output="torch"))
+            policy.learn(episodes // rounds * videos.num_frames)
+        taught = policy if patches == "learned" else RandomPolicy
+        recognizer = finetune(recognizer, taught, config, videos=videos, features=features, skip=False, seed=seed)
+    return policy, recognizer if rounds else None
+
+
+def skipping(bench: Bench, seed: int, episodes: int, *, training: str = "sequential") -> Trained:
+    """AdaFocus+: patches first and then when to skip, or both heads at once; the same number of episodes in all.
+
+    Args:
+        bench: What to train on.
+        seed: Of everything.
+        episodes: Three quarters for the patches, one for the skip bit; or all for both.
+        training: ``"sequential"`` or ``"joint"``.
+    """
+    features = bench.features("train")
+    frames = features.videos.num_frames
+    env = AdaFocusVectorEnv(LANES, features=features, reward="gain_over_previous", output="torch")
+    if training == "joint":
+        settings = {**PATCH_HYPERPARAMETERS, "gamma": SKIP_HYPERPARAMETERS["gamma"]}
+        return Reinforce(env, seed=seed, **settings).learn(episodes * frames), None
+    patches = _learn_patches(features, seed, 3 * episodes // 4)
+    agent = Reinforce(env, seed=seed, patch_policy=patches, **SKIP_HYPERPARAMETERS)
+    return agent.learn(episodes // 4 * frames), None
+
+
+PIPELINES: dict[str, Callable[..., Trained]] = {"stages": stages, "skipping": skipping}
+"""Functions of a bench, a seed, a budget of episodes, and a trial's settings."""
