@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adafocus_env import Recognizer
+from adafocus_env import FrozenFeatures, Recognizer
 from adafocus_env.recognition.training import Log, Stage3Config, train_stage3
 from adafocus_env.videos.registry import get_videos
 from agents.evaluation import evaluate
@@ -22,6 +22,7 @@ def finetune(
     *,
     split: str = "train",
     videos: Any = None,
+    features: FrozenFeatures | None = None,
     rollouts: int = 1,
     seed: int = 0,
     log: Log | None = None,
@@ -36,6 +37,7 @@ def finetune(
         config: How long and how fast; ``None`` takes the defaults.
         split: The split to train on, for videos given by name.
         videos: As in ``gym.make``.
+        features: What the recogniser's CNNs say about some videos, as in ``gym.make``, in place of ``videos``.
         rollouts: How often each video is rolled out; more than once makes sense for a policy that draws at random.
         seed: Seed of the rollouts and of the training.
         log: Receives the metrics.
@@ -46,17 +48,17 @@ def finetune(
         The fine-tuned copy, in evaluation mode.
     """
     config = config or Stage3Config()
-    data = get_videos(videos, split)
+    data = get_videos(videos, split) if features is None else features.videos
+    looks = {"videos": data, "recognizer": recognizer} if features is None else {"features": features}
     # The reward plays no part here, so take the one that needs no reference patches.
     runs = [
         evaluate(
             _seeded(policy, seed * rollouts + rollout),
             split,
-            videos=data,
-            recognizer=recognizer,
             reward="confidence",
             seed=seed,
             progress_bar=progress_bar,
+            **looks,
             **env_kwargs,
         )
         for rollout in range(rollouts)

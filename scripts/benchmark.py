@@ -367,7 +367,11 @@ def filling(
     recognizer = bank.recognizer
     paper = scale == "paper"
     # Enough videos that making the bank itself, which builds once, does not count.
-    some = paper_videos("train", 1) if paper else RoamingFashion("train", num_videos=2 if config.quick else 48)
+    some = (
+        paper_videos("train", 1 if config.quick else 3)
+        if paper
+        else RoamingFashion("train", num_videos=2 if config.quick else 96)
+    )
     size, frames = recognizer.config.patch_size, some.num_frames
     patches = len(some) * frames * GRID**2
     # The CNN as it is, and as building uses it, with its batch norms folded.

@@ -38,7 +38,7 @@ def stages(bench: Bench, seed: int, episodes: int, *, rounds: int = 1, patches: 
         patches: What stage 3 sees: ``"learned"``, or ``"random"`` ones in its place.
     """
     features = bench.features("train")
-    videos, recognizer = features.videos, features.recognizer
+    videos, recognizer = features.videos, Recognizer.from_pretrained(bench.recognizer)
     policy = _learn_patches(features, seed, episodes // max(1, rounds))
     config = replace(STAGE3, epochs=STAGE3_EPOCHS // max(1, rounds))
     for each in range(rounds):
@@ -47,7 +47,7 @@ def stages(bench: Bench, seed: int, episodes: int, *, rounds: int = 1, patches: 
             policy.set_env(AdaFocusVectorEnv(LANES, features=features, skip=False, output="torch"))
             policy.learn(episodes // rounds * videos.num_frames)
         taught = policy if patches == "learned" else RandomPolicy
-        recognizer = finetune(recognizer, taught, config, videos=videos, features=features, skip=False, seed=seed)
+        recognizer = finetune(recognizer, taught, config, features=features, skip=False, seed=seed)
     return policy, recognizer if rounds else None
 
 
