@@ -12,6 +12,7 @@ from adafocus_env.env import AdaFocusEnv
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.recognition import Recognizer, RecognizerConfig
+from adafocus_env.resolution_bank import ResolutionBank
 from adafocus_env.vector_env import AdaFocusVectorEnv
 from adafocus_env.version import __version__
 from adafocus_env.videos import RoamingFashion, VideoDataset
@@ -23,6 +24,7 @@ __all__ = [
     "FrozenFeatures",
     "Recognizer",
     "RecognizerConfig",
+    "ResolutionBank",
     "RoamingFashion",
     "VideoDataset",
     "__version__",

@@ -42,6 +42,7 @@ class FrozenFeatures:
     Attributes:
         recognizer: The frozen copy.
         corners: (N, 2) int64, top and left of every candidate.
+        local_gflops: (N,) float64, multiply-adds / 1e9 of the local CNN on every candidate.
 
     Raises:
         ValueError: The patch doesn't fit, the classes disagree, a label is no class, or a weight of the recogniser is
@@ -80,6 +81,7 @@ class FrozenFeatures:
         self.recognizer = recognizer.frozen().to(self.device)
         self._fast = recognizer.deployed(precision, global_precision="float32").to(self.device)
         self._device_corners = self.corners.to(self.device)
+        self.local_gflops = torch.full((len(self.corners),), self.recognizer.cost().local, dtype=torch.float64)
 
     def load(self, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) uint8 frames of videos, (B,) int64, on the device.

@@ -54,6 +54,11 @@ def check_patch_size(patch_size: int, frame_size: tuple[int, int]) -> None:
         )
 
 
+def scaled_size(frame_size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Height and width, pixels, of a frame at a share of its size."""
+    return round(frame_size[0] * scale), round(frame_size[1] * scale)
+
+
 def crop(frames: Tensor, corners: Tensor, patch_size: int, source: Tensor | None = None) -> Tensor:
     """Cut square patches from frames, without resizing.
 

@@ -27,14 +27,14 @@ class Reward(Protocol):
         ``"blank"`` (all-zero) local vector, or ``None``: no comparison, the reference is 0."""
         ...
 
-    def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float) -> Tensor:
+    def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float | Tensor) -> Tensor:
         """Reward of one step.
 
         Args:
             confidence: (num_envs,) float32, softmax confidence on the true label after this frame.
             reference: (num_envs,) float32, the reference's confidence; 0 on skipped frames.
             focused: (num_envs,) bool, whether the local CNN ran on this frame.
-            skip_cost: λ, the price of running it, in confidence.
+            skip_cost: λ, the price of running it, in confidence; (num_envs,) where candidates differ in compute.
 
         Returns:
             (num_envs,) float32.
@@ -48,7 +48,7 @@ class ConfidenceGain:
 
     reference: Reference
 
-    def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float) -> Tensor:
+    def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float | Tensor) -> Tensor:
         """See :meth:`Reward.__call__`."""
         return focused * (confidence - reference - skip_cost)
 

@@ -53,6 +53,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         grid: g; candidates form a g×g grid, N = g².
         skip: Whether the action carries a skip bit.
         skip_cost: λ ≥ 0, the price of a focused frame in label confidence; ``None`` is 0 without skip bit, else 0.015.
+            Where candidates differ in compute, that of the costliest, the others' in proportion.
         reward: A name out of :data:`adafocus_env.rewards.REWARDS` or an object following the reward protocol.
         baseline: ``"sample"``, ``"exact"`` or ``"pixel"``: how the random patch's confidence is found.
         observation: ``"full"`` or ``"glance"``.
@@ -138,7 +139,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self.num_frames, self.frame_size = self.videos.num_frames, self.videos.frame_size
         self.patch_size, self.num_patches = self.recognizer.config.patch_size, len(self.corners)
         self.num_classes = self.videos.num_classes
-        self._cost = self.recognizer.cost()
         self._labels = self.videos.labels.to(self.device)
 
         low, high = self.recognizer.glance_bounds
@@ -162,9 +162,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         # What the classifier says before the first frame.
         start = torch.softmax(self.recognizer.classifier.predict(torch.zeros(hidden, device=self.device)), dim=-1)
         self._start_probabilities = start.detach()
-        # Constants on the device: GFLOPs of a skipped and of a focused frame; top, left and size of every candidate.
-        prices = (self._cost.always, self._cost.always + self._cost.local)
-        self._prices = tuple(torch.tensor(price, dtype=torch.float64, device=self.device) for price in prices)
+        # Constants on the device: GFLOPs of a frame by candidate, and last, when it is skipped; the price of every
+        # candidate, if they differ; top, left and size of every candidate.
+        local = features.local_gflops.to(self.device)
+        self._gflops = nn.functional.pad(local, (0, 1)) + self.recognizer.cost().always
+        self._prices = None if bool((local == local[0]).all()) else (self.skip_cost * local / local.max()).float()
         self._squares = nn.functional.pad(self.corners, (0, 1), value=self.patch_size).to(self.device)
         self._never = self._zeros(torch.bool)
         self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
@@ -424,8 +426,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._confidence = where_focused(confident, self._confidence)
         self._prediction = where_focused(predicted, self._prediction)
         self._time = self._time + moving
-        gflops = torch.where(focused, self._prices[1], self._prices[0])
-        reward = self.reward(self._confidence, reference, focused, self.skip_cost)
+        gflops = self._gflops[patch if everyone else torch.where(focused, patch, self.num_patches)]
+        price = self.skip_cost if self._prices is None else self._prices[patch]
+        reward = self.reward(self._confidence, reference, focused, price)
         if reward.shape != focused.shape or not math.isfinite(reward.sum()):  # a cheap test that NaN and inf fail
             lost = ~torch.isfinite(self._confidence)
             if bool(lost.any()):
@@ -448,7 +451,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if self._exact:
             # What each candidate would have earned: the same rule, for all lanes and candidates in one row.
             references, looked = (v[:, None].expand_as(confidences).flatten() for v in (reference, focused))
-            rewards = self.reward(confidences.flatten(), references, looked, self.skip_cost)
+            price = self.skip_cost if self._prices is None else self._prices.repeat(self.num_envs)
+            rewards = self.reward(confidences.flatten(), references, looked, price)
             stepped["candidate_rewards"] = where_focused(rewards.view_as(confidences), 0.0)
         return stepped
 

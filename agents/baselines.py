@@ -71,6 +71,38 @@ class GaussianPolicy(_Baseline):
         return row * self.grid + column, np.zeros(count, dtype=np.int64)
 
 
+class ScheduledPolicy(_Baseline):
+    """The same candidate in evenly spaced frames; skips the others.
+
+    Args:
+        env: A single or vector AdaFocus environment with skip bit.
+        candidate: Its index.
+        frames: In how many frames of a video.
+        seed: Not used.
+
+    Raises:
+        ValueError: ``candidate`` or ``frames`` is out of range, or the action has no skip bit.
+    """
+
+    def __init__(self, env: Any, *, candidate: int = 0, frames: int = 1, seed: int = 0) -> None:
+        super().__init__(env, seed=seed)
+        if not isinstance(self.action_space, spaces.MultiDiscrete):
+            raise ValueError("ScheduledPolicy skips frames: make the environment with skip=True")
+        times = self.env.num_frames
+        if not 0 <= candidate < self.action_space.nvec[0] or not 1 <= frames <= times:
+            raise ValueError(
+                f"candidate must be between 0 and {self.action_space.nvec[0] - 1} and frames between 1 and {times}, "
+                f"not {candidate} and {frames}"
+            )
+        self._candidate = candidate
+        self._focused = np.zeros(times + 1, dtype=bool)  # after the last frame nothing is left to look at
+        self._focused[(2 * np.arange(frames) + 1) * times // (2 * frames)] = True
+
+    def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        focused = self._focused[self.env.current_frames.cpu().numpy()]
+        return np.full(count, self._candidate), (~focused).astype(np.int64)
+
+
 class OraclePolicy(_Baseline):
     """The candidate that shows most of the item, from the data set's ground truth.
 

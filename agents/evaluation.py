@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +16,7 @@ from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
 from adafocus_env import AdaFocusVectorEnv
+from adafocus_env.files import write_atomically
 from adafocus_env.patches import grid_of
 from adafocus_env.recognition.compute_cost import policy_gflops
 
@@ -82,6 +86,19 @@ class Evaluation:
     def num_videos(self) -> int:
         """Videos evaluated."""
         return len(self.labels)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all arrays as one ``.npz`` file, atomically."""
+        data = io.BytesIO()
+        np.savez_compressed(data, **dataclasses.asdict(self))
+        write_atomically(path, data.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Evaluation:
+        """Read what :meth:`save` wrote."""
+        with np.load(path) as arrays:
+            values = {key: arrays[key] for key in arrays}
+        return cls(**{**values, "policy_gflops": float(values["policy_gflops"])})
 
     def summary(self) -> dict[str, float]:
         """The figures above by name."""

@@ -28,5 +28,14 @@ telescope to the confidence at the end minus the price of the frames looked at, 
 close to it and less noisy."""
 SKIP_EPISODES = 12_800
 
+RESOLUTION_HYPERPARAMETERS: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "gamma": 0.9,
+    "entropy_coefficient": 0.01,
+    "use_belief": True,
+}
+"""REINFORCE, adaptive resolution: both heads jointly, rewarded like the skip policy."""
+RESOLUTION_EPISODES = 25_600
+
 STAGE3 = Stage3Config(epochs=5)
 """Stage 3 on the patches of π and π′. More epochs overfit."""

@@ -8,7 +8,6 @@ parameters were chosen on the validation split.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import time
 from collections.abc import Callable
@@ -68,14 +67,11 @@ def main(config: Config) -> None:
             """Evaluate what ``make`` trains; what an earlier, killed run has evaluated is not trained again."""
             path = config.out / "evaluations" / f"{name.replace(' ', '_')}-{seed}.npz"
             if path.exists():
-                with np.load(path) as arrays:
-                    result = Evaluation(**{key: arrays[key] for key in arrays})
+                result = Evaluation.load(path)
             else:
                 policy, model = make()
                 result = evaluate(policy, config.split, recognizer=model, seed=config.seed, **env_kwargs)
-                data = io.BytesIO()
-                np.savez_compressed(data, **dataclasses.asdict(result))
-                write_atomically(path, data.getvalue())
+                result.save(path)
                 run.log(f"{config.split}/{name}", seed, result.summary())
             found.setdefault(name, []).append(result)
             print(f"{name}, seed {seed}: {100 * result.accuracy:.2f} %, {result.focused_per_video:.2f} frames")

@@ -6,15 +6,16 @@ patches. Stage 3 fine-tunes f_C, and if asked f_L, on the patches that a policy 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
 from tqdm.auto import tqdm
 
-from adafocus_env.patches import crop, overlap, random_corners
+from adafocus_env.patches import crop, overlap, random_corners, scaled_size
 from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
@@ -157,14 +158,31 @@ def train_stage1(
 ) -> None:
     """Train f_L and f_C on uniformly random patches, one per frame, with f_G frozen; in place."""
     generator = torch.Generator().manual_seed(seed)
+
+    def logits_of(frames: Tensor) -> Tensor:
+        draws = torch.rand(*frames.shape[:2], 2, generator=generator)
+        return recognizer(frames, random_corners(videos.frame_size, recognizer.config.patch_size, draws))
+
+    _train_stage1("stage1", recognizer, videos, config, generator, logits_of, log, progress_bar)
+
+
+def _train_stage1(
+    name: str,
+    recognizer: Recognizer,
+    videos: VideoDataset,
+    config: Stage1Config,
+    generator: torch.Generator,
+    logits_of: Callable[[Tensor], Tensor],
+    log: Log | None,
+    progress_bar: bool,
+) -> None:
+    """Train f_L and f_C, with f_G frozen, on whatever ``logits_of`` reads of (B, T, 3, H, W) frames."""
     recognizer.eval()
     recognizer.local_cnn.train()
     recognizer.classifier.train()
 
     def loss_of(batch: Tensor) -> tuple[Tensor, Tensor]:
-        draws = torch.rand(len(batch), videos.num_frames, 2, generator=generator)
-        corners = random_corners(videos.frame_size, recognizer.config.patch_size, draws)
-        return _loss_at_every_frame(recognizer(videos.frames(batch), corners), videos.labels[batch])
+        return _loss_at_every_frame(logits_of(videos.frames(batch)), videos.labels[batch])
 
     network = nn.ModuleList((recognizer.local_cnn, recognizer.classifier))
     recognizer.global_cnn.requires_grad_(False)
@@ -176,8 +194,50 @@ def train_stage1(
         weight_decay=config.weight_decay,
     )
     batches = _batches(len(videos), config.videos_per_step, config.steps, generator)
-    _optimise("stage1", loss_of, network, optimizer, batches, config.steps, log, progress_bar)
+    _optimise(name, loss_of, network, optimizer, batches, config.steps, log, progress_bar)
     recognizer.requires_grad_(True).eval()
+
+
+def train_whole_frames(
+    recognizer: Recognizer,
+    videos: VideoDataset,
+    config: Stage1Config,
+    scales: Sequence[float],
+    *,
+    skipped: float = 0.3,
+    seed: int = 0,
+    log: Log | None = None,
+    progress_bar: bool = False,
+) -> None:
+    """Stage 1 for :class:`adafocus_env.ResolutionBank`: f_L and f_C on whole frames, with f_G frozen; in place.
+
+    Args:
+        recognizer: The recogniser to change.
+        videos: The data set.
+        config: How long and how fast.
+        scales: Shares of the frame's size; every batch is read at one of them, drawn at random.
+        skipped: Share of the frames that are skipped, drawn at random, as policies will skip some.
+        seed: Seed of all draws.
+        log: Receives the metrics.
+        progress_bar: Show one.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def logits_of(frames: Tensor) -> Tensor:
+        flat, shape = frames.flatten(0, 1), frames.shape[:2]
+        scale = scales[int(torch.randint(len(scales), (), generator=generator))]
+        skips = torch.rand(shape, generator=generator) < skipped
+        with torch.no_grad():
+            global_vectors = recognizer.glance(flat)[1]
+        focused = ~skips.flatten()
+        local_vectors = global_vectors.new_zeros(len(flat), recognizer.local_size)
+        size = scaled_size((frames.shape[-2], frames.shape[-1]), scale)
+        local_vectors[focused] = recognizer.look(resize(flat[focused], list(size)))
+        return recognizer.classifier(
+            global_vectors.unflatten(0, shape), local_vectors.unflatten(0, shape), skips.to(recognizer.device)
+        )
+
+    _train_stage1("whole frames", recognizer, videos, config, generator, logits_of, log, progress_bar)
 
 
 def train_stage3(

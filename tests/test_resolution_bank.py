@@ -1,0 +1,130 @@
+"""Whole frames at a choice of resolutions: the same process, other candidates."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2.functional import resize
+
+from adafocus_env import AdaFocusVectorEnv, Recognizer, ResolutionBank, RoamingFashion
+from adafocus_env.recognition.compute_cost import multiply_adds
+from adafocus_env.recognition.training import Stage1Config, train_whole_frames
+from agents import Reinforce, evaluate
+from agents.baselines import ScheduledPolicy
+from tests.conftest import make_tiny_recognizer
+
+SCALES = (1.0, 0.75, 0.5)
+SIZES = (48, 36, 24)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Recognizer:
+    """The tiny recogniser, its patch the whole frame."""
+    tiny = make_tiny_recognizer()
+    recognizer = Recognizer(dataclasses.replace(tiny.config, patch_size=48))
+    recognizer.load_state_dict(tiny.state_dict())
+    return recognizer.eval()
+
+
+@pytest.fixture
+def bank(whole: Recognizer, videos: RoamingFashion) -> ResolutionBank:
+    return ResolutionBank(whole, videos, SCALES)
+
+
+def test_steps_equal_the_plain_procedure(bank: ResolutionBank, whole: Recognizer, videos: RoamingFashion) -> None:
+    env = AdaFocusVectorEnv(
+        5, features=bank, reward="gain_over_previous", skip_cost=0.2, output="torch", autoreset_mode="DISABLED"
+    )
+    index = torch.tensor([3, 3, 7, 0, 11])
+    _, info = env.reset(seed=0, options={"video": index.numpy()})
+    frames, labels = videos.frames(index), videos.labels[index]
+    hidden = torch.zeros(5, whole.config.hidden_size)
+    previous = torch.softmax(whole.classifier.predict(hidden), dim=-1).gather(1, labels[:, None])[:, 0]
+    share = bank.local_gflops / bank.local_gflops[0]
+    draws = np.random.default_rng(0)
+    for time in range(4):
+        actions = torch.as_tensor(np.stack((draws.integers(3, size=5), draws.integers(2, size=5)), axis=1))
+        _, reward, _, _, info = env.step(actions)
+        with torch.no_grad():
+            for lane, (choice, skip) in enumerate(actions.tolist()):
+                gflops = float(info["gflops"][lane])
+                if skip:
+                    assert reward[lane] == 0
+                    assert gflops == pytest.approx(whole.cost().always)
+                    continue
+                frame = frames[lane, time][None]
+                local = whole.look(resize(frame, [SIZES[choice]] * 2))
+                vectors = torch.cat((whole.glance(frame)[1], local), dim=1)
+                hidden[lane] = whole.classifier.gru(vectors[:, None], hidden[None, lane, None].contiguous())[1][0, 0]
+                after = torch.softmax(whole.classifier.predict(hidden[lane]), dim=-1)[labels[lane]]
+                wanted = after - previous[lane] - 0.2 * share[choice]
+                previous[lane] = after
+                assert float(reward[lane]) == pytest.approx(float(wanted), abs=1e-5)
+                assert gflops == pytest.approx(whole.cost().always + float(bank.local_gflops[choice]))
+
+
+def test_prices_are_the_multiply_adds_of_the_resolutions(bank: ResolutionBank, whole: Recognizer) -> None:
+    assert float(bank.local_gflops[0]) == pytest.approx(whole.cost().local)
+    half = multiply_adds(lambda: whole.look(torch.zeros(1, 3, 24, 24, dtype=torch.uint8))) / 1e9
+    assert float(bank.local_gflops[2]) == pytest.approx(half)
+    assert bank.local_gflops[0] > bank.local_gflops[1] > bank.local_gflops[2]
+
+
+def test_exact_baseline_prices_every_candidate(bank: ResolutionBank) -> None:
+    def step(choice: int) -> tuple[np.ndarray, np.ndarray]:
+        env = AdaFocusVectorEnv(4, features=bank, baseline="exact", skip=False, skip_cost=0.2)
+        env.reset(seed=1)
+        _, reward, _, _, info = env.step(np.full(4, choice))
+        return reward, info["candidate_rewards"]
+
+    for choice in range(3):
+        reward, candidates = step(choice)
+        np.testing.assert_allclose(candidates[:, choice], reward, atol=1e-6)
+
+
+@pytest.mark.parametrize(("frames", "focused"), [(1, [2]), (2, [1, 3]), (3, [0, 2, 3]), (4, [0, 1, 2, 3])])
+def test_schedules_are_even(bank: ResolutionBank, frames: int, focused: list[int]) -> None:
+    found = evaluate(lambda env: ScheduledPolicy(env, candidate=1, frames=frames), features=bank, num_envs=6)
+    assert all(np.flatnonzero(~row).tolist() == focused for row in found.skipped)
+
+
+def test_agents_learn_on_it(bank: ResolutionBank) -> None:
+    env = AdaFocusVectorEnv(12, features=bank, reward="gain_over_previous", skip_cost=5.0, output="torch")
+    agent = Reinforce(env, seed=0, use_belief=True, learning_rate=3e-3, episodes_per_batch=12).learn(60 * 12 * 4)
+    focused = [update["ep_focused_mean"] for update in agent.history]
+    assert np.mean(focused[-5:]) < 0.5 < np.mean(focused[:5])  # at such a price nothing is worth a look
+    assert evaluate(agent, features=bank, num_envs=12).focused_per_video == 0
+
+
+def test_training_on_whole_frames_lowers_the_loss(whole: Recognizer) -> None:
+    recognizer = Recognizer(whole.config)
+    recognizer.load_state_dict(whole.state_dict())
+    recognizer.classifier.dropout.p = 0.0
+    data = RoamingFashion("recognizer", num_videos=32, num_frames=4, frame_size=48, num_distractors=0)
+    losses: list[float] = []
+    train_whole_frames(
+        recognizer, data, Stage1Config(steps=80, videos_per_step=16), SCALES,
+        log=lambda stage, step, metrics: losses.append(metrics["loss"]),
+    )  # fmt: skip
+    assert losses[-1] < losses[0]
+    before, after = whole.state_dict(), recognizer.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("global_cnn"))
+
+
+def test_what_does_not_fit_is_refused(whole: Recognizer, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    with pytest.raises(ValueError, match="whole frames"):
+        ResolutionBank(recognizer, videos)
+    with pytest.raises(ValueError, match="scales"):
+        ResolutionBank(whole, videos, (1.5,))
+    bank = ResolutionBank(whole, videos)
+    env = AdaFocusVectorEnv(1, features=bank, baseline="pixel", skip=False)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="pixel"):
+        env.step(np.zeros(1, dtype=np.int64))
+    with pytest.raises(ValueError, match="skip=True"):
+        ScheduledPolicy(env)
+    with pytest.raises(ValueError, match="frames between 1 and 4"):
+        ScheduledPolicy(AdaFocusVectorEnv(1, features=bank), frames=5)
