@@ -19,7 +19,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from adafocus_env import AdaFocusVectorEnv, RoamingFashion
 from adafocus_env.patches import best_candidate
-from agents import Reinforce, evaluate, finetune, from_pretrained, load_policy, paired_difference
+from agents import Evaluation, Reinforce, evaluate, finetune, from_pretrained, load_policy, paired_difference
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.figures import play
 from agents.reinforce import rewards_to_go
@@ -347,6 +347,14 @@ def test_every_video_counts_once(num_envs: int, env_kwargs: dict[str, Any], vide
     np.testing.assert_array_equal(found.labels, videos.labels)
     np.testing.assert_allclose(found.probabilities, wanted.probabilities, atol=1e-5)
     np.testing.assert_allclose(found.returns, wanted.returns, atol=1e-5)
+
+
+def test_an_evaluation_comes_back_from_its_file(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    found = evaluate(RandomPolicy, "val", **env_kwargs)
+    found.save(tmp_path / "evaluation.npz")
+    again = Evaluation.load(tmp_path / "evaluation.npz")
+    assert again.summary() == found.summary()
+    np.testing.assert_array_equal(again.corners, found.corners)
 
 
 def test_evaluation_equals_the_recognisers_own_forward(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
