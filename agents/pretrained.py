@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stable_baselines3 import PPO
 
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.reinforce import Reinforce
+from agents.sb3 import SB3_ALGORITHMS, algorithm_class
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 BASELINE_POLICIES: dict[str, Callable[[Any], Any]] = {
@@ -20,7 +20,6 @@ BASELINE_POLICIES: dict[str, Callable[[Any], Any]] = {
     "gaussian": GaussianPolicy,
     "oracle": OraclePolicy,
 }
-SB3_ALGORITHMS: dict[str, Any] = {"ppo": PPO}
 
 
 def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Reinforce:
@@ -52,6 +51,7 @@ def load_policy(name_or_path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: None of these.
+        ImportError: The algorithm's package isn't installed.
         ValueError: A ``.zip`` that is not named after an algorithm.
     """
     if str(name_or_path) in BASELINE_POLICIES:
@@ -62,5 +62,5 @@ def load_policy(name_or_path: str | os.PathLike[str]) -> Any:
             raise ValueError(
                 f"{path} must be named after its algorithm: one of {[f'{name}.zip' for name in SB3_ALGORITHMS]}"
             )
-        return SB3_ALGORITHMS[path.stem].load(path, device="cpu")
+        return algorithm_class(path.stem).load(path, device="cpu")
     return from_pretrained(name_or_path)

@@ -560,6 +560,7 @@ class Reinforce:
         assert isinstance(glance, spaces.Box)
         state: dict[str, Any] = {
             "format": FORMAT,
+            "algorithm": type(self).__name__,
             "hyperparameters": asdict(self.config),
             "glance": [list(glance.shape), float(glance.low.min()), float(glance.high.max())],
             "belief": belief,
@@ -616,6 +617,8 @@ class Reinforce:
             raise ValueError(f"{path} is not a policy file of format {FORMAT!r}; write one with Reinforce.save")
         agent = cls._from_state(state, patch_policy, device)
         if env is not None:
+            if state.get("algorithm", cls.__name__) != cls.__name__:
+                raise ValueError(f"{path} was trained by {state['algorithm']}: go on with {state['algorithm']}.load")
             agent.set_env(env)
         agent._tensorboard_log = tensorboard_log
         return agent

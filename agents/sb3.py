@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -167,6 +168,53 @@ class GlanceExtractor(BaseFeaturesExtractor):
             "features_extractor_kwargs": {"features_dim": features_dim},
             "net_arch": {"pi": [128], "vf": [128]},
         }
+
+
+SB3_ALGORITHMS = {
+    "ppo": ("stable_baselines3", "PPO"),
+    "a2c": ("stable_baselines3", "A2C"),
+    "dqn": ("stable_baselines3", "DQN"),
+    "recurrent_ppo": ("sb3_contrib", "RecurrentPPO"),
+}
+"""Package and class of the algorithms that scripts know by name."""
+
+
+def algorithm_class(name: str) -> Any:
+    """The class of an algorithm in :data:`SB3_ALGORITHMS`.
+
+    Raises:
+        ImportError: Its package isn't installed.
+    """
+    package, kind = SB3_ALGORITHMS[name]
+    try:
+        return getattr(importlib.import_module(package), kind)
+    except ImportError as error:
+        raise ImportError(f"{kind} needs {package}: pip install 'adafocus-env[compare]'") from error
+
+
+def make_model(name: str, env: VecEnv, *, seed: int = 0, **settings: Any) -> Any:
+    """A model of an algorithm in :data:`SB3_ALGORITHMS`, with :class:`GlanceExtractor` and heads of 128.
+
+    Args:
+        name: A key of :data:`SB3_ALGORITHMS`.
+        env: As of :func:`make_vec_env`.
+        seed: Seed of weights and actions.
+        settings: Further arguments of its class.
+
+    Raises:
+        ImportError: Its package isn't installed.
+        ValueError: DQN was given an environment with skip bit.
+    """
+    if name == "dqn" and not isinstance(env.action_space, spaces.Discrete):
+        raise ValueError("DQN takes discrete actions alone: make the environment with skip=False")
+    kind, policy_kwargs = algorithm_class(name), GlanceExtractor.policy_kwargs()
+    if name == "dqn":
+        policy_kwargs["net_arch"] = [128]
+    if name == "recurrent_ppo":
+        policy_kwargs["lstm_hidden_size"] = 128
+    policy = "MultiInput" if isinstance(env.observation_space, spaces.Dict) else "Mlp"
+    policy += "LstmPolicy" if name == "recurrent_ppo" else "Policy"
+    return kind(policy, env, seed=seed, policy_kwargs=policy_kwargs, **settings)
 
 
 PPO_EPISODES = 19_200

@@ -9,30 +9,30 @@ python scripts/train_policy.py --train both                 # patch and skip hea
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium as gym
 import tyro
 from rich import print
-from stable_baselines3 import PPO
 from stable_baselines3.common.logger import configure
 
-from adafocus_env import FeatureBank, Recognizer
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import Reinforce, evaluate, load_policy
 from agents.evaluation import is_policy
+from agents.experiments.algorithms import ALGORITHMS
 from agents.figures import learning_curves
-from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS, SKIP_EPISODES, SKIP_HYPERPARAMETERS
-from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
+from agents.presets import PATCH_EPISODES, SKIP_EPISODES, SKIP_HYPERPARAMETERS
+from agents.sb3 import PPO_EPISODES
 
 
 @dataclass
 class Config:
-    algo: Literal["reinforce", "ppo"] = "reinforce"
-    """The algorithm; PPO is Stable-Baselines3's."""
+    algo: str = "reinforce"
+    """A key of agents.experiments.algorithms.ALGORITHMS: reinforce, all_action, ppo, a2c, dqn, recurrent_ppo, …"""
     train: Literal["patch", "skip", "both"] = "patch"
     """Which heads: where to look, when not to look (over --patch-policy), or both jointly."""
     patch_policy: str = "roaming-fashion"
@@ -41,12 +41,12 @@ class Config:
     """Episodes to train for; the default depends on what is trained."""
     num_envs: int = 64
     """Episodes at once."""
-    observation: Literal["full", "glance"] = "full"
-    """What the environment shows; "glance" is the paper's state."""
+    observation: Literal["full", "glance"] | None = None
+    """What the environment shows; "glance" is the paper's state. The default is the algorithm's."""
     reward: str | None = None
     """Default: gain_over_random, or gain_over_previous under --train skip (the paper's)."""
-    baseline: Literal["sample", "exact", "pixel"] = "sample"
-    """How the random patch's confidence is found."""
+    baseline: Literal["sample", "exact", "pixel"] | None = None
+    """How the random patch's confidence is found. The default is the algorithm's."""
     skip_cost: float | None = None
     """Price of a focused frame; the default is the environment's."""
     recognizer: str = "roaming-fashion"
@@ -60,61 +60,58 @@ class Config:
     """Folder for the policy, its metrics and its TensorBoard log."""
 
 
-def train_reinforce(config: Config, env_kwargs: dict[str, Any], run: RunFolder) -> tuple[Any, Path]:
-    skip_alone = config.train == "skip"
-    env = gym.make_vec("AdaFocus-v0", num_envs=config.num_envs, output="torch", **env_kwargs)
-    settings = SKIP_HYPERPARAMETERS if skip_alone else PATCH_HYPERPARAMETERS
-    if config.observation == "glance":
-        settings = {**settings, "use_belief": False}
-    patch_policy = load_policy(config.patch_policy) if skip_alone else None
-    if patch_policy is not None and not is_policy(patch_policy):  # a baseline is made for an environment
+def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any]) -> Reinforce:
+    """The skip head over a frozen patch policy."""
+    env = AdaFocusVectorEnv(config.num_envs, features=features, output="torch", **env_kwargs)
+    patch_policy = load_policy(config.patch_policy)
+    if not is_policy(patch_policy):  # a baseline is made for an environment
         patch_policy = patch_policy(env)
-    agent = Reinforce(
-        env,
-        seed=config.seed,
-        patch_policy=patch_policy,
-        **settings,
-    )
-    episodes = config.episodes or (SKIP_EPISODES if skip_alone else PATCH_EPISODES)
-    agent.learn(episodes * env.unwrapped.num_frames, progress_bar=True)
-    for metrics in agent.history:
-        run.log("train", int(metrics["episodes"]), metrics)
-    points = [(step["episodes"], step["ep_rew_mean"]) for step in agent.history]
-    learning_curves(config.out / "learning_curve.png", {"reinforce": points}, ylabel="return of an episode")
-    path = config.out / "reinforce.pt"
-    agent.save(path)
-    return agent, path
+    return Reinforce(env, seed=config.seed, patch_policy=patch_policy, **settings_for(config, SKIP_HYPERPARAMETERS))
 
 
-def train_ppo(config: Config, env_kwargs: dict[str, Any], run: RunFolder) -> tuple[Any, Path]:
-    env = make_vec_env(config.num_envs, seed=config.seed, **env_kwargs)
-    policy = "MlpPolicy" if config.observation == "glance" else "MultiInputPolicy"
-    model = PPO(policy, env, seed=config.seed, policy_kwargs=GlanceExtractor.policy_kwargs(), **PPO_HYPERPARAMETERS)
-    model.set_logger(configure(str(config.out / "ppo"), ["tensorboard", "csv"]))
-    model.learn((config.episodes or PPO_EPISODES) * env.env.num_frames, progress_bar=True)
-    path = config.out / "ppo.zip"
-    model.save(path)
-    return model, path
+def settings_for(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An algorithm's settings; on the glance alone there is no belief to use."""
+    without = {"use_belief": False} if config.observation == "glance" and "use_belief" in settings else {}
+    return {**settings, **without}
 
 
 def main(config: Config) -> None:
-    if config.algo == "ppo" and config.train == "skip":
-        raise SystemExit("--train skip needs --algo reinforce: SB3's PPO has no frozen patch policy")
-    skip = config.train != "patch"
+    algorithm = ALGORITHMS.get(config.algo)
+    if algorithm is None:
+        raise SystemExit(f"--algo: unknown {config.algo!r}; there are {sorted(ALGORITHMS)}")
+    if config.train == "skip" and config.algo != "reinforce":
+        raise SystemExit("--train skip needs --algo reinforce: no other knows frozen patches")
     recognizer, videos = Recognizer.from_pretrained(config.recognizer), get_videos(config.videos, "train")
+    features = (
+        FeatureBank.open(config.bank, recognizer, videos) if config.bank else FeatureBank.shared(recognizer, videos)
+    )
     env_kwargs: dict[str, Any] = {
-        "features": FeatureBank.open(config.bank, recognizer, videos)
-        if config.bank
-        else FeatureBank.shared(recognizer, videos),
-        "observation": config.observation,
+        "observation": config.observation or algorithm.env.get("observation", "full"),
         "reward": config.reward or ("gain_over_previous" if config.train == "skip" else "gain_over_random"),
-        "baseline": config.baseline,
-        "skip": skip,
+        "baseline": config.baseline or algorithm.env.get("baseline", "sample"),
+        "skip": config.train != "patch",
         "skip_cost": config.skip_cost,
     }
     with RunFolder(config.out, config) as run:
         started = time.perf_counter()
-        policy, path = (train_reinforce if config.algo == "reinforce" else train_ppo)(config, env_kwargs, run)
+        policy: Any
+        if config.train == "skip":
+            policy = make_skip_policy(config, features, env_kwargs)
+        else:
+            settings = settings_for(config, algorithm.settings)
+            policy = algorithm.make(features, config.seed, env_kwargs, settings, config.num_envs)
+        own = isinstance(policy, Reinforce)
+        if not own:
+            policy.set_logger(configure(str(config.out / config.algo), ["tensorboard", "csv"]))
+        default = SKIP_EPISODES if config.train == "skip" else PATCH_EPISODES if own else PPO_EPISODES
+        policy.learn((config.episodes or default) * videos.num_frames, progress_bar=True)
+        path = config.out / f"{config.algo}.{'pt' if own else 'zip'}"
+        policy.save(path)
+        if own:
+            for metrics in policy.history:
+                run.log("train", int(metrics["episodes"]), metrics)
+            points = [(step["episodes"], step["ep_rew_mean"]) for step in policy.history]
+            learning_curves(config.out / "learning_curve.png", {config.algo: points}, ylabel="return of an episode")
         seconds = time.perf_counter() - started
         shared = {name: env_kwargs[name] for name in ("skip_cost", "reward")}
         found = evaluate(policy, "val", videos=config.videos, recognizer=recognizer, **shared).summary()

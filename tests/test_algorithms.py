@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from adafocus_env import AdaFocusVectorEnv
-from agents import AllAction, Localizer, PaperPPO, Reinforce
+from agents import AllAction, Localizer, PaperPPO, Reinforce, evaluate, load_policy
 from agents.reinforce import Rollout
+from agents.sb3 import SB3_ALGORITHMS, make_model, make_vec_env
 
 LANES, PATCHES = 6, 16
 
@@ -130,3 +132,34 @@ def test_localizer_learns_where_the_item_is(env_kwargs: dict[str, Any]) -> None:
 def test_skip_bits_are_refused(kind: type[Reinforce], env_kwargs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="skip=False"):
         kind(gym.make_vec("AdaFocus-v0", 2, **env_kwargs))
+
+
+def test_a_file_goes_on_with_the_algorithm_that_wrote_it(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    agent = make_agent(AllAction, env_kwargs)
+    agent.save(tmp_path / "agent.pt")
+    env = agent.get_env()
+    with pytest.raises(ValueError, match=r"trained by AllAction: go on with AllAction\.load"):
+        Reinforce.load(tmp_path / "agent.pt", env=env)
+    assert isinstance(AllAction.load(tmp_path / "agent.pt", env=env), AllAction)
+    glance = np.ones((2, *env.single_observation_space["glance"].shape), dtype=np.float32)
+    observation = {"glance": glance, "belief": np.zeros((2, 16), np.float32), "time": np.zeros((2, 1), np.float32)}
+    acting = Reinforce.load(tmp_path / "agent.pt")  # anything acts with it
+    np.testing.assert_array_equal(
+        acting.predict(observation, deterministic=True)[0], agent.predict(observation, deterministic=True)[0]
+    )
+
+
+@pytest.mark.parametrize("name", SB3_ALGORITHMS)
+def test_sb3_models_come_back_by_their_name(name: str, env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    if name == "recurrent_ppo":
+        pytest.importorskip("sb3_contrib")
+    settings = {"buffer_size": 100} if name == "dqn" else {}
+    model = make_model(name, make_vec_env(2, skip=False, **env_kwargs), **settings)
+    model.save(tmp_path / f"{name}.zip")
+    first, again = (evaluate(policy, "val", **env_kwargs) for policy in (model, load_policy(tmp_path / f"{name}.zip")))
+    np.testing.assert_array_equal(first.corners, again.corners)
+
+
+def test_dqn_takes_no_skip_bit(env_kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="skip=False"):
+        make_model("dqn", make_vec_env(2, **env_kwargs))

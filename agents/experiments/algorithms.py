@@ -13,12 +13,13 @@ from agents.localizer import Localizer
 from agents.paper_ppo import PaperPPO
 from agents.presets import PATCH_HYPERPARAMETERS
 from agents.reinforce import Reinforce
-from agents.sb3 import PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
+from agents.sb3 import PPO_HYPERPARAMETERS, make_model, make_vec_env
 
 LANES = 64
 Settings = Mapping[str, Any]
-Maker = Callable[[FeatureBank, int, Settings, Settings], Any]
-"""Feature bank, seed, environment arguments and hyper-parameters to a model with SB3's ``learn`` and ``predict``."""
+Maker = Callable[..., Any]
+"""Feature bank, seed, environment arguments, hyper-parameters and number of lanes to a model with SB3's ``learn`` and
+``predict``."""
 
 
 @dataclass(frozen=True)
@@ -41,29 +42,17 @@ class Algorithm:
 
 
 def _own(kind: type[Reinforce]) -> Maker:
-    def make(features: FeatureBank, seed: int, env: Settings, settings: Settings) -> Reinforce:
-        vector_env = AdaFocusVectorEnv(LANES, features=features, skip=False, output="torch", **env)
-        return kind(vector_env, seed=seed, **settings)
+    def make(features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES) -> Reinforce:
+        kwargs = {"skip": False, **env}
+        return kind(AdaFocusVectorEnv(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
 
     return make
 
 
-def _sb3(name: str, module: str = "stable_baselines3") -> Maker:
-    def make(features: FeatureBank, seed: int, env: Settings, settings: Settings) -> Any:
-        try:
-            kind = getattr(__import__(module), name)
-        except ImportError as error:
-            raise ImportError(f"{name} needs {module}: pip install 'adafocus-env[compare]'") from error
-        vec_env = make_vec_env(LANES, seed=seed, features=features, skip=False, **env)
-        full = env.get("observation", "full") == "full"
-        policy_kwargs: dict[str, Any] = GlanceExtractor.policy_kwargs()
-        recurrent = name.startswith("Recurrent")
-        if name == "DQN":
-            policy_kwargs["net_arch"] = [128]
-        if recurrent:
-            policy_kwargs["lstm_hidden_size"] = 128
-        policy = ("MultiInput" if full else "Mlp") + ("LstmPolicy" if recurrent else "Policy")
-        return kind(policy, vec_env, seed=seed, policy_kwargs=policy_kwargs, **settings)
+def _sb3(name: str) -> Maker:
+    def make(features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES) -> Any:
+        kwargs = {"skip": False, **env}
+        return make_model(name, make_vec_env(num_envs, seed=seed, features=features, **kwargs), seed=seed, **settings)
 
     return make
 
@@ -86,18 +75,18 @@ ALGORITHMS: dict[str, Algorithm] = {
         "paper's PPO, tuned", _own(PaperPPO), {"observation": "glance"}, {},
         _OWN_SEARCH,
     ),
-    "ppo": Algorithm("SB3 PPO", _sb3("PPO"), {}, PPO_HYPERPARAMETERS, _SB3_SEARCH),
-    "ppo_glance": Algorithm("SB3 PPO on the glance", _sb3("PPO"), {"observation": "glance"}, PPO_HYPERPARAMETERS,
+    "ppo": Algorithm("SB3 PPO", _sb3("ppo"), {}, PPO_HYPERPARAMETERS, _SB3_SEARCH),
+    "ppo_glance": Algorithm("SB3 PPO on the glance", _sb3("ppo"), {"observation": "glance"}, PPO_HYPERPARAMETERS,
                             _SB3_SEARCH),
-    "a2c": Algorithm("SB3 A2C", _sb3("A2C"), {}, {"n_steps": 8, "gamma": 0.7, "ent_coef": 0.01}, _SB3_SEARCH),
+    "a2c": Algorithm("SB3 A2C", _sb3("a2c"), {}, {"n_steps": 8, "gamma": 0.7, "ent_coef": 0.01}, _SB3_SEARCH),
     "dqn": Algorithm(
-        "SB3 DQN", _sb3("DQN"), {},
+        "SB3 DQN", _sb3("dqn"), {},
         {"buffer_size": 20_000, "learning_starts": 2_000, "train_freq": 1, "gradient_steps": 2, "batch_size": 128,
          "target_update_interval": 2_000, "exploration_fraction": 0.5, "exploration_final_eps": 0.02, "gamma": 0.3},
         {"learning_rate": (1e-4, *_RATES), "gamma": (0.0, 0.3, 0.7), "exploration_fraction": (0.2, 0.5, 0.8)},
     ),
     "recurrent_ppo": Algorithm(
-        "sb3-contrib RecurrentPPO", _sb3("RecurrentPPO", "sb3_contrib"), {},
+        "sb3-contrib RecurrentPPO", _sb3("recurrent_ppo"), {},
         {"n_steps": 16, "batch_size": 256, "n_epochs": 4, "gamma": 0.7, "ent_coef": 0.01}, _SB3_SEARCH,
     ),
     "localizer": Algorithm(
