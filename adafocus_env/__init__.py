@@ -11,6 +11,7 @@ import torch
 from adafocus_env.env import AdaFocusEnv
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
+from adafocus_env.official_checkpoint import load_official_checkpoint
 from adafocus_env.recognition import Recognizer, RecognizerConfig
 from adafocus_env.resolution_bank import ResolutionBank
 from adafocus_env.vector_env import AdaFocusVectorEnv
@@ -28,6 +29,7 @@ __all__ = [
     "RoamingFashion",
     "VideoDataset",
     "__version__",
+    "load_official_checkpoint",
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adafocus_env.official_checkpoint import OfficialPolicy
 from agents.reinforce import Reinforce, Rollout, explained_variance, rewards_to_go
 
 PUBLISHED: dict[str, Any] = {
@@ -37,6 +38,24 @@ class PaperPPO(Reinforce):
 
     def __init__(self, env: Any, **kwargs: Any) -> None:
         super().__init__(env, **{**PUBLISHED, **kwargs})
+
+    @classmethod
+    def from_official(cls, policy: OfficialPolicy) -> PaperPPO:
+        """An agent with the weights of a released π, to be saved, or to be trained further after ``set_env``."""
+        size = policy.gru.hidden_size
+        agent = cls.__new__(cls)
+        settings = {**PUBLISHED, "encoder_size": size, "hidden_size": size}
+        agent._build(policy.observation_space, policy.action_space, 0, None, settings, "cpu")
+        renamed = {
+            name.replace("state_encoder", "encode_glance")
+            .replace("_l0", "")
+            .replace("actor.0", "patch_head")
+            .replace("critic.0", "value_head"): tensor
+            for name, tensor in policy.state_dict().items()
+        }
+        agent.policy.load_state_dict(renamed)
+        agent._average.module.load_state_dict(renamed)
+        return agent
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
         """PPO's clipped objective, with returns that are normalised over the batch."""

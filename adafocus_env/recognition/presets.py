@@ -5,6 +5,21 @@ from __future__ import annotations
 from adafocus_env.recognition.backbones import BackboneConfig
 from adafocus_env.recognition.recognizer import RecognizerConfig
 
+
+def paper_config(num_classes: int, patch_size: int) -> RecognizerConfig:
+    """The paper's recogniser: MobileNet-V2, ResNet-50, a GRU of 1024 (Sec. 4.1)."""
+    return RecognizerConfig(
+        num_classes=num_classes,
+        global_backbone=BackboneConfig("mobilenet_v2"),
+        local_backbone=BackboneConfig("resnet50"),
+        patch_size=patch_size,
+    )
+
+
+NUM_CLASSES = {"activitynet": 200, "fcvid": 239, "mini-kinetics": 200}
+"""Classes of the data sets that the paper reports on."""
+PATCH_SIZES = (96, 128, 160, 192)
+
 PRESETS: dict[str, RecognizerConfig] = {
     "roaming-fashion": RecognizerConfig(
         num_classes=10,
@@ -17,5 +32,12 @@ PRESETS: dict[str, RecognizerConfig] = {
         dropout=0.3,
         mean=(0.43, 0.43, 0.43),
         std=(0.21, 0.21, 0.21),
-    )
+    ),
+    **{
+        f"{name}-{patch_size}": paper_config(num_classes, patch_size)
+        for name, num_classes in NUM_CLASSES.items()
+        for patch_size in PATCH_SIZES
+    },
 }
+"""``"roaming-fashion"``; and the paper's by data set and patch size, such as ``"activitynet-96"``, ``"fcvid-128"``,
+``"mini-kinetics-160"``."""

@@ -123,10 +123,8 @@ class Recognizer(nn.Module):
         self.classifier = RecurrentClassifier(
             self.glance_shape[0], self.local_size, config.hidden_size, config.num_classes, config.dropout
         )
-        # Normalisation of bytes as one multiplication and one addition.
-        mean, std = (torch.tensor(values) for values in (config.mean, config.std))
-        self.register_buffer("scale", 1 / (255 * std), persistent=False)
-        self.register_buffer("shift", -mean / std, persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std), persistent=False)
         self.to(memory_format=torch.channels_last)  # faster convolutions on CPU and GPU alike
 
     @property
@@ -180,8 +178,8 @@ class Recognizer(nn.Module):
         """Normalise uint8 images and run a CNN on them in the precision of its weights; float32 maps."""
         values = images.to(torch.float32, memory_format=torch.channels_last)
         rows = values.permute(0, 2, 3, 1).flatten(2)  # whole rows at once: five times as fast as three by three
-        shift, scale = (self.get_buffer(name).repeat(images.shape[-1]) for name in ("shift", "scale"))
-        torch.addcmul(shift, rows, scale, out=rows)
+        mean, std = (self.get_buffer(name).repeat(images.shape[-1]) for name in ("mean", "std"))
+        rows.div_(255).sub_(mean).div_(std)  # torchvision's order, to the last bit
         maps: Tensor = cnn(values.to(next(cnn.parameters()).dtype))
         return maps.float()
 

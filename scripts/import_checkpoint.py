@@ -1,0 +1,46 @@
+"""Convert a released AdaFocus checkpoint (ActivityNet, FCVID, Mini-Kinetics; stages 1 to 3) to this package's files.
+
+python scripts/import_checkpoint.py 128s3_checkpoint.pth.tar
+cd runs/import_checkpoint && ls  # recognizer.safetensors and policy.pt, for --recognizer and --policy of other scripts
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich import print
+
+from adafocus_env import load_official_checkpoint
+from adafocus_env.run_folder import RunFolder
+from agents import PaperPPO
+
+
+@dataclass
+class Config:
+    checkpoint: tyro.conf.Positional[Path]
+    """The .pth.tar file."""
+    patch_size: int | None = None
+    """P, pixels; by default the number that the file's name begins with."""
+    seed: int = 0
+    """Not used: nothing here is random."""
+    out: Path = Path("runs/import_checkpoint")
+    """Folder for recognizer.safetensors and, from stage 2 on, policy.pt."""
+
+
+def main(config: Config) -> None:
+    try:
+        recognizer, policy = load_official_checkpoint(config.checkpoint, patch_size=config.patch_size)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    with RunFolder(config.out, config):
+        recognizer.save(config.out / "recognizer.safetensors")
+        print(config.out / "recognizer.safetensors")
+        if policy is not None:
+            PaperPPO.from_official(policy).save(config.out / "policy.pt", training_state=False)
+            print(config.out / "policy.pt")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
