@@ -16,12 +16,13 @@ from adafocus_env.recognition import Recognizer, RecognizerConfig
 from adafocus_env.resolution_bank import ResolutionBank
 from adafocus_env.vector_env import AdaFocusVectorEnv
 from adafocus_env.version import __version__
-from adafocus_env.videos import RoamingFashion, VideoDataset
+from adafocus_env.videos import FrameFolders, RoamingFashion, VideoDataset
 
 __all__ = [
     "AdaFocusEnv",
     "AdaFocusVectorEnv",
     "FeatureBank",
+    "FrameFolders",
     "FrozenFeatures",
     "Recognizer",
     "RecognizerConfig",

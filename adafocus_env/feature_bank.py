@@ -52,7 +52,7 @@ class FeatureBank(FrozenFeatures):
         precision: Of the local CNN, as for :class:`FrozenFeatures`.
 
     Raises:
-        ValueError: As :class:`FrozenFeatures`; or the file at ``path`` holds something else.
+        ValueError: As :class:`FrozenFeatures`; or the file at ``path`` holds something else; or the videos change.
         BlockingIOError: Another process is filling the file.
         OSError: The disk can't hold the table.
         MemoryError: The memory can't.
@@ -73,6 +73,11 @@ class FeatureBank(FrozenFeatures):
     ) -> None:
         if dtype not in get_args(TableDtype):
             raise ValueError(f"dtype must be one of {get_args(TableDtype)}, not {dtype!r}")
+        if getattr(videos, "changing", False):
+            raise ValueError(
+                "these videos are another view at every visit, so there is nothing to remember: pass "
+                "features=FrozenFeatures(recognizer, videos), or take their evaluation views"
+            )
         super().__init__(recognizer, videos, grid, device, precision=precision)
         self.dtype: TableDtype = dtype
         arrays = table_arrays(recognizer, videos, grid, dtype)

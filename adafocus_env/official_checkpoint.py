@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,10 +21,11 @@ from adafocus_env.recognition.recognizer import Recognizer
 
 _PARTS = ("glancer", "focuser", "fc", "policy")
 _POLICY_COPIES = ("policy.policy.", "policy.policy_old.")  # of the focuser, in files of stages 2 and 3
-_SAFE_GLOBALS = [
+_make_scalar = np.float64(0).__reduce__()[0]  # its module's name depends on the version of numpy
+_SAFE_GLOBALS: list[Any] = [
     # What numpy scalars (accuracies) and optimisers are pickled with, by old and new versions of numpy.
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (_make_scalar, "numpy.core.multiarray.scalar"),
+    (_make_scalar, "numpy._core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "float16", "int64", "int32")),
     collections.defaultdict,
@@ -97,7 +98,7 @@ class OfficialPolicy(nn.Module):
             Patch indices as the observations came, and the next state.
         """
         raw = observation["glance"] if isinstance(observation, Mapping) else observation
-        weight = self.actor[0].weight
+        weight = cast(nn.Linear, self.actor[0]).weight
         glance = torch.as_tensor(raw, dtype=torch.float32, device=weight.device)
         single = glance.ndim == 3
         glance = glance[None] if single else glance

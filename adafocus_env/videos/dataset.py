@@ -18,7 +18,8 @@ class VideoDataset(Protocol):
 
     Any object with these members plugs into the environment by ``gym.make("AdaFocus-v0", videos=...)``. A data set may
     also have ``locations(indices) -> (boxes, visible)``, the ground truth that the oracle policy needs; see
-    :meth:`adafocus_env.RoamingFashion.locations`.
+    :meth:`adafocus_env.RoamingFashion.locations`. One whose videos are another view at every visit says so by an
+    attribute ``changing = True``: it can't be remembered by a :class:`adafocus_env.FeatureBank`.
     """
 
     num_frames: int
@@ -30,8 +31,11 @@ class VideoDataset(Protocol):
     num_classes: int
     labels: Tensor
     """(V,) int64, the class of every video."""
-    fingerprint: str
-    """Changes whenever any pixel or label of the data set does: the key of everything computed from it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever any pixel or label of the data set does: the key of everything computed from it."""
+        ...
 
     def __len__(self) -> int: ...
 

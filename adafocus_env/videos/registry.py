@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from adafocus_env.videos.dataset import SPLITS, VideoDataset
+from adafocus_env.videos.description import open_description
 from adafocus_env.videos.roaming_fashion import RoamingFashion
 
 DEFAULT_VIDEOS = "roaming-fashion"
@@ -22,9 +23,10 @@ def register_videos(name: str, make: Callable[[str], VideoDataset]) -> None:
 
 
 def get_videos(videos: VideoDataset | str | None, split: str) -> VideoDataset:
-    """The videos of a split of a named data set, or a data set object as it is.
+    """The videos of a split of a named data set, or of one that a TOML file describes, or a data set object as it is.
 
     Raises:
+        FileNotFoundError: The TOML file, or what it names, is not there.
         ValueError: An unknown name or split, or an object that is no data set.
     """
     if split not in SPLITS:
@@ -32,8 +34,13 @@ def get_videos(videos: VideoDataset | str | None, split: str) -> VideoDataset:
     if videos is None:
         videos = DEFAULT_VIDEOS
     if isinstance(videos, str):
+        if videos.endswith(".toml"):
+            return open_description(videos, split)
         if videos not in _makers:
-            raise ValueError(f"videos must be one of {sorted(_makers)} or a data set object, not {videos!r}")
+            raise ValueError(
+                f"videos must be one of {sorted(_makers)}, a .toml file that describes a data set, or a data set "
+                f"object, not {videos!r}"
+            )
         return _makers[videos](split)
     if not isinstance(videos, VideoDataset):
         raise ValueError(f"videos must be a name or an object with the members of VideoDataset, not {videos!r}")

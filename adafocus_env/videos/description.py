@@ -1,0 +1,59 @@
+"""A data set on disk, described by a TOML file: where it is, its two lists, and how its frames are named.
+
+::
+
+    root = "frames"                        # the folders of frames; relative to this file
+    train_list = "actnet_train_split.txt"
+    test_list = "actnet_val_split.txt"
+    num_classes = 200
+    template = "image_{:05d}.jpg"          # and any other argument of FrameFolders
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import tomllib
+from pathlib import Path
+
+from adafocus_env.videos.frame_folders import FrameFolders
+from adafocus_env.videos.lists import Entry
+
+_OWN = {"root", "train_list", "test_list"}
+_ARGUMENTS = set(inspect.signature(FrameFolders).parameters) - {"root", "list_file", "training", "keep"}
+
+
+def held_out(entry: Entry) -> bool:
+    """Whether a video of the training list is for validation: a fixed tenth, by its path."""
+    return hashlib.sha256(entry.path.encode()).digest()[0] < 26
+
+
+def open_description(path: str | os.PathLike[str], split: str) -> FrameFolders:
+    """The videos of a split.
+
+    Args:
+        path: The TOML file.
+        split: ``"test"`` is the test list. A fixed tenth of the training list is ``"val"``, the rest is ``"train"``,
+            and, with random training views, ``"recognizer"``.
+
+    Raises:
+        FileNotFoundError: The file, or something that it names, is not there.
+        ValueError: The file is no such description.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no description of a data set at {path}")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    if unknown := sorted(values.keys() - _OWN - _ARGUMENTS):
+        raise ValueError(f"{path}: unknown {unknown}; known are {sorted(_OWN | _ARGUMENTS)}")
+    if missing := sorted((_OWN | {"num_classes"}) - values.keys()):
+        raise ValueError(f"{path} lacks {missing}")
+    root, train, test = (path.parent / values.pop(key) for key in ("root", "train_list", "test_list"))
+    if split == "test":
+        return FrameFolders(root, test, **values)
+    keep = held_out if split == "val" else lambda entry: not held_out(entry)
+    return FrameFolders(root, train, training=split == "recognizer", keep=keep, **values)
