@@ -16,7 +16,7 @@ from adafocus_env.recognition import Recognizer, RecognizerConfig
 from adafocus_env.resolution_bank import ResolutionBank
 from adafocus_env.vector_env import AdaFocusVectorEnv
 from adafocus_env.version import __version__
-from adafocus_env.videos import FrameFolders, RoamingFashion, VideoDataset
+from adafocus_env.videos import FrameFolders, RoamingFashion, VideoDataset, VideoFiles
 
 __all__ = [
     "AdaFocusEnv",
@@ -29,6 +29,7 @@ __all__ = [
     "ResolutionBank",
     "RoamingFashion",
     "VideoDataset",
+    "VideoFiles",
     "__version__",
     "load_official_checkpoint",
 ]

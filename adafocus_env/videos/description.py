@@ -7,6 +7,8 @@
     test_list = "actnet_val_split.txt"
     num_classes = 200
     template = "image_{:05d}.jpg"          # and any other argument of FrameFolders
+
+With ``kind = "files"`` the root holds encoded videos, and further arguments are those of VideoFiles.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ import tomllib
 from pathlib import Path
 
 from adafocus_env.videos.frame_folders import FrameFolders
+from adafocus_env.videos.listed_videos import ListedVideos
 from adafocus_env.videos.lists import Entry
+from adafocus_env.videos.video_files import VideoFiles
 
-_OWN = {"root", "train_list", "test_list"}
-_ARGUMENTS = set(inspect.signature(FrameFolders).parameters) - {"root", "list_file", "training", "keep"}
+_KINDS: dict[str, type[ListedVideos]] = {"frames": FrameFolders, "files": VideoFiles}
+_OWN = {"root", "train_list", "test_list", "kind"}
+_ARGUMENTS = set(inspect.signature(ListedVideos).parameters) - {"root", "list_file", "training", "keep"}
 
 
 def held_out(entry: Entry) -> bool:
@@ -29,7 +34,7 @@ def held_out(entry: Entry) -> bool:
     return hashlib.sha256(entry.path.encode()).digest()[0] < 26
 
 
-def open_description(path: str | os.PathLike[str], split: str) -> FrameFolders:
+def open_description(path: str | os.PathLike[str], split: str) -> ListedVideos:
     """The videos of a split.
 
     Args:
@@ -48,12 +53,17 @@ def open_description(path: str | os.PathLike[str], split: str) -> FrameFolders:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
-    if unknown := sorted(values.keys() - _OWN - _ARGUMENTS):
-        raise ValueError(f"{path}: unknown {unknown}; known are {sorted(_OWN | _ARGUMENTS)}")
+    kind = values.setdefault("kind", "frames")
+    if kind not in _KINDS:
+        raise ValueError(f"{path}: kind must be one of {sorted(_KINDS)}, not {kind!r}")
+    known = _OWN | _ARGUMENTS | ({"template"} if kind == "frames" else set())
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"{path}: unknown {unknown}; known are {sorted(known)}")
     if missing := sorted((_OWN | {"num_classes"}) - values.keys()):
         raise ValueError(f"{path} lacks {missing}")
+    videos = _KINDS[values.pop("kind")]
     root, train, test = (path.parent / values.pop(key) for key in ("root", "train_list", "test_list"))
     if split == "test":
-        return FrameFolders(root, test, **values)
+        return videos(root, test, **values)
     keep = held_out if split == "val" else lambda entry: not held_out(entry)
-    return FrameFolders(root, train, training=split == "recognizer", keep=keep, **values)
+    return videos(root, train, training=split == "recognizer", keep=keep, **values)

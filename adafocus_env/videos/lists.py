@@ -12,7 +12,7 @@ from typing import Literal
 Separator = Literal[",", " "]
 OnError = Literal["raise", "skip"]
 MIN_FRAMES = 3
-_WITH_COMMAS = re.compile(r",\s*\d+\s*(,\s*\d+\s*)+$")
+_WITH_COMMAS = {True: re.compile(r",\s*\d+\s*(,\s*\d+\s*)+$"), False: re.compile(r"(,\s*\d+\s*)+$")}
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Entry:
 
     Attributes:
         path: Of the video, relative to the data set's root.
-        num_frames: How many frames it has, as the list says.
+        num_frames: How many frames it has, as the list says; 0 where lists don't say.
         labels: One to three classes, in the order of the line.
         line: Its number, from 1.
     """
@@ -52,6 +52,7 @@ def read_list(
     num_classes: int,
     *,
     separator: Separator | None = None,
+    counted: bool = True,
     min_frames: int = MIN_FRAMES,
     on_error: OnError = "raise",
 ) -> VideoList:
@@ -62,6 +63,7 @@ def read_list(
         path: The file, UTF-8.
         num_classes: Labels are between 0 and this, exclusive.
         separator: ``","`` or ``" "``; ``None`` goes by the first line.
+        counted: Whether lines say the number of frames; if not, they are a path and its labels.
         min_frames: Videos with fewer frames are dropped and counted (the reference drops those below 3).
         on_error: ``"raise"``, or ``"skip"`` lines that can't be used and count them.
 
@@ -80,8 +82,8 @@ def read_list(
             if not line:
                 continue
             if separator is None:
-                separator = "," if _WITH_COMMAS.search(line) else " "
-            entry = _parse(line, separator, number, num_classes)
+                separator = "," if _WITH_COMMAS[counted].search(line) else " "
+            entry = _parse(line, separator, counted, number, num_classes)
             if entry.path in first:
                 raise ValueError(f"{entry.path!r} is in line {first[entry.path]} already")
         except UnicodeDecodeError:
@@ -90,7 +92,7 @@ def read_list(
             problems.append(f"{path}, line {number}: {error}")
         else:
             first[entry.path] = number
-            if entry.num_frames < min_frames:
+            if counted and entry.num_frames < min_frames:
                 short += 1
             else:
                 entries.append(entry)
@@ -107,17 +109,18 @@ def summary(problems: list[str]) -> str:
     return "\n".join([*problems[:10], *more])
 
 
-def _parse(line: str, separator: Separator, number: int, num_classes: int) -> Entry:
+def _parse(line: str, separator: Separator, counted: bool, number: int, num_classes: int) -> Entry:
+    wanted = "a path, a number of frames" if counted else "a path"
     if separator == ",":
         fields = [field.strip() for field in line.split(",")]
-        if not 3 <= len(fields) <= 5:
-            raise ValueError(f"needs a path, a number of frames and one to three labels, between commas, not {line!r}")
+        if not 2 + counted <= len(fields) <= 4 + counted:
+            raise ValueError(f"needs {wanted} and one to three labels, between commas, not {line!r}")
     else:
-        fields = line.rsplit(maxsplit=2)
-        if len(fields) != 3:
-            raise ValueError(f"needs a path, a number of frames and a label, between spaces, not {line!r}")
+        fields = line.rsplit(maxsplit=1 + counted)
+        if len(fields) != 2 + counted:
+            raise ValueError(f"needs {wanted} and a label, between spaces, not {line!r}")
     name, *numbers = fields
-    frames, *labels = _integers(numbers, line)
+    frames, *labels = _integers(numbers if counted else ["0", *numbers], line)
     if not name or frames < 0:
         raise ValueError(f"needs a path and a number of frames that is not negative, not {line!r}")
     if outside := [label for label in labels if not 0 <= label < num_classes]:

@@ -1,0 +1,184 @@
+"""What data sets on disk have in common: a list file, the choice of frames, views, workers, the search for problems."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from adafocus_env.videos.dataset import check_indices
+from adafocus_env.videos.lists import Entry, OnError, Separator, read_list, summary
+from adafocus_env.videos.views import evaluation_view, middle_frames, random_frames, training_view
+
+Choice = Callable[[int], npt.NDArray[np.int64]]
+"""The number of frames that there are, to the (T,) frames that are wanted, counted from 0."""
+
+
+class ListedVideos(ABC):
+    """Videos of a list file. Subclasses say how frames are read.
+
+    Evaluation reads the middles of T segments, resizes their shorter side and crops the centre: a video is then always
+    the same. With ``training=True`` every visit of a video draws other frames, crop and side, by its own count of
+    visits, so that batching and workers change nothing; such videos take the online path.
+
+    Args:
+        root: Folder of the videos.
+        list_file: See :func:`adafocus_env.videos.lists.read_list`.
+        num_classes: Number of classes.
+        class_names: One name per class; ``None`` names them by number.
+        num_frames: T.
+        frame_size: Height and width of what is seen, pixels.
+        resized: Shorter side before the centre crop, pixels.
+        separator: Of the list file; ``None`` goes by its first line.
+        keep: Which of the list's videos to take; ``None`` takes all.
+        training: Random frames and views.
+        flip: Mirror training views (not where left and right are labels).
+        seed: Of the random views.
+        num_workers: Threads that decode; the decoders release Python's lock. ``None`` takes one per core.
+        on_error: ``"raise"`` at what can't be used, or ``"skip"``: :meth:`problems` of all videos are found first, and
+            those that have any are left out and counted.
+
+    Attributes:
+        entries: The videos' lines.
+        labels: (V,) int64, the first label of every line.
+        label_sets: (V, classes) bool, all of them.
+        skipped: What was left out and why, a sentence each.
+        changing: Whether a video differs from visit to visit, as training views do.
+
+    Raises:
+        FileNotFoundError: No such folder or list file.
+        ValueError: A line can't be used; or sizes don't fit.
+    """
+
+    counted: ClassVar[bool]
+    """Whether the lines of list files say the number of frames."""
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        list_file: str | os.PathLike[str],
+        *,
+        num_classes: int,
+        class_names: Sequence[str] | None = None,
+        num_frames: int = 16,
+        frame_size: int = 224,
+        resized: int = 256,
+        separator: Separator | None = None,
+        keep: Callable[[Entry], bool] | None = None,
+        training: bool = False,
+        flip: bool = True,
+        seed: int = 0,
+        num_workers: int | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        self.root, self.list_file = Path(root), Path(list_file)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"no folder of videos at {self.root}")
+        if not 1 <= frame_size <= resized:
+            raise ValueError(f"frame_size must be between 1 and resized={resized}, not {frame_size}")
+        if num_frames < 1:
+            raise ValueError(f"num_frames must be at least 1, not {num_frames}")
+        self.num_frames, self.frame_size, self.num_classes = num_frames, (frame_size, frame_size), num_classes
+        self.class_names: Sequence[str] = [str(k) for k in range(num_classes)] if class_names is None else class_names
+        if len(self.class_names) != num_classes:
+            raise ValueError(f"class_names must be {num_classes} names, not {len(self.class_names)}")
+        self.training, self.flip, self.seed = training, flip, seed
+        self.changing = training
+        self._resized = resized
+        self._workers = ThreadPoolExecutor(num_workers or os.cpu_count())
+        listed = read_list(list_file, num_classes, separator=separator, counted=self.counted, on_error=on_error)
+        self.entries, self.skipped = tuple(filter(keep, listed.entries)), list(listed.problems)
+        if on_error == "skip":
+            found = list(self._workers.map(self._problem, self.entries))
+            self.skipped += [problem for problem in found if problem]
+            self.entries = tuple(entry for entry, problem in zip(self.entries, found, strict=True) if not problem)
+        if not self.entries:
+            raise ValueError(f"{self.list_file}: no video is left\n{summary(self.skipped)}")
+        self.labels = torch.tensor([entry.labels[0] for entry in self.entries])
+        self.label_sets = torch.zeros(len(self.entries), num_classes, dtype=torch.bool)
+        for row, entry in enumerate(self.entries):
+            self.label_sets[row, list(entry.labels)] = True
+        self._visits = np.zeros(len(self.entries), dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the list, the settings, and size and time of change of a file of every video."""
+        settings = (
+            self.num_frames,
+            self.frame_size,
+            self._resized,
+            self.training,
+            self.flip,
+            self.seed,
+        )
+        digest = hashlib.sha256(repr(settings).encode())
+        for entry, status in zip(self.entries, self._workers.map(self._status, self.entries), strict=True):
+            digest.update(repr((entry.path, entry.num_frames, entry.labels, status)).encode())
+        return digest.hexdigest()
+
+    def frames(self, indices: Tensor) -> Tensor:
+        """(B, T, 3, H, W) uint8 RGB of the videos at ``indices``, (B,) int64.
+
+        Raises:
+            IndexError: An index is not a video's.
+            FileNotFoundError: A file is missing.
+            ValueError: A file can't be decoded.
+        """
+        rows = check_indices(indices, len(self)).tolist()
+        visits = []
+        for row in rows:
+            visits.append(int(self._visits[row]))
+            self._visits[row] += 1
+        frames = torch.empty(len(rows), self.num_frames, 3, *self.frame_size, dtype=torch.uint8)
+        for place, view in enumerate(self._workers.map(self._load, rows, visits)):
+            frames[place] = view
+        return frames
+
+    def problems(self) -> list[str]:
+        """A sentence for every video that can't be used, found without decoding all of it."""
+        return [problem for problem in self._workers.map(self._problem, self.entries) if problem]
+
+    def _load(self, row: int, visit: int) -> Tensor:
+        entry = self.entries[row]
+        if not self.training:
+            frames = self._read(entry, functools.partial(middle_frames, num_frames=self.num_frames))
+            return evaluation_view(frames, self._resized, self.frame_size[0])
+        random = np.random.default_rng((self.seed, row, visit))
+        frames = self._read(entry, functools.partial(random_frames, num_frames=self.num_frames, random=random))
+        return training_view(frames, self.frame_size[0], random, flip=self.flip)
+
+    def where(self, entry: Entry) -> str:
+        """List file and line of a video, for messages."""
+        return f"{self.list_file}, line {entry.line}"
+
+    @abstractmethod
+    def _read(self, entry: Entry, choose: Choice) -> Tensor:
+        """(T, 3, H, W) uint8, the channels last in memory: the frames that are chosen from those that there are."""
+
+    @abstractmethod
+    def _file(self, entry: Entry) -> Path:
+        """A file whose size and time of change tell whether the video has changed."""
+
+    @abstractmethod
+    def _problem(self, entry: Entry) -> str | None:
+        """Why a video can't be used, if so, without decoding all of it."""
+
+    def _status(self, entry: Entry) -> tuple[int, int] | None:
+        try:
+            found = self._file(entry).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_size, found.st_mtime_ns
