@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from adafocus_env import AdaFocusVectorEnv, VideoFiles
+from adafocus_env import AdaFocusVectorEnv, FrameFolders, VideoFiles
 from adafocus_env.videos import get_videos, video_files
 from adafocus_env.videos.video_files import read_frames
 from tests.conftest import make_tiny_recognizer
@@ -171,3 +173,53 @@ def test_the_environment_takes_a_description_of_files(tmp_path: Path) -> None:
     env.reset(seed=0)
     _, reward, *_ = env.step(np.array([3, 7]))
     assert np.isfinite(reward).all()
+
+
+def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    script = Path(__file__).parent.parent / "scripts" / "extract_frames.py"
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_extraction_reports_what_failed_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    write_video(tmp_path / "a b" / "good.mp4", 9)
+    write_video(tmp_path / "other.webm", 5)
+    (tmp_path / "bad.avi").write_bytes(b"RIFF")
+    (tmp_path / "list.csv").write_text("a b/good.mp4,1,4\nbad.avi,2\nother.webm,0\nabsent.mp4,0\n")
+    out = tmp_path / "out"
+    arguments = (tmp_path, tmp_path / "list.csv", "--num-classes", 5, "--short-side", 32, "--jobs", 1, "--out", out)
+    first = run_script(*arguments)
+    assert first.returncode == 0, first.stderr
+    assert (out / "list.txt").read_text() == "a b/good, 9, 1, 4\nother, 5, 0\n"
+    failed = (out / "failed.csv").read_text().splitlines()
+    assert [line.split(",")[:2] for line in failed[1:]] == [["bad.avi", "2"], ["absent.mp4", "4"]]
+    assert sorted(path.name for path in (out / "frames").iterdir()) == ["a b", "other"]  # nothing half-written
+    videos = FrameFolders(out / "frames", out / "list.txt", num_classes=5, num_frames=9, frame_size=32, resized=32)
+    lower = videos.frames(torch.tensor([0]))[0, :, :, 22:].float().mean(dim=(1, 2, 3))
+    assert ((lower - 20) / 6).round().tolist() == list(range(9))
+    # A second run writes nothing again.
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
+    assert run_script(*arguments).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")} == before
+
+
+def test_the_check_finds_problems(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", 6)
+    write_video(tmp_path / "b.mp4", 6)
+    (tmp_path / "train.csv").write_text("".join(f"{k}.mp4,1\n" for k in range(20)))
+    (tmp_path / "test.csv").write_text("b.mp4,1\n")
+    for k in range(20):
+        (tmp_path / f"{k}.mp4").write_bytes((tmp_path / "a.mp4").read_bytes() if k != 7 else b"")
+    (tmp_path / "data.toml").write_text(
+        'kind = "files"\nroot = "."\ntrain_list = "train.csv"\ntest_list = "test.csv"\nnum_classes = 10\n'
+    )
+    found = run_script("--check", tmp_path / "data.toml")
+    assert found.returncode == 1
+    assert "7.mp4" in found.stderr
+    assert "train.csv, line 8" in found.stderr
+    assert "1 problems" in found.stderr
+    (tmp_path / "7.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
+    assert run_script("--check", tmp_path / "data.toml").returncode == 0
+    (tmp_path / "test.csv").write_text("b.mp4,one\n")
+    assert "test.csv, line 1" in run_script("--check", tmp_path / "data.toml").stderr

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import av
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from adafocus_env.videos.listed_videos import Choice, ListedVideos
@@ -89,7 +90,7 @@ def read_frames(path: Path, choose: Choice) -> np.ndarray:
             container.seek(0)
             numbers = set(wanted)
             pictures = enumerate(container.decode(stream))
-            found = {number: _upright(frame) for number, frame in pictures if number in numbers}
+            found = {number: np.asarray(upright(frame)) for number, frame in pictures if number in numbers}
         else:
             times = sorted(pts for pts, _ in packets if pts is not None)
             keys = sorted(pts for pts, is_key in packets if is_key and pts is not None)
@@ -116,12 +117,12 @@ def _seek_and_decode(
         for frame in pictures:
             position = frame.pts
             if position is not None and position >= target:
-                found[number] = _upright(frame)
+                found[number] = np.asarray(upright(frame))
                 break
     return found
 
 
-def _upright(frame: Any) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as the file's metadata asks for."""
+def upright(frame: av.VideoFrame) -> Image.Image:
+    """A decoded frame as an RGB picture, turned as the file's metadata asks for."""
     pixels = frame.to_ndarray(format="rgb24")
-    return np.rot90(pixels, k=round(frame.rotation / 90))
+    return Image.fromarray(np.rot90(pixels, k=round(frame.rotation / 90)))
