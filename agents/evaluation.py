@@ -27,7 +27,9 @@ class Evaluation:
 
     Attributes:
         labels: (V,) int64.
+        label_sets: (V, classes) bool, all labels of every video; the one of ``labels`` where the data set has no more.
         probabilities: (V, classes) float32, softmax after the last frame.
+        predictions: (V, T) int64, after every frame.
         returns: (V,) float64, undiscounted sum of rewards.
         gflops: (V,) float64, multiply-adds / 1e9, the policy's own included.
         focused: (V,) int64, frames on which the local CNN ran.
@@ -37,7 +39,9 @@ class Evaluation:
     """
 
     labels: npt.NDArray[np.int64]
+    label_sets: npt.NDArray[np.bool_]
     probabilities: npt.NDArray[np.float32]
+    predictions: npt.NDArray[np.int64]
     returns: npt.NDArray[np.float64]
     gflops: npt.NDArray[np.float64]
     focused: npt.NDArray[np.int64]
@@ -56,9 +60,23 @@ class Evaluation:
         return float(self.correct.mean())
 
     @property
+    def top5_accuracy(self) -> float:
+        """Share of the videos whose label is among the five most probable classes, in [0, 1]."""
+        above = self.probabilities > self.probabilities[np.arange(len(self.labels)), self.labels][:, None]
+        return float((above.sum(axis=1) < 5).mean())
+
+    @property
+    def accuracy_per_frame(self) -> npt.NDArray[np.float64]:
+        """(T,) accuracy after every frame, in [0, 1]: what an answer at any time is worth."""
+        return (self.predictions == self.labels[:, None]).mean(axis=0)
+
+    @property
     def mean_average_precision(self) -> float:
-        """Mean over classes (that occur) of scikit-learn's average precision, in [0, 1]."""
-        truth = self.labels[:, None] == np.arange(self.probabilities.shape[1])
+        """Mean over classes (that occur) of scikit-learn's average precision, in [0, 1].
+
+        Multi-label where videos have several labels (FCVID's metric), else single-label (ActivityNet's).
+        """
+        truth = self.label_sets
         occurs = truth.any(axis=0)
         return float(average_precision_score(truth[:, occurs], self.probabilities[:, occurs], average="macro"))
 
@@ -103,7 +121,7 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """The figures above by name."""
         names = (
-            "accuracy", "mean_average_precision", "mean_return", "mean_confidence", "gflops_per_video",
+            "accuracy", "top5_accuracy", "mean_average_precision", "mean_return", "mean_confidence", "gflops_per_video",
             "focused_per_video", "num_videos",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
@@ -147,6 +165,7 @@ def evaluate(
     returns, gflops = np.zeros(videos), np.empty(videos)
     corners = np.empty((videos, frames, 2), dtype=np.int64)
     skipped = np.empty((videos, frames), dtype=np.bool_)
+    predictions = np.empty((videos, frames), dtype=np.int64)
     cost = frames * policy_gflops(policy)
     for start in tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar):
         lanes = min(num_envs, videos - start)
@@ -164,13 +183,18 @@ def evaluate(
             returns[rows] += reward[:lanes]
             corners[rows, time] = info["patch"][:lanes, :2]
             skipped[rows, time] = info["skipped"][:lanes]
+            predictions[rows, time] = info["prediction"][:lanes]
         probabilities[rows] = env.probabilities[:lanes].cpu().numpy()
         gflops[rows] = info["video_gflops"][:lanes] + cost
     labels = env.videos.labels.cpu().numpy()
+    label_sets = getattr(env.videos, "label_sets", None)
+    label_sets = labels[:, None] == np.arange(env.num_classes) if label_sets is None else label_sets.cpu().numpy()
     env.close()
     return Evaluation(
         labels=labels,
+        label_sets=label_sets,
         probabilities=probabilities,
+        predictions=predictions,
         returns=returns,
         gflops=gflops,
         focused=(~skipped).sum(axis=1),

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, top_k_accuracy_score
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -366,6 +366,9 @@ def test_evaluation_equals_the_recognisers_own_forward(env_kwargs: dict[str, Any
     np.testing.assert_allclose(found.probabilities, probabilities, atol=1e-5)
     labels = videos.labels.numpy()
     assert found.accuracy == pytest.approx((probabilities.argmax(1) == labels).mean())
+    assert found.top5_accuracy == pytest.approx(top_k_accuracy_score(labels, probabilities, k=5, labels=np.arange(10)))
+    per_frame = (logits.argmax(-1).numpy() == labels[:, None]).mean(axis=0)
+    np.testing.assert_allclose(found.accuracy_per_frame, per_frame)
     assert found.mean_confidence == pytest.approx(probabilities[np.arange(12), labels].mean(), abs=1e-5)
     each = [average_precision_score(labels == k, probabilities[:, k]) for k in np.unique(labels)]
     assert found.mean_average_precision == pytest.approx(np.mean(each))

@@ -17,9 +17,13 @@ class VideoDataset(Protocol):
     """A finite list of labelled videos of equal shape.
 
     Any object with these members plugs into the environment by ``gym.make("AdaFocus-v0", videos=...)``. A data set may
-    also have ``locations(indices) -> (boxes, visible)``, the ground truth that the oracle policy needs; see
-    :meth:`adafocus_env.RoamingFashion.locations`. One whose videos are another view at every visit says so by an
-    attribute ``changing = True``: it can't be remembered by a :class:`adafocus_env.FeatureBank`.
+    also have
+
+    - ``locations(indices) -> (boxes, visible)``, the ground truth that the oracle policy needs; see
+      :meth:`adafocus_env.RoamingFashion.locations`;
+    - ``label_sets``, (V, classes) bool, where videos have several labels;
+    - ``changing = True``, where a video is another view at every visit, so that a :class:`adafocus_env.FeatureBank`
+      can't remember it.
     """
 
     num_frames: int
