@@ -4,13 +4,16 @@ import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, RoamingFashion
 from adafocus_env.recognition import BackboneConfig
+from adafocus_env.recognition.backbones import build_backbone, map_shape
 from adafocus_env.recognition.training import (
     Stage0Config,
     Stage1Config,
@@ -191,3 +194,47 @@ def test_recognize_equals_the_environment(
     assert found.policy_gflops > 0
     with pytest.raises(ValueError, match="grid"):
         recognizer.recognize(videos.frames(torch.arange(1)), policy, grid=5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["convnext_tiny", "densenet121", "googlenet", "inception_v3", "mnasnet0_5", "regnet_y_400mf", "shufflenet_v2_x0_5",
+     "squeezenet1_1", "swin_t", "vgg11"],
+)  # fmt: skip
+def test_torchvision_models_are_cut_before_their_pooling(name: str) -> None:
+    """What is kept, pooled and put through the rest of the model is what the model says."""
+    torch.manual_seed(0)
+    backbone = build_backbone(BackboneConfig(name)).eval()
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None, **AUXILIARY.get(name, {})).eval()
+    image = torch.randn(1, 3, 96, 96)
+    maps = []
+    pooling = [m for m in model.modules() if isinstance(m, torch.nn.AdaptiveAvgPool2d)]
+    with torch.no_grad():
+        if pooling and name != "squeezenet1_1":
+            pooling[-1].register_forward_pre_hook(lambda module, inputs: maps.append(inputs[0]))
+            model(image)
+            torch.testing.assert_close(backbone(image), maps[0])
+        found = backbone(image)
+    assert found.ndim == 4
+    assert found.shape[1] > max(found.shape[2:])
+    assert map_shape(copy.deepcopy(backbone), 96) == tuple(found.shape[1:])
+
+
+AUXILIARY = {name: {"aux_logits": False, "init_weights": False} for name in ("googlenet", "inception_v3")}
+
+
+def test_backbones_that_cannot_serve_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="'vit_b_16' has no feature map"):
+        build_backbone(BackboneConfig("vit_b_16"))
+    with pytest.raises(ValueError, match=r"no weights 'IMAGENET9' of 'mobilenet_v2', but .*IMAGENET1K_V1"):
+        build_backbone(BackboneConfig("mobilenet_v2"), "IMAGENET9")
+    with pytest.raises(ValueError, match="tiny_resnet"):
+        build_backbone(BackboneConfig("tiny_resnet", (4,), (2,)), "DEFAULT")
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torchvision.models, "get_model", offline)
+    with pytest.raises(ConnectionError, match="weights=None"):
+        build_backbone(BackboneConfig("mobilenet_v2"), "DEFAULT")

@@ -6,14 +6,20 @@ laptop; every other name is a torchvision classification model, of which everyth
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
+from urllib.error import URLError
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import RegNet, ResNet, SwinTransformer
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.models.resnet import BasicBlock, conv1x1
 
+_POOLINGS = ("avgpool", "mean", "classifier.0")
+"""What torchvision calls the global pooling of the models that are traced."""
 FLOAT32_MAX = float(torch.finfo(torch.float32).max)
 
 
@@ -50,24 +56,67 @@ class TinyResNet(nn.Sequential):
         super().__init__(*layers, nn.ReLU6())
 
 
-def build_backbone(config: BackboneConfig) -> nn.Module:
-    """Build the network that maps (B, 3, h, w) normalised images to a (B, C, h', w') feature map.
+class UpToPooling(nn.Module):
+    """A traced torchvision model without its global pooling and what follows.
 
     Raises:
-        ValueError: The name is neither ``"tiny_resnet"`` nor a torchvision classification model with separable
-            features.
+        ValueError: It has no global pooling, as vision transformers don't.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # auxiliary heads make training another graph; not up to here
+            names = get_graph_node_names(model)[1]
+            poolings = [place for place, node in enumerate(names) if node in _POOLINGS]
+            if not poolings:
+                raise ValueError(f"backbone {name!r} has no feature map before a global pooling")
+            self.layers = create_feature_extractor(model, [names[poolings[0] - 1]])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) -> (B, C, h', w')."""
+        (output,) = self.layers(images).values()
+        return output
+
+
+def build_backbone(config: BackboneConfig, weights: str | None = None) -> nn.Module:
+    """Build the network that maps (B, 3, h, w) normalised images to a (B, C, h', w') feature map.
+
+    Args:
+        config: Which network.
+        weights: Name of torchvision's weights to start from, such as ``"IMAGENET1K_V1"`` (the paper's) or
+            ``"DEFAULT"`` (its best), downloaded once; ``None`` draws them at random.
+
+    Raises:
+        ValueError: The name is neither ``"tiny_resnet"`` nor a torchvision classification model with a feature map
+            before a global pooling; or it has no such weights.
+        ConnectionError: The weights can't be downloaded.
     """
     if config.name == "tiny_resnet":
+        if weights is not None:
+            raise ValueError("there are no weights of 'tiny_resnet' to start from: it is trained by this package")
         return TinyResNet(config.widths, config.strides)
     if config.name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(f"backbone name {config.name!r} is neither 'tiny_resnet' nor a torchvision model's name")
-    model: Any = torchvision.models.get_model(config.name, weights=None)
-    if isinstance(getattr(model, "features", None), nn.Module):
-        return model.features
-    if hasattr(model, "avgpool"):  # the ResNet and RegNet families: their children run in order up to the pooling
+    without_heads = {"aux_logits": False, "init_weights": False} if config.name in ("googlenet", "inception_v3") else {}
+    if weights is not None:
+        without_heads = {}  # the files have auxiliary heads; they are cut off below
+    known = list(torchvision.models.get_model_weights(config.name).__members__)
+    if weights is not None and weights not in (*known, "DEFAULT"):
+        raise ValueError(f"torchvision has no weights {weights!r} of {config.name!r}, but {known}")
+    try:
+        model: Any = torchvision.models.get_model(config.name, weights=weights, **without_heads)
+    except (URLError, TimeoutError) as error:
+        raise ConnectionError(
+            f"can't download the weights {weights!r} of {config.name!r} ({error}): pass weights=None, or put the file "
+            f"into {torch.hub.get_dir()}/checkpoints"
+        ) from error
+    if isinstance(model, (ResNet, RegNet)):  # their children run in order up to the pooling
         layers = dict(model.named_children())
         return nn.Sequential(*list(layers.values())[: list(layers).index("avgpool")])
-    raise ValueError(f"backbone {config.name!r} has no part before a global pooling to use as a feature map")
+    if isinstance(getattr(model, "features", None), nn.Module) and not isinstance(model, SwinTransformer):
+        return model.features
+    return UpToPooling(model, config.name)
 
 
 def map_shape(backbone: nn.Module, image_size: int) -> tuple[int, int, int]:

@@ -103,20 +103,22 @@ class Recognizer(nn.Module):
     """f_G, f_L and f_C (paper, Sec. 3.1).
 
     Args:
-        config: Sizes; the weights are drawn at random. Use :meth:`from_pretrained` for trained ones.
+        config: Sizes. Use :meth:`from_pretrained` for trained weights.
+        backbone_weights: Name of torchvision's ImageNet weights for both CNNs to start from, downloaded once;
+            ``None`` draws all weights at random.
 
     Attributes:
         config: The :class:`RecognizerConfig`.
         metadata: Free text kept with the weights: how they were trained and what they reached.
     """
 
-    def __init__(self, config: RecognizerConfig) -> None:
+    def __init__(self, config: RecognizerConfig, *, backbone_weights: str | None = None) -> None:
         super().__init__()
         self.config = config
         self.metadata: dict[str, str] = {}
         self._cost: ComputeCost | None = None
-        self.global_cnn = build_backbone(config.global_backbone)
-        self.local_cnn = build_backbone(config.local_backbone)
+        self.global_cnn = build_backbone(config.global_backbone, backbone_weights)
+        self.local_cnn = build_backbone(config.local_backbone, backbone_weights)
         self.glance_shape = map_shape(self.global_cnn, config.glance_size)
         self.glance_bounds = map_bounds(self.global_cnn)
         self.local_size = map_shape(self.local_cnn, config.patch_size)[0]
