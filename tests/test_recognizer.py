@@ -238,3 +238,13 @@ def test_backbones_that_cannot_serve_are_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torchvision.models, "get_model", offline)
     with pytest.raises(ConnectionError, match="weights=None"):
         build_backbone(BackboneConfig("mobilenet_v2"), "DEFAULT")
+
+
+def test_traced_backbones_are_deployed_too() -> None:
+    torch.manual_seed(0)
+    networks = {"global_backbone": BackboneConfig("shufflenet_v2_x0_5"), "local_backbone": BackboneConfig("mnasnet0_5")}
+    recognizer = Recognizer(RecognizerConfig(5, **networks, glance_size=96, patch_size=64, hidden_size=16)).eval()
+    fast, images = recognizer.deployed(), torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    torch.testing.assert_close(fast.glance(images), recognizer.glance(images), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fast.look(images), recognizer.look(images), atol=1e-5, rtol=1e-4)
+    assert not any("bn" in name or isinstance(m, torch.nn.BatchNorm2d) for name, m in fast.local_cnn.named_modules())

@@ -292,7 +292,7 @@ class Recognizer(nn.Module):
         twin = self.frozen()
         for name, wanted in precisions.items():
             with contextlib.suppress(TraceError):  # a network that branches on its input stays as it is
-                setattr(twin, name, fuse(getattr(twin, name)))
+                setattr(twin, name, fuse(getattr(twin, name), inplace=True))
             getattr(twin, name).to(getattr(torch, wanted), memory_format=torch.channels_last)
         return twin
 
