@@ -78,7 +78,10 @@ ALGORITHMS: dict[str, Algorithm] = {
     "ppo": Algorithm("SB3 PPO", _sb3("ppo"), {}, PPO_HYPERPARAMETERS, _SB3_SEARCH),
     "ppo_glance": Algorithm("SB3 PPO on the glance", _sb3("ppo"), {"observation": "glance"}, PPO_HYPERPARAMETERS,
                             _SB3_SEARCH),
-    "a2c": Algorithm("SB3 A2C", _sb3("a2c"), {}, {"n_steps": 8, "gamma": 0.7, "ent_coef": 0.01}, _SB3_SEARCH),
+    "a2c": Algorithm(
+        "SB3 A2C", _sb3("a2c"), {}, {"n_steps": 2, "gamma": 0.7, "ent_coef": 0.01, "normalize_advantage": True},
+        _SB3_SEARCH,
+    ),
     "dqn": Algorithm(
         "SB3 DQN", _sb3("dqn"), {},
         {"buffer_size": 20_000, "learning_starts": 2_000, "train_freq": 1, "gradient_steps": 2, "batch_size": 128,
