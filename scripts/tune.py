@@ -1,9 +1,9 @@
 """Choose every algorithm's hyper-parameters with the same small budget, on the validation split.
 
 Each algorithm gets the same number of settings, drawn at random from its search space (its starting settings come
-first), trained for the same number of episodes with the same few seeds, which the comparison doesn't use. What ends best
-on the validation split, by the mean of the last quarter of its learning curves, is kept. (With one seed and shorter runs,
-settings were chosen that collapse now and then.)
+first), trained for the same number of episodes with the same few seeds, which the comparison doesn't use. What ends
+best on the validation split, by the mean of the last quarter of its learning curves, is kept. (With a single seed and
+shorter runs, settings were chosen that collapse now and then.)
 """
 
 from __future__ import annotations
