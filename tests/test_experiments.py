@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.experiments import runner
+from agents.experiments import pipelines, runner
 from agents.experiments.ablations import ABLATIONS, Variant
 from agents.experiments.algorithms import ALGORITHMS
 from agents.experiments.noise import estimator_noise
@@ -119,6 +119,13 @@ def test_the_random_patch_is_noise_in_the_return(bench: Bench) -> None:
     assert [row["name"] for row in rows] == ["sample", "exact", "exact, all actions"]
     assert sample["return_variance"] > 1.2 * exact["return_variance"]
     assert sample["gradient_variance"] > exact["gradient_variance"] > all_actions["gradient_variance"] > 0
+
+
+def test_a_pipelines_result_belongs_to_the_presets(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    (one,) = ABLATIONS["stages"][1].trials(1, 384, "test")
+    before = one.key(bench)
+    monkeypatch.setitem(pipelines.SKIP_HYPERPARAMETERS, "gamma", 0.5)
+    assert one.key(bench) != before
 
 
 def curve_rows(name: str, curves: list[list[float]]) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
@@ -69,6 +69,16 @@ def skipping(bench: Bench, seed: int, episodes: int, *, training: str = "sequent
     patches = _learn_patches(features, seed, 3 * episodes // 4)
     agent = Reinforce(env, seed=seed, patch_policy=patches, **SKIP_HYPERPARAMETERS)
     return agent.learn(episodes // 4 * frames), None
+
+
+def preset_settings() -> dict[str, Any]:
+    """The presets that pipelines train with: part of what determines their numbers."""
+    return {
+        "patches": dict(ALGORITHMS["reinforce"].settings),
+        "joint": PATCH_HYPERPARAMETERS,
+        "skip": SKIP_HYPERPARAMETERS,
+        "stage3": {**asdict(STAGE3), "epochs": STAGE3_EPOCHS},
+    }
 
 
 PIPELINES: dict[str, Callable[..., Trained]] = {"stages": stages, "skipping": skipping}

@@ -28,7 +28,7 @@ from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.files import write_atomically
 from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import ALGORITHMS, REFERENCES
-from agents.experiments.pipelines import PIPELINES
+from agents.experiments.pipelines import PIPELINES, preset_settings
 
 FORMAT = "adafocus-trial-1"
 CURVE_POINTS = 24
@@ -108,12 +108,15 @@ class Trial:
 
     def key(self, bench: Bench) -> str:
         """Name of the result's file: the trial, legibly, and a hash of all that determines its numbers."""
+        defaults: dict[str, Any] | None = None
+        if self.algorithm in ALGORITHMS:
+            defaults = dataclasses.asdict(ALGORITHMS[self.algorithm], dict_factory=_without_functions)
+        elif self.algorithm in PIPELINES:
+            defaults = preset_settings()
         facts = {
             "format": FORMAT,
             "trial": dataclasses.asdict(self),
-            "defaults": dataclasses.asdict(ALGORITHMS[self.algorithm], dict_factory=_without_functions)
-            if self.algorithm in ALGORITHMS
-            else None,
+            "defaults": defaults,
             "recognizer": _fingerprint(bench.recognizer),
             "bench": {"videos": bench.videos, "num_videos": bench.num_videos, "grid": bench.grid},
         }
