@@ -13,10 +13,11 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from adafocus_env.files import write_atomically
+from adafocus_env.processes import process_number
 
 
 class RunFolder:
-    """Where a script writes.
+    """Where a script writes; of several processes on one job, the first.
 
     Args:
         folder: Made if it is not there.
@@ -29,6 +30,9 @@ class RunFolder:
 
     def __init__(self, folder: Path, config: Any, *, append: bool = False) -> None:
         self.path = folder
+        self._writes = process_number() == 0
+        if not self._writes:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
         write_atomically(folder / "config.json", text.encode())
@@ -41,6 +45,8 @@ class RunFolder:
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Add metrics of one step of one stage to ``metrics.csv`` and to the TensorBoard log."""
+        if not self._writes:
+            return
         for name, value in metrics.items():
             self._rows.writerow((stage, step, name, value))
             self._writer.add_scalar(f"{stage}/{name}", value, step)
@@ -54,6 +60,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Flush and close the logs."""
+        if not self._writes:
+            return
         self._metrics.close()
         self._writer.close()
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from adafocus_env import FrozenFeatures, Recognizer
-from adafocus_env.recognition.training import Log, Stage3Config, train_stage3
+from adafocus_env.recognition.optimization import Progress
+from adafocus_env.recognition.training import Stage3Config, train_stage3
 from adafocus_env.videos.registry import get_videos
 from agents.evaluation import evaluate
 
@@ -25,8 +26,7 @@ def finetune(
     features: FrozenFeatures | None = None,
     rollouts: int = 1,
     seed: int = 0,
-    log: Log | None = None,
-    progress_bar: bool = False,
+    progress: Progress | None = None,
     **env_kwargs: Any,
 ) -> Recognizer:
     """Fine-tune a copy of a recogniser on a policy's patches, skipped frames included.
@@ -40,8 +40,7 @@ def finetune(
         features: What the recogniser's CNNs say about some videos, as in ``gym.make``, in place of ``videos``.
         rollouts: How often each video is rolled out; more than once makes sense for a policy that draws at random.
         seed: Seed of the rollouts and of the training.
-        log: Receives the metrics.
-        progress_bar: Show one.
+        progress: Of rollouts and training; logs and checkpoints.
         env_kwargs: As in ``gym.make``.
 
     Returns:
@@ -57,7 +56,7 @@ def finetune(
             split,
             reward="confidence",
             seed=seed,
-            progress_bar=progress_bar,
+            progress_bar=progress is not None and progress.bar,
             **looks,
             **env_kwargs,
         )
@@ -72,8 +71,7 @@ def finetune(
         torch.from_numpy(np.concatenate([run.skipped for run in runs])),
         config,
         seed=seed,
-        log=log,
-        progress_bar=progress_bar,
+        progress=progress,
     )
     return tuned
 

@@ -20,6 +20,7 @@ import tyro
 from rich import print
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer, ResolutionBank, RoamingFashion
+from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage1Config, train_stage1, train_whole_frames
 from adafocus_env.resolution_bank import AR_NET_SCALES
 from adafocus_env.run_folder import RunFolder
@@ -87,17 +88,17 @@ def main(config: Config) -> None:
     few = 100 if config.quick else None
     curves: dict[str, dict[str, tuple[float, float]]] = {}
     with RunFolder(config.out, config, append=True) as run:
-        pool = RoamingFashion("recognizer")
+        pool, progress = RoamingFashion("recognizer"), Progress(run.log, bar=True)
         if config.quick:
             config.whole_frames, config.patches = (replace(c, steps=4) for c in (config.whole_frames, config.patches))
 
         def train_whole(recognizer: Recognizer) -> None:
             train_whole_frames(
-                recognizer, pool, config.whole_frames, AR_NET_SCALES, seed=config.seed, log=run.log, progress_bar=True
+                recognizer, pool, config.whole_frames, AR_NET_SCALES, seed=config.seed, progress=progress
             )
 
         def train_patches(recognizer: Recognizer) -> None:
-            train_stage1(recognizer, pool, config.patches, seed=config.seed, log=run.log, progress_bar=True)
+            train_stage1(recognizer, pool, config.patches, seed=config.seed, progress=progress)
 
         train, tested = (RoamingFashion(split, num_videos=few) for split in ("train", config.split))
         frames = train.num_frames

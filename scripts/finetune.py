@@ -1,4 +1,8 @@
-"""Fine-tune a recogniser on the patches that a policy picks: stage 3 of AdaFocus."""
+"""Fine-tune a recogniser on the patches that a policy picks: stage 3 of AdaFocus.
+
+Runs under torchrun, leaves a checkpoint after every pass over the videos, and with `--resume` goes on from it to the
+same weights.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import tyro
 from rich import print
 
 from adafocus_env import Recognizer
+from adafocus_env.processes import process_group, process_number
+from adafocus_env.recognition.optimization import Progress, clear_checkpoints
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from agents import evaluate, finetune, load_policy
@@ -22,30 +28,41 @@ class Config:
     recognizer: str = "roaming-fashion"
     """A shipped name or a file."""
     videos: str = "roaming-fashion"
-    """A registered data set."""
+    """A registered data set, or a TOML file that describes one on disk."""
     rollouts: int = 1
     """How often each video is rolled out; more than once is for policies that draw at random."""
+    device: str = "cpu"
+    """torch device; under torchrun, "cuda" takes a GPU per process."""
+    resume: bool = False
+    """Go on from the checkpoint in --out."""
     seed: int = 0
+    """Seed of the rollouts and of the training."""
     out: Path = Path("runs/finetune")
-    """Folder for the recogniser, its metrics and its TensorBoard log."""
+    """Folder for the recogniser, its checkpoint, its metrics and its TensorBoard log."""
     stage3: Stage3Config = STAGE3
 
 
 def main(config: Config) -> None:
-    recognizer = Recognizer.from_pretrained(config.recognizer)
-    policy = load_policy(config.policy)
-    with RunFolder(config.out, config) as run:
-        tuned = finetune(
-            recognizer, policy, config.stage3, videos=config.videos, rollouts=config.rollouts, seed=config.seed,
-            log=run.log, progress_bar=True,
-        )  # fmt: skip
-        for name, model in (("before", recognizer), ("after", tuned)):
-            found = evaluate(policy, "val", recognizer=model, videos=config.videos).summary()
-            run.log(f"val/{name}", 0, found)
-            print(f"{name} stage 3, on the validation videos:", found)
-    tuned.metadata = {**recognizer.metadata, "stage3": f"policy {config.policy}, seed {config.seed}"}
-    tuned.save(config.out / "recognizer.safetensors")
-    print(config.out / "recognizer.safetensors")
+    with process_group(config.device) as device:
+        recognizer = Recognizer.from_pretrained(config.recognizer, device=device)
+        policy = load_policy(config.policy)
+        config.out.mkdir(parents=True, exist_ok=True)
+        if not config.resume:
+            clear_checkpoints(config.out)
+        with RunFolder(config.out, config, append=config.resume) as run:
+            tuned = finetune(
+                recognizer, policy, config.stage3, videos=config.videos, rollouts=config.rollouts, seed=config.seed,
+                progress=Progress(run.log, bar=True, folder=config.out),
+            )  # fmt: skip
+            tuned.metadata = {**recognizer.metadata, "stage3": f"policy {config.policy}, seed {config.seed}"}
+            if process_number() > 0:
+                return
+            tuned.save(config.out / "recognizer.safetensors")
+            for name, model in (("before", recognizer), ("after", tuned)):
+                found = evaluate(policy, "val", recognizer=model, videos=config.videos).summary()
+                run.log(f"val/{name}", 0, found)
+                print(f"{name} stage 3, on the validation videos:", found)
+            print(config.out / "recognizer.safetensors")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import tyro
 from rich import print
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.vector_env import DEFAULT_SKIP_COST
@@ -82,7 +83,7 @@ def main(config: Config) -> None:
         print("[bold]Stage 3: the classifier learns from what they chose")
         stage3 = Stage3Config(epochs=1) if config.quick else STAGE3
         tuned = finetune(
-            recognizer, skip_policy, stage3, videos=train_videos, seed=config.seed, log=run.log, progress_bar=True
+            recognizer, skip_policy, stage3, videos=train_videos, seed=config.seed, progress=Progress(run.log, bar=True)
         )
         tuned.save(config.out / "recognizer.safetensors")
         del bank

@@ -1,58 +1,134 @@
-"""Train a recogniser on the embedded benchmark: stages 0 and 1 of AdaFocus.
+"""Train a recogniser: stages 0 and 1 of AdaFocus.
 
-Reproduces the shipped recogniser: `python scripts/train_recognizer.py` (under 30 minutes on two cores).
+`python scripts/train_recognizer.py` reproduces the shipped recogniser (under 30 minutes on two cores). Other presets
+take the paper's recipe, on `--videos` described by a TOML file:
+
+`torchrun --nproc-per-node 4 scripts/train_recognizer.py --preset activitynet-128 --videos activitynet.toml
+--backbone-weights DEFAULT --device cuda --stage1.precision float16`
+
+Every pass over the videos leaves a checkpoint; with `--resume` a killed run ends with the same weights as one that was
+not killed.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 import tyro
 from rich import print
 
-from adafocus_env import Recognizer, RoamingFashion
+from adafocus_env import Recognizer
+from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.assessment import reference_accuracies
+from adafocus_env.recognition.backbones import BackboneConfig
+from adafocus_env.recognition.optimization import Progress, clear_checkpoints
 from adafocus_env.recognition.presets import PRESETS
-from adafocus_env.recognition.training import Stage0Config, Stage1Config, train_stage0, train_stage1
+from adafocus_env.recognition.recognizer import RecognizerConfig
+from adafocus_env.recognition.training import (
+    PAPER_STAGE0,
+    PAPER_STAGE1,
+    LocatedVideos,
+    Stage0Config,
+    Stage1Config,
+    train_frame_classifiers,
+    train_stage0,
+    train_stage1,
+)
 from adafocus_env.run_folder import RunFolder
+from adafocus_env.videos import get_videos
+
+EMBEDDED = "roaming-fashion"
 
 
 @dataclass
 class Config:
-    preset: str = "roaming-fashion"
-    """Sizes of the networks, a name out of adafocus_env.recognition.presets."""
+    preset: str = EMBEDDED
+    """Sizes of the networks, a name out of adafocus_env.recognition.presets; and the recipe that goes with it."""
+    videos: str = "roaming-fashion"
+    """A registered data set, or a TOML file that describes one on disk."""
+    global_backbone: str | None = None
+    """Name of a torchvision model in place of the preset's."""
+    local_backbone: str | None = None
+    """Name of a torchvision model in place of the preset's."""
+    backbone_weights: str | None = None
+    """Name of torchvision's weights for both CNNs to start from, such as DEFAULT; downloaded once."""
+    glance_size: int | None = None
+    """In place of the preset's, pixels."""
+    patch_size: int | None = None
+    """In place of the preset's, pixels."""
+    hidden_size: int | None = None
+    """Of the classifier, in place of the preset's."""
+    device: str = "cpu"
+    """torch device; under torchrun, "cuda" takes a GPU per process."""
+    resume: bool = False
+    """Go on from the checkpoints in --out."""
     seed: int = 0
     """Seed of the weights, the batches and the random patches."""
     out: Path = Path("runs/train_recognizer")
-    """Folder for the recogniser, its metrics and its TensorBoard log."""
+    """Folder for the recogniser, its checkpoints, its metrics and its TensorBoard log."""
     stage0: Stage0Config = field(default_factory=Stage0Config)
     stage1: Stage1Config = field(default_factory=Stage1Config)
 
 
-def main(config: Config) -> None:
-    started = time.perf_counter()
-    torch.manual_seed(config.seed)
-    recognizer = Recognizer(PRESETS[config.preset])
-    videos = RoamingFashion("recognizer")
-    with RunFolder(config.out, config) as run:
-        train_stage0(recognizer, videos, config.stage0, seed=config.seed, log=run.log, progress_bar=True)
-        recognizer.save(config.out / "stage0.safetensors")
-        train_stage1(recognizer, videos, config.stage1, seed=config.seed, log=run.log, progress_bar=True)
-        found = reference_accuracies(recognizer, RoamingFashion("val"))
-        run.log("val", 0, found)
-    minutes = (time.perf_counter() - started) / 60
-    recognizer.metadata = {
-        "training": f"scripts/train_recognizer.py --preset {config.preset} --seed {config.seed}",
-        **{f"val_accuracy_{name}": f"{value:.1f}" for name, value in found.items()},
+def network_sizes(config: Config, num_classes: int) -> RecognizerConfig:
+    """The preset, with what the command line puts in its place."""
+    chosen = {
+        name: BackboneConfig(backbone)
+        for name in ("global_backbone", "local_backbone")
+        if (backbone := getattr(config, name)) is not None
     }
-    path = config.out / f"{config.preset}.safetensors"
-    recognizer.save(path)
-    print({name: f"{value:.1f} %" for name, value in found.items()})
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, trained in {minutes:.1f} minutes")
+    sizes = {
+        name: size
+        for name in ("glance_size", "patch_size", "hidden_size")
+        if (size := getattr(config, name)) is not None
+    }
+    return replace(PRESETS[config.preset], num_classes=num_classes, **chosen, **sizes)
+
+
+def main(config: Config) -> None:
+    if config.preset not in PRESETS:
+        raise SystemExit(f"--preset: unknown {config.preset!r}; there are {sorted(PRESETS)}")
+    started = time.perf_counter()
+    with process_group(config.device) as device:
+        torch.manual_seed(config.seed)
+        videos = get_videos(config.videos, "recognizer")
+        sizes = network_sizes(config, videos.num_classes)
+        recognizer = Recognizer(sizes, backbone_weights=config.backbone_weights).to(device)
+        config.out.mkdir(parents=True, exist_ok=True)
+        if not config.resume:
+            clear_checkpoints(config.out)
+        with RunFolder(config.out, config, append=config.resume) as run:
+            progress = Progress(run.log, bar=True, folder=config.out)
+            warm_up = train_stage0 if isinstance(videos, LocatedVideos) else train_frame_classifiers
+            warm_up(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
+            train_stage1(recognizer, videos, config.stage1, seed=config.seed, progress=progress)
+            found = reference_accuracies(recognizer, get_videos(config.videos, "val"))
+            run.log("val", 0, found)
+        recognizer.metadata = {
+            "training": f"scripts/train_recognizer.py --preset {config.preset} --seed {config.seed}",
+            **{f"val_accuracy_{name}": f"{value:.1f}" for name, value in found.items()},
+        }
+        path = config.out / f"{config.preset}.safetensors"
+        if process_number() == 0:
+            recognizer.save(path)
+            minutes = (time.perf_counter() - started) / 60
+            print({name: f"{value:.1f} %" for name, value in found.items()})
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, trained in {minutes:.1f} minutes")
+
+
+def preset_config() -> Config:
+    """What the command line starts from: the recipe that goes with the preset that it names."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--preset", default=EMBEDDED)
+    preset = parser.parse_known_args()[0].preset
+    if preset == EMBEDDED:
+        return Config()
+    return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_STAGE1)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    main(tyro.cli(Config, description=__doc__, default=preset_config()))

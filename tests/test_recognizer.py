@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, RoamingFashion
 from adafocus_env.recognition import BackboneConfig
 from adafocus_env.recognition.backbones import build_backbone, map_shape
+from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import (
     Stage0Config,
     Stage1Config,
@@ -124,15 +125,22 @@ def test_every_stage_lowers_its_loss(videos: RoamingFashion) -> None:
     def log(stage: str, step: int, metrics: dict[str, float]) -> None:
         losses.setdefault(stage, []).append(metrics["loss"])
 
-    train_stage0(recognizer, data, Stage0Config(global_steps=60, local_steps=60, videos_per_step=8), log=log)
+    progress = Progress(log)
+    train_stage0(recognizer, data, Stage0Config(global_steps=60, local_steps=60, videos_per_step=8), progress=progress)
     frozen = copy.deepcopy(recognizer.global_cnn.state_dict())
-    train_stage1(recognizer, data, Stage1Config(steps=80, videos_per_step=16), log=log)
+    train_stage1(recognizer, data, Stage1Config(steps=80, videos_per_step=16), progress=progress)
     assert all(torch.equal(tensor, recognizer.global_cnn.state_dict()[name]) for name, tensor in frozen.items())
     corners = torch.zeros(32, 4, 2, dtype=torch.int64)
     skipped = torch.zeros(32, 4, dtype=torch.bool)
     before = recognizer.fingerprint()
     train_stage3(
-        recognizer, data, torch.arange(32), corners, skipped, Stage3Config(epochs=40, videos_per_step=16), log=log
+        recognizer,
+        data,
+        torch.arange(32),
+        corners,
+        skipped,
+        Stage3Config(epochs=40, videos_per_step=16),
+        progress=progress,
     )
     assert recognizer.fingerprint() != before
     assert not recognizer.training

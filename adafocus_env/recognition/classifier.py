@@ -97,7 +97,7 @@ class RecurrentClassifier(nn.Module):
         return self.fc(self.dropout(hidden) if self.training else hidden)
 
     def forward(self, global_vectors: Tensor, local_vectors: Tensor, skipped: Tensor | None = None) -> Tensor:
-        """Logits after every frame of a batch of videos.
+        """Logits after every frame of a batch of videos, in float32 under autocast too.
 
         Args:
             global_vectors: (B, T, global_size).
@@ -107,12 +107,13 @@ class RecurrentClassifier(nn.Module):
         Returns:
             (B, T, classes).
         """
-        frame_gates, patch_gates = self.project_global(global_vectors), self.project_local(local_vectors)
-        hidden = self.initial_state(len(frame_gates))
-        states = []
-        for time in range(frame_gates.shape[1]):
-            context = self.context(frame_gates[:, time].clone(), hidden)
-            after = self.advance(patch_gates[:, time].clone(), context)
-            hidden = after if skipped is None else torch.where(skipped[:, time, None], hidden, after)
-            states.append(hidden)
-        return self.predict(torch.stack(states, dim=1))
+        with torch.autocast(global_vectors.device.type, enabled=False):
+            frame_gates, patch_gates = self.project_global(global_vectors), self.project_local(local_vectors)
+            hidden = self.initial_state(len(frame_gates))
+            states = []
+            for time in range(frame_gates.shape[1]):
+                context = self.context(frame_gates[:, time].clone(), hidden)
+                after = self.advance(patch_gates[:, time].clone(), context)
+                hidden = after if skipped is None else torch.where(skipped[:, time, None], hidden, after)
+                states.append(hidden)
+            return self.predict(torch.stack(states, dim=1))

@@ -53,6 +53,7 @@ class ListedVideos(ABC):
         labels: (V,) int64, the first label of every line.
         label_sets: (V, classes) bool, all of them.
         skipped: What was left out and why, a sentence each.
+        visits: (V,) int64, how often each video was read; a resumed training goes on from what it was.
         changing: Whether a video differs from visit to visit, as training views do.
 
     Raises:
@@ -108,7 +109,7 @@ class ListedVideos(ABC):
         self.label_sets = torch.zeros(len(self.entries), num_classes, dtype=torch.bool)
         for row, entry in enumerate(self.entries):
             self.label_sets[row, list(entry.labels)] = True
-        self._visits = np.zeros(len(self.entries), dtype=np.int64)
+        self.visits = np.zeros(len(self.entries), dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -140,8 +141,8 @@ class ListedVideos(ABC):
         rows = check_indices(indices, len(self)).tolist()
         visits = []
         for row in rows:
-            visits.append(int(self._visits[row]))
-            self._visits[row] += 1
+            visits.append(int(self.visits[row]))
+            self.visits[row] += 1
         frames = torch.empty(len(rows), self.num_frames, 3, *self.frame_size, dtype=torch.uint8)
         for place, view in enumerate(self._workers.map(self._load, rows, visits)):
             frames[place] = view

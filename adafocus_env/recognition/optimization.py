@@ -1,0 +1,303 @@
+"""The loop under all stages of training: batches, optimiser, schedule, precision, checkpoints, several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from adafocus_env.files import write_atomically
+from adafocus_env.processes import gather, num_processes, process_number, share
+from adafocus_env.videos.dataset import VideoDataset
+
+Log = Callable[[str, int, dict[str, float]], None]
+"""Receives what a stage measured: the stage's name, its step, and metrics by name."""
+MAX_GRADIENT_NORM = 5.0
+MOMENTUM = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How a stage is optimised, but for its length and its learning rates.
+
+    Attributes:
+        videos_per_step: Videos in a batch, of all processes together.
+        optimizer: ``"adamw"``, or ``"sgd"`` with a momentum of 0.9 (the paper's).
+        schedule: Of the learning rates: ``"one_cycle"``, or ``"cosine"`` from the full rate to 0 (the paper's).
+        weight_decay: Of the optimiser.
+        precision: What the CNNs compute in; ``"float16"`` (with loss scaling) and ``"bfloat16"`` are mixed precision.
+    """
+
+    videos_per_step: int = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    weight_decay: float = 0.02
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a stage of training shows and keeps its progress; nothing of it changes what is learnt.
+
+    Attributes:
+        log: Receives the metrics.
+        bar: Show a progress bar.
+        folder: Where a checkpoint is kept, one file per stage, written after every pass over the videos. Training goes
+            on from the one that it finds, to the same weights as without the interruption. ``None`` keeps none.
+    """
+
+    log: Log | None = None
+    bar: bool = False
+    folder: Path | None = None
+
+
+class Objective(nn.Module):
+    """A loss over videos, with the networks that it trains.
+
+    Args:
+        networks: To be trained.
+        videos: The data set.
+        loss_of: From the rows of a batch, what ``read`` gave for them and what ``draw`` drew for them, to the mean loss
+            and a bool per prediction that says whether it is right.
+        read: Loads what the rows need, ahead of time in a thread of its own; by default the videos' frames.
+        draw: Draws what a batch needs at random, from the number of its rows: tensors with a row per row.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        videos: VideoDataset,
+        loss_of: Callable[..., tuple[Tensor, Tensor]],
+        *,
+        read: Callable[[Tensor], Any] | None = None,
+        draw: Callable[[int], tuple[Tensor, ...]] = lambda rows: (),
+    ) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.videos, self.loss_of, self.draw = videos, loss_of, draw
+        self.read = videos.frames if read is None else read
+
+    def forward(self, rows: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """The loss of a batch and whether its predictions are right."""
+        return self.loss_of(rows, *inputs)
+
+
+def optimize(
+    name: str,
+    objective: Objective,
+    learning_rates: Sequence[float],
+    config: Optimization,
+    *,
+    num_rows: int,
+    steps: int,
+    generator: torch.Generator,
+    progress: Progress,
+) -> None:
+    """Minimise an objective, in place.
+
+    Every batch is drawn whole and then shared out, so several processes take the same steps as one does, but for
+    dropout and the statistics of batch norms. Gradients are clipped to a norm of 5.
+
+    Args:
+        name: Of the stage, for logs and files.
+        objective: The loss and its networks.
+        learning_rates: Peaks, one per network.
+        config: How.
+        num_rows: Rows of the data, reshuffled after every pass; rows that don't fill a batch are left for another pass.
+        steps: Optimiser steps.
+        generator: For the order of the rows and the objective's draws.
+        progress: Logs and checkpoints.
+
+    Raises:
+        ValueError: The checkpoint is another run's; or there are more processes than rows in a batch.
+    """
+    if steps == 0:
+        return
+    device = next(objective.parameters()).device
+    rows_per_step = min(config.videos_per_step, num_rows)
+    if rows_per_step < num_processes():
+        raise ValueError(f"{name}: {num_processes()} processes can't share batches of {rows_per_step} videos")
+    groups = [
+        {"params": list(network.parameters()), "lr": rate}
+        for network, rate in zip(objective.networks, learning_rates, strict=True)
+    ]
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        if config.optimizer == "adamw"
+        else torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=config.weight_decay)
+    )
+    schedule: torch.optim.lr_scheduler.LRScheduler = (
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, list(learning_rates), total_steps=steps, pct_start=0.15)
+        if config.schedule == "one_cycle"
+        else torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+    checkpoint = _Checkpoint(name, config, steps, objective, (optimizer, schedule, scaler), generator, progress.folder)
+    step = checkpoint.load()
+    model = DistributedDataParallel(objective) if num_processes() > 1 else objective
+    every = max(1, min(100, steps // 10))
+    meter = _Meter()
+    bar = tqdm(desc=name, total=steps, initial=step, disable=not progress.bar or process_number() > 0)
+    with bar, ThreadPoolExecutor(1) as loader:
+        while step < steps:
+            batches = torch.randperm(num_rows, generator=generator).split(rows_per_step)
+            batches = batches[: min(num_rows // rows_per_step, steps - step)]
+            for batch, inputs in _read_ahead(loader, objective, batches):
+                drawn = tuple(share(values) for values in objective.draw(len(batch)))
+                own = share(batch)
+                with _mixed_precision(device, config.precision):
+                    loss, correct = model(own, inputs, *drawn)
+                optimizer.zero_grad()
+                # Processes average their gradients; their shares may differ by a row.
+                scaler.scale(loss * (len(own) * num_processes() / len(batch))).backward()
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT_NORM)
+                scaler.step(optimizer)
+                scaler.update()
+                schedule.step()
+                step += 1
+                bar.update()
+                meter.add(loss, correct)
+                if step % every == 0:
+                    metrics = meter.read()
+                    bar.set_postfix(metrics)
+                    if progress.log is not None and process_number() == 0:
+                        progress.log(name, step, metrics)
+            checkpoint.save(step)
+
+
+def _read_ahead(
+    loader: ThreadPoolExecutor, objective: Objective, batches: Sequence[Tensor]
+) -> Iterator[tuple[Tensor, Any]]:
+    """Batches with what was read for this process's share, each read while the one before it is trained on."""
+
+    def read(batch: Tensor) -> Any:
+        inputs = objective.read(share(batch))
+        if (visits := getattr(objective.videos, "visits", None)) is not None:
+            for number, rows in enumerate(batch.tensor_split(num_processes())):
+                if number != process_number():  # their views are taken too
+                    visits[rows.numpy()] += 1
+        return inputs
+
+    following = loader.submit(read, batches[0])
+    for number, batch in enumerate(batches):
+        inputs = following.result()
+        if number + 1 < len(batches):
+            following = loader.submit(read, batches[number + 1])
+        yield batch, inputs
+
+
+def _mixed_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, getattr(torch, precision))
+
+
+class _Meter:
+    """Mean loss and accuracy since they were last read."""
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._correct: list[Tensor] = []
+
+    def add(self, loss: Tensor, correct: Tensor) -> None:
+        self._losses.append(loss.detach())
+        self._correct.append(correct.flatten())
+
+    def read(self) -> dict[str, float]:
+        correct = torch.cat(self._correct)
+        metrics = {
+            "loss": float(torch.stack(self._losses).mean()),
+            "accuracy": float(correct.sum()) / max(len(correct), 1),
+        }
+        self._losses, self._correct = [], []
+        return metrics
+
+
+class _Checkpoint:
+    """All that a stage of training needs to go on as if it had not been interrupted, in one file."""
+
+    def __init__(
+        self,
+        name: str,
+        config: Optimization,
+        steps: int,
+        objective: Objective,
+        others: tuple[Any, ...],
+        generator: torch.Generator,
+        folder: Path | None,
+    ) -> None:
+        self._path = None if folder is None else folder / f"{name.replace('/', '-').replace(' ', '-')}.checkpoint"
+        self._objective, self._others, self._generator = objective, others, generator
+        self._device = next(objective.parameters()).device
+        settings = {"stage": name, "steps": steps, "processes": num_processes(), **asdict(config)}
+        self._settings = json.dumps({**settings, "videos": objective.videos.fingerprint}, sort_keys=True)
+
+    def save(self, step: int) -> None:
+        """Write it, atomically; process 0 does."""
+        if self._path is None:
+            return
+        on_gpu = self._device.type == "cuda"
+        random = gather((torch.get_rng_state(), torch.cuda.get_rng_state(self._device) if on_gpu else None))
+        if process_number() > 0:
+            return
+        visits = getattr(self._objective.videos, "visits", None)
+        state = {
+            "settings": self._settings,
+            "step": step,
+            "networks": self._objective.networks.state_dict(),
+            "others": [other.state_dict() for other in self._others],
+            "generator": self._generator.get_state(),
+            "random": random,
+            "visits": None if visits is None else torch.from_numpy(visits),
+        }
+        data = io.BytesIO()
+        torch.save(state, data)
+        write_atomically(self._path, data.getvalue())
+
+    def load(self) -> int:
+        """Restore it, if there is one; the steps that were taken.
+
+        Raises:
+            ValueError: It is another run's, or no checkpoint.
+        """
+        if self._path is None or not self._path.exists():
+            return 0
+        try:
+            state = torch.load(self._path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch names no class for what a damaged file raises
+            raise ValueError(f"{self._path} is no checkpoint of a training run: delete it ({error})") from error
+        if state["settings"] != self._settings:
+            raise ValueError(
+                f"{self._path} was written by a run with other settings or videos: resume with the same ones, or take "
+                f"another folder\nthere: {state['settings']}\n here: {self._settings}"
+            )
+        self._objective.networks.load_state_dict(state["networks"])
+        for other, values in zip(self._others, state["others"], strict=True):
+            other.load_state_dict(values)
+        self._generator.set_state(state["generator"])
+        random, random_gpu = state["random"][process_number()]
+        torch.set_rng_state(random)
+        if random_gpu is not None:
+            torch.cuda.set_rng_state(random_gpu, self._device)
+        if state["visits"] is not None:
+            self._objective.videos.visits[:] = state["visits"].numpy()  # type: ignore[attr-defined]
+        return int(state["step"])
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints in a folder, so that training starts anew; all processes wait for the one that does."""
+    if process_number() == 0:
+        for path in folder.glob("*.checkpoint"):
+            path.unlink()
+    gather(None)
