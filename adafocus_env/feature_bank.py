@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from adafocus_env.bank_file import BankFile, read_identity
 from adafocus_env.frozen_features import _PATCHES_PER_CUT, FrameLoader, FrozenFeatures, PatchCutter
 from adafocus_env.patches import crop
+from adafocus_env.processes import gather, gather_first, num_processes, share
 from adafocus_env.recognition.recognizer import Precision, Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
@@ -205,13 +206,17 @@ class FeatureBank(FrozenFeatures):
         missing = _first_of_each(video[missing], missing)
         for rows in missing.split(_VIDEOS_PER_BATCH):
             maps, gates = self.compute_glance(load(rows).flatten(0, 1), video[rows].repeat_interleave(frames_per_video))
-            start = int(self._filled[0])
-            where = slice(1 + start * frames_per_video, 1 + (start + len(rows)) * frames_per_video)
-            self._store(self._maps, where, maps.flatten(1))
-            self._store(self._global_gates, where, gates)
-            first = torch.arange(start, start + len(rows)) * frames_per_video + 1
-            self._video_row[video[rows].to(self._video_row.device)] = first.to(self._video_row.device)
-            self._count(0, len(rows))
+            self._insert_videos(video[rows], maps, gates)
+
+    def _insert_videos(self, video: Tensor, maps: Tensor, gates: Tensor) -> None:
+        """Maps (B·T, C, h, w) and projected vectors (B·T, 3·D) of videos that are not there, (B,) int64."""
+        start, frames_per_video = int(self._filled[0]), self.videos.num_frames
+        where = slice(1 + start * frames_per_video, 1 + (start + len(video)) * frames_per_video)
+        self._store(self._maps, where, maps.flatten(1))
+        self._store(self._global_gates, where, gates)
+        first = torch.arange(start, start + len(video)) * frames_per_video + 1
+        self._video_row[video.to(self._video_row.device)] = first.to(self._video_row.device)
+        self._count(0, len(video))
 
     def _ensure_patches(self, key: Tensor, cut: PatchCutter) -> Tensor:
         """Run f_L on the patches that it has not seen; the table's rows of all of them.
@@ -239,11 +244,14 @@ class FeatureBank(FrozenFeatures):
             keys = key[chunk]
             video = torch.div(keys, candidates * self.videos.num_frames, rounding_mode="floor")
             patches = cut(chunk.to(self.device), self._device_corners[(keys % candidates).to(self.device)])
-            gates = self.compute_look(patches, video)
-            start = 1 + int(self._filled[1])
-            self._store(self._local_gates, slice(start, start + len(chunk)), gates)
-            self._patch_row[keys] = torch.arange(start, start + len(chunk), dtype=torch.int32, device=keys.device)
-            self._count(1, len(chunk))
+            self._insert_patches(keys, self.compute_look(patches, video))
+
+    def _insert_patches(self, keys: Tensor, gates: Tensor) -> None:
+        """Projected vectors (n, 3·D) of patches that are not there, (n,) int64."""
+        start = 1 + int(self._filled[1])
+        self._store(self._local_gates, slice(start, start + len(keys)), gates)
+        self._patch_row[keys] = torch.arange(start, start + len(keys), dtype=torch.int32, device=keys.device)
+        self._count(1, len(keys))
 
     def _store(self, table: Tensor, where: slice, values: Tensor) -> None:
         if self._file is not None:
@@ -283,6 +291,21 @@ class FeatureBank(FrozenFeatures):
         """Patches of frames whose candidates are numbered one after the other."""
         return crop(frames, corners, self.recognizer.config.patch_size, elements // len(self.corners))
 
+    def _missing_videos(self) -> Tensor:
+        """(n,) int64, videos of which something is missing."""
+        patches = (self._patch_row[:-1].view(len(self.videos), -1) > 0).all(dim=1)
+        return (~(patches & (self._video_row > 0))).nonzero()[:, 0].cpu()
+
+    def _insert(self, video: Tensor, maps: Tensor, global_gates: Tensor, local_gates: Tensor) -> None:
+        """What :func:`compute_videos` gave for some videos, but for what is there."""
+        times, candidates = self.videos.num_frames, len(self.corners)
+        new = (self._video_row[video] == 0).nonzero()[:, 0]
+        maps, global_gates = (part.unflatten(0, (-1, times))[new].flatten(0, 1) for part in (maps, global_gates))
+        self._insert_videos(video[new], maps, global_gates)
+        keys = (video[:, None] * (times * candidates) + torch.arange(times * candidates)).ravel()
+        new = (self._patch_row[keys] == 0).nonzero()[:, 0]
+        self._insert_patches(keys[new], local_gates[new])
+
     # -------------------------------------------------------------------------------------------------- reading it
 
     def glance(self, video: Tensor, time: Tensor, load: FrameLoader) -> tuple[Tensor, Tensor]:
@@ -319,6 +342,47 @@ class FeatureBank(FrozenFeatures):
         """Bring the file to the disk and let others fill it; this bank can still be read, but not be filled."""
         if self._file is not None:
             self._file.close()
+
+
+def compute_videos(features: FrozenFeatures, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All that a bank holds of some videos.
+
+    Args:
+        features: Computes it.
+        video: (B,) int64.
+
+    Returns:
+        Maps (B·T, C, h, w), projected global vectors (B·T, 3·D) and local ones (B·T·N, 3·D), float32.
+    """
+    frames = features.load(video).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    maps, global_gates = features.compute_glance(frames, video.repeat_interleave(features.videos.num_frames))
+    size, candidates = features.recognizer.config.patch_size, len(features.corners)
+    local_gates = [
+        features.compute_look(
+            crop(frames, features.corners.to(frames.device)[rows % candidates], size, rows // candidates),
+            video[rows.cpu() // (candidates * features.videos.num_frames)],
+        )
+        for rows in torch.arange(len(frames) * candidates, device=frames.device).split(_PATCHES_PER_CUT)
+    ]
+    return maps, global_gates, torch.cat(local_gates)
+
+
+def build_together(features: FrozenFeatures, progress_bar: bool = False) -> None:
+    """Fill a bank's file with several processes (``torchrun``), which share out the videos; the first one writes.
+
+    Args:
+        features: In process 0 the :class:`FeatureBank`, in the others :class:`FrozenFeatures` of the same arguments.
+        progress_bar: Show one.
+    """
+    bank = features if isinstance(features, FeatureBank) else None
+    missing: Tensor = gather(None if bank is None else bank._missing_videos())[0]
+    chunks = missing.split(4 * num_processes())
+    for chunk in tqdm(chunks, desc="feature bank", unit="chunk", disable=not progress_bar or bank is None):
+        own = share(chunk)
+        computed = tuple(part.cpu() for part in compute_videos(features, own)) if len(own) else None
+        for video, parts in zip(chunk.tensor_split(num_processes()), gather_first(computed), strict=False):
+            if bank is not None and parts is not None:
+                bank._insert(video, *parts)
 
 
 def table_arrays(

@@ -58,3 +58,12 @@ def gather(value: Any) -> list[Any]:
     if dist.is_initialized():
         dist.all_gather_object(values, value)
     return values
+
+
+def gather_first(value: Any) -> list[Any]:
+    """As :func:`gather`, for the first process alone; the others get an empty list."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * num_processes() if process_number() == 0 else []
+    dist.gather_object(value, values if process_number() == 0 else None)
+    return values

@@ -1,7 +1,7 @@
 """Fill a feature bank's file ahead of time, so that no training run computes a CNN again.
 
-A killed build goes on where it last reached the disk. Use the file with ``train_policy.py --bank``, or with
-``gym.make("AdaFocus-v0", features=FeatureBank.open(path, recognizer, videos))``.
+A killed build goes on where it last reached the disk; under torchrun several processes share the work. Use the file with
+``train_policy.py --bank``, or with ``gym.make("AdaFocus-v0", features=FeatureBank.open(path, recognizer, videos))``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 import tyro
 from rich import print
 
-from adafocus_env import FeatureBank, Recognizer
-from adafocus_env.feature_bank import TableDtype
+from adafocus_env import FeatureBank, FrozenFeatures, Recognizer
+from adafocus_env.feature_bank import TableDtype, build_together
+from adafocus_env.processes import num_processes, process_group, process_number
 from adafocus_env.recognition.recognizer import Precision
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
@@ -36,7 +37,7 @@ class Config:
     precision: Precision = "float32"
     """Of the CNNs."""
     device: str = "cpu"
-    """torch device of the CNNs."""
+    """torch device of the CNNs; under torchrun, "cuda" takes a GPU per process."""
     dry_run: bool = False
     """Only say how large the file will be."""
     seed: int = 0
@@ -46,7 +47,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    recognizer = Recognizer.from_pretrained(config.recognizer, device=config.device)
+    recognizer = Recognizer.from_pretrained(config.recognizer)
     videos = get_videos(config.videos, config.split)
     size = FeatureBank.predicted_bytes(recognizer, videos, config.grid, config.dtype)
     existing = next(folder for folder in (config.out, *config.out.absolute().parents) if folder.exists())
@@ -56,17 +57,23 @@ def main(config: Config) -> None:
     )
     if config.dry_run:
         return
-    with RunFolder(config.out, config) as run:
+    path = config.out / "bank.adafocus"
+    with process_group(config.device) as device, RunFolder(config.out, config) as run:
         started = time.perf_counter()
+        if process_number() > 0:
+            build_together(FrozenFeatures(recognizer, videos, config.grid, device, precision=config.precision))
+            return
         bank = FeatureBank(
-            recognizer, videos, config.grid, config.device,
-            path=config.out / "bank.adafocus", dtype=config.dtype, precision=config.precision,
-        )  # fmt: skip
-        bank.build(progress_bar=True)
+            recognizer, videos, config.grid, device, path=path, dtype=config.dtype, precision=config.precision
+        )
+        if num_processes() > 1:
+            build_together(bank, progress_bar=True)
+        else:
+            bank.build(progress_bar=True)
         bank.close()
         seconds = time.perf_counter() - started
         run.log("build", 0, {"bytes": float(size), "seconds": seconds})
-        print(f"{config.out / 'bank.adafocus'} is full, after {seconds:.0f} s")
+        print(f"{path} is full, after {seconds:.0f} s")
 
 
 if __name__ == "__main__":

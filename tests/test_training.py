@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from adafocus_env import Recognizer, RoamingFashion
+from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import (
     Stage0Config,
@@ -148,6 +148,24 @@ with process_group():
 """
 
 
+BANK_WORKER = """
+import sys
+sys.path.insert(0, {root!r})
+from adafocus_env import FeatureBank, FrozenFeatures, RoamingFashion
+from adafocus_env.feature_bank import build_together
+from adafocus_env.processes import process_group, process_number
+from tests.conftest import make_tiny_recognizer
+
+with process_group():
+    arguments = make_tiny_recognizer(), RoamingFashion("train", num_videos=7, num_frames=2, frame_size=48), 3
+    first = process_number() == 0
+    bank = FeatureBank(*arguments, path=sys.argv[1]) if first else FrozenFeatures(*arguments)
+    build_together(bank)
+    if first:
+        bank.close()
+"""
+
+
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     """Batches of five, shared as three and two."""
     worker = tmp_path / "worker.py"
@@ -188,6 +206,34 @@ def test_scripts_run_under_torchrun(tmp_path: Path) -> None:
     after = Recognizer.from_pretrained(tmp_path / "finetuned" / "recognizer.safetensors")
     assert_equal(before.local_cnn.state_dict(), after.local_cnn.state_dict())
     assert before.fingerprint() != after.fingerprint()
+
+
+def test_processes_fill_a_bank_as_one_does(tmp_path: Path) -> None:
+    videos = RoamingFashion("train", num_videos=7, num_frames=2, frame_size=48)
+    whole = FeatureBank(make_tiny_recognizer(), videos, 3)
+    whole.build()
+    partly = FeatureBank(make_tiny_recognizer(), videos, 3, path=tmp_path / "bank")
+    partly.ensure_videos(torch.tensor([4]), lambda rows: videos.frames(torch.tensor([4])[rows]))
+    partly.close()
+    worker = tmp_path / "worker.py"
+    worker.write_text(BANK_WORKER.format(root=str(SCRIPTS.parent)))
+    together = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*together, str(worker), str(tmp_path / "bank")], check=True, capture_output=True)
+    shared = FeatureBank(make_tiny_recognizer(), videos, 3, path=tmp_path / "bank")
+    assert shared.full
+    video, candidates = torch.arange(7), torch.arange(9).expand(7, 9)
+    for time_step in range(2):
+        moment = torch.full((7,), time_step)
+        for found, wanted in zip(
+            (*shared.glance(video, moment, videos.frames), shared.look(video, moment, candidates, None, no_cut)),
+            (*whole.glance(video, moment, videos.frames), whole.look(video, moment, candidates, None, no_cut)),
+            strict=True,
+        ):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def no_cut(elements: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+    raise AssertionError("a full bank cuts nothing")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
