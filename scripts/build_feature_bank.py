@@ -1,7 +1,8 @@
 """Fill a feature bank's file ahead of time, so that no training run computes a CNN again.
 
-A killed build goes on where it last reached the disk; under torchrun several processes share the work. Use the file with
-``train_policy.py --bank``, or with ``gym.make("AdaFocus-v0", features=FeatureBank.open(path, recognizer, videos))``.
+A killed build goes on where it last reached the disk; under torchrun several processes share the work. Use the file
+with ``train_policy.py --bank``, or with
+``gym.make("AdaFocus-v0", features=FeatureBank.open(path, recognizer, videos))``.
 """
 
 from __future__ import annotations
