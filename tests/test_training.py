@@ -106,6 +106,7 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_script_killed_for_real_resumes_exactly(tmp_path: Path) -> None:
     """Training views, too, are drawn as if nothing had happened."""
     arguments = (*SMALL, "--videos", data_on_disk(tmp_path / "data"), "--stage1.epochs", "12")
@@ -184,6 +185,7 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     assert any(not torch.allclose(tensor, start[name], atol=1e-3) for name, tensor in one.items())
 
 
+@pytest.mark.slow
 def test_scripts_run_under_torchrun(tmp_path: Path) -> None:
     """Stages 0, 1 and 3 in two processes over gloo; one of them writes."""
     data = data_on_disk(tmp_path / "data")

@@ -1,0 +1,71 @@
+"""A data set on disk through all stages, by the scripts alone."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from adafocus_env import RoamingFashion
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+
+
+def write_activitynet(folder: Path, num_train: int, num_test: int, num_frames: int, size: int) -> Path:
+    """The embedded benchmark as JPEG frame folders with ActivityNet's lists; the description's path."""
+    for name, split, count in (("train", "train", num_train), ("test", "val", num_test)):
+        videos = RoamingFashion(split, num_videos=count, num_frames=num_frames)  # type: ignore[arg-type]
+        lines = []
+        for number in range(count):
+            path = folder / "frames" / f"v_{name}{number}"
+            path.mkdir(parents=True)
+            for place, frame in enumerate(videos.frames(torch.tensor([number]))[0], start=1):
+                picture = Image.fromarray(frame.permute(1, 2, 0).numpy()).resize((size, size), Image.Resampling.BICUBIC)
+                picture.save(path / f"image_{place:05d}.jpg", quality=95)
+            lines.append(f"v_{name}{number}, {num_frames}, {int(videos.labels[number])}")
+        (folder / f"actnet_{name}.txt").write_text("\n".join(lines) + "\n")
+    description = folder / "activitynet.toml"
+    description.write_text(
+        'root = "frames"\ntrain_list = "actnet_train.txt"\ntest_list = "actnet_test.txt"\nnum_classes = 10\n'
+        f"num_frames = {num_frames}\nframe_size = {size}\nresized = {size}\nflip = false\n"
+    )
+    return description
+
+
+def run(name: str, *arguments: object) -> None:
+    command = [sys.executable, str(SCRIPTS / name), *map(str, arguments)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_all_stages_from_frame_folders(tmp_path: Path) -> None:
+    videos = ("--videos", write_activitynet(tmp_path, num_train=40, num_test=8, num_frames=3, size=64))
+    run(
+        "train_recognizer.py", *videos, "--preset", "activitynet-96", "--patch-size", 32, "--hidden-size", 16,
+        "--global-backbone", "shufflenet_v2_x0_5", "--local-backbone", "resnet18", "--glance-size", 64,
+        "--stage0.epochs", 1, "--stage0.videos-per-step", 8, "--stage1.epochs", 2, "--stage1.videos-per-step", 8,
+        "--out", tmp_path / "recognizer",
+    )  # fmt: skip
+    common = (*videos, "--recognizer", tmp_path / "recognizer" / "activitynet-96.safetensors")
+    train = (*common, "--num-envs", 8, "--episodes", 64)
+    run("train_policy.py", *train, "--out", tmp_path / "reinforce")
+    run("train_policy.py", *train, "--algo", "ppo", "--out", tmp_path / "ppo")
+    patch_policy = tmp_path / "reinforce" / "reinforce.pt"
+    run("train_policy.py", *train, "--train", "skip", "--patch-policy", patch_policy, "--out", tmp_path / "skip")
+    skip_policy = tmp_path / "skip" / "reinforce.pt"
+    run("finetune.py", *common, "--policy", skip_policy, "--stage3.epochs", 2, "--out", tmp_path / "finetuned")
+    tuned = (*videos, "--recognizer", tmp_path / "finetuned" / "recognizer.safetensors")
+    policies = ("random", patch_policy, tmp_path / "ppo" / "ppo.zip", skip_policy)
+    run("evaluate.py", *tuned, "--split", "test", "--policies", *policies, "--out", tmp_path / "evaluation")
+    with open(tmp_path / "evaluation" / "test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(policies)
+    run("render.py", *tuned, "--policy", skip_policy, "--split", "test", "--indices", 0, 1, "--out", tmp_path / "drawn")
+    assert Image.open(tmp_path / "drawn" / "animation.gif").n_frames == 2 * 3  # type: ignore[attr-defined]
+    assert Image.open(tmp_path / "drawn" / "film_strip.png").size[0] > 0
