@@ -9,6 +9,8 @@ from typing import Any
 from adafocus_env.rewards import REWARDS
 from agents.experiments.algorithms import REFERENCES
 from agents.experiments.runner import Bench, Trial
+from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS
+from agents.reinforce import Hyperparameters
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def _steps(*steps: tuple[str, str, dict[str, Any], dict[str, Any]]) -> tuple[Var
     return tuple(variants)
 
 
+_AS_REINFORCE = {**PATCH_HYPERPARAMETERS, "episodes_per_batch": Hyperparameters.episodes_per_batch}
 REFERENCE_ROWS = tuple(Variant(title, name) for name, (title, _) in REFERENCES.items())
 
 ABLATIONS: dict[str, tuple[Variant, ...]] = {
@@ -67,10 +70,10 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
     "baseline": (
         Variant("sample", env={"baseline": "sample"}),
         Variant("exact", env={"baseline": "exact"}),
-        Variant("exact, all actions", "all_action"),
+        Variant("exact, all actions", "all_action", settings=_AS_REINFORCE),
     ),
     # From the paper's recipe to the preset, one change after the other. (Clipping the gradients comes with the last
-    # but two, as it makes little sense where advantages are not normalised.)
+    # but three, as it makes little sense where advantages are not normalised.)
     "recipe": _steps(
         ("paper, as published", "paper", {}, {}),
         ("+ networks of 256 and 128", "paper", {"encoder_size": 256, "hidden_size": 128}, {}),
@@ -80,7 +83,8 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         ("+ belief", "paper", {"use_belief": True}, {"observation": "full"}),
         ("+ normalised advantages, clipped gradients", "reinforce", {}, {}),
         ("+ exact baseline", "reinforce", {}, {"baseline": "exact"}),
-        ("+ all actions", "all_action", {}, {}),
+        ("+ all actions", "all_action", _AS_REINFORCE, {}),
+        ("+ smaller batches, settings of its own", "all_action", ALL_ACTION_HYPERPARAMETERS, {}),
     ),
     "gamma": tuple(Variant(f"γ = {gamma:g}", settings={"gamma": gamma}) for gamma in (0.0, 0.3, 0.7, 0.9, 1.0)),
     "observation": (

@@ -11,7 +11,7 @@ from agents.all_action import AllAction
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.localizer import Localizer
 from agents.paper_ppo import PaperPPO
-from agents.presets import PATCH_HYPERPARAMETERS
+from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS
 from agents.reinforce import Reinforce
 from agents.sb3 import PPO_HYPERPARAMETERS, make_model, make_vec_env
 
@@ -44,6 +44,7 @@ class Algorithm:
 def _own(kind: type[Reinforce]) -> Maker:
     def make(features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES) -> Reinforce:
         kwargs = {"skip": False, **env}
+        num_envs = min(num_envs, settings.get("episodes_per_batch", num_envs))
         return kind(AdaFocusVectorEnv(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
 
     return make
@@ -67,7 +68,7 @@ _SB3_SEARCH = {"learning_rate": (1e-4, *_RATES), "gamma": (0.0, 0.3, 0.7), "ent_
 
 ALGORITHMS: dict[str, Algorithm] = {
     "all_action": Algorithm(
-        "all-action (ours)", _own(AllAction), {"baseline": "exact"}, PATCH_HYPERPARAMETERS, _OWN_SEARCH
+        "all-action (ours)", _own(AllAction), {"baseline": "exact"}, ALL_ACTION_HYPERPARAMETERS, _OWN_SEARCH
     ),
     "reinforce": Algorithm("REINFORCE (ours)", _own(Reinforce), {}, PATCH_HYPERPARAMETERS, _OWN_SEARCH),
     "paper": Algorithm("paper's PPO, as published", _own(PaperPPO), {"observation": "glance"}),
