@@ -1,4 +1,4 @@
-"""The released AdaFocus checkpoints of the ActivityNet family: ActivityNet, FCVID and Mini-Kinetics, stages 1 to 3."""
+"""The released AdaFocus checkpoints: ActivityNet, FCVID and Mini-Kinetics; and AdaFocus-TSM's, Something-Something."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import torchvision
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from adafocus_env.recognition.presets import paper_config
+from adafocus_env.official_tsm import OfficialTSMPolicy, released_names
+from adafocus_env.recognition.presets import paper_config, tsm_config
 from adafocus_env.recognition.recognizer import Recognizer
+from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 
 _PARTS = ("glancer", "focuser", "fc", "policy")
 _POLICY_COPIES = ("policy.policy.", "policy.policy_old.")  # of the focuser, in files of stages 2 and 3
@@ -115,10 +117,11 @@ class OfficialPolicy(nn.Module):
 
 def load_official_checkpoint(
     path: str | os.PathLike[str], *, patch_size: int | None = None
-) -> tuple[Recognizer, OfficialPolicy | None]:
-    """Load a released checkpoint.
+) -> tuple[Recognizer, OfficialPolicy | None] | tuple[TSMRecognizer, OfficialTSMPolicy | None]:
+    """Load a released checkpoint of any stage.
 
-    The linear classifiers that the two CNNs carry from stage 0 are checked and left out: AdaFocus doesn't use them.
+    The linear classifiers that the two CNNs of the ActivityNet family carry from stage 0 are checked and left out:
+    AdaFocus doesn't use them.
 
     Args:
         path: A ``.pth.tar`` file.
@@ -126,7 +129,8 @@ def load_official_checkpoint(
             ``128s3_checkpoint.pth.tar``.
 
     Returns:
-        The recogniser, and the patch policy (``None`` in files of stage 1), both in evaluation mode on the CPU.
+        The recogniser, and the patch policy (``None`` in files of stage 1), both in evaluation mode on the CPU; a
+        :class:`TSMRecognizer` and its policy from files of Something-Something.
 
     Raises:
         FileNotFoundError: No such file.
@@ -141,10 +145,15 @@ def load_official_checkpoint(
             raise ValueError(f"{path.name} doesn't begin with the size of its patches: pass patch_size=…")
         patch_size = int(named[0])
     parts = _read(path)
-    try:
-        num_classes = len(parts["fc"]["fc.bias"])
-    except (KeyError, TypeError):
-        raise ValueError(f"{path} has no 'fc' with an 'fc.bias': not a checkpoint of the ActivityNet family") from None
+    if {"fc.bias", "bias"}.isdisjoint(parts["fc"]):
+        raise ValueError(f"{path} has no 'fc' with an 'fc.bias' or a 'bias': not a released checkpoint")
+    load = _load_tsm if "bias" in parts["fc"] else _load_recurrent
+    return load(path, parts, patch_size)
+
+
+def _load_recurrent(path: Path, parts: Mapping[str, Any], patch_size: int) -> tuple[Recognizer, OfficialPolicy | None]:
+    """The ActivityNet family."""
+    num_classes = parts["fc"]["fc.bias"].numel()
     policy = None
     if parts["policy"] is not None:
         bias = parts["policy"].get("actor.0.bias", torch.zeros(49))
@@ -152,9 +161,7 @@ def load_official_checkpoint(
     problems = list(_differences(parts, _expected(num_classes, policy)))
     if policy is not None and math.isqrt(int(policy.action_space.n)) ** 2 != policy.action_space.n:
         problems.append(f"policy: {policy.action_space.n} actions don't form a square grid")
-    if problems:
-        raise ValueError(f"{path} doesn't hold what a released checkpoint holds:\n  " + "\n  ".join(problems))
-
+    _refuse(path, problems)
     recognizer = Recognizer(paper_config(num_classes, patch_size))
     recognizer.global_cnn.load_state_dict(_below(parts["glancer"], "net.features."))
     recognizer.local_cnn.load_state_dict(_resnet_features(_below(parts["focuser"], "net.")))
@@ -164,6 +171,30 @@ def load_official_checkpoint(
         policy.load_state_dict(parts["policy"])
         policy.eval()
     return recognizer.eval(), policy
+
+
+def _load_tsm(path: Path, parts: Mapping[str, Any], patch_size: int) -> tuple[TSMRecognizer, OfficialTSMPolicy | None]:
+    """Something-Something."""
+    recognizer = TSMRecognizer(tsm_config(parts["fc"]["bias"].numel(), patch_size))
+    own = recognizer.state_dict()
+    policy = None if parts["policy"] is None else OfficialTSMPolicy()
+    expected: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    names = list(released_names(recognizer))
+    for part, name, ours in names:
+        expected[part][name] = own[ours]
+    if policy is not None:
+        expected["policy"] = policy.state_dict()
+    _refuse(path, list(_differences(parts, expected)))
+    recognizer.load_state_dict({ours: parts[part][name] for part, name, ours in names})
+    if policy is not None:
+        policy.load_state_dict(parts["policy"])
+        policy.eval()
+    return recognizer.eval(), policy
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
+    if problems:
+        raise ValueError(f"{path} doesn't hold what a released checkpoint holds:\n  " + "\n  ".join(problems))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adafocus_env.recognition.backbones import BackboneConfig
 from adafocus_env.recognition.recognizer import RecognizerConfig
+from adafocus_env.recognition.tsm_recognizer import TSMConfig
 
 
 def paper_config(num_classes: int, patch_size: int) -> RecognizerConfig:
@@ -14,6 +15,11 @@ def paper_config(num_classes: int, patch_size: int) -> RecognizerConfig:
         local_backbone=BackboneConfig("resnet50"),
         patch_size=patch_size,
     )
+
+
+def tsm_config(num_classes: int, patch_size: int) -> TSMConfig:
+    """The paper's recogniser for Something-Something: MobileNet-V2-TSM, ResNet-50-TSM (Sec. 4.2)."""
+    return TSMConfig(num_classes=num_classes, patch_size=patch_size)
 
 
 NUM_CLASSES = {"activitynet": 200, "fcvid": 239, "mini-kinetics": 200}
@@ -41,3 +47,11 @@ PRESETS: dict[str, RecognizerConfig] = {
 }
 """``"roaming-fashion"``; and the paper's by data set and patch size, such as ``"activitynet-96"``, ``"fcvid-128"``,
 ``"mini-kinetics-160"``."""
+
+TSM_PATCH_SIZES = (144, 160, 176)
+TSM_PRESETS: dict[str, TSMConfig] = {
+    f"something-{version}-{patch_size}": tsm_config(174, patch_size)
+    for version in ("v1", "v2")
+    for patch_size in TSM_PATCH_SIZES
+}
+"""AdaFocus-TSM's, such as ``"something-v1-144"``."""

@@ -1,0 +1,139 @@
+"""AdaFocus-TSM's recogniser: two temporal-shift networks, one patch position for the whole clip (paper, Sec. 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+
+from adafocus_env.patches import crop
+from adafocus_env.recognition.backbones import BackboneConfig, build_backbone, map_bounds
+from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
+from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
+from adafocus_env.recognition.temporal_shift import insert_temporal_shift
+
+
+@dataclass(frozen=True)
+class TSMConfig(NetworkConfig):
+    """Everything that determines a TSM recogniser but its weights.
+
+    Attributes:
+        global_frames: Frames that f_G glances at.
+        local_frames: Frames that f_L reads a patch of.
+        shift: Shift channels in time; without it, networks are blind to the order of frames (an ablation).
+        dropout: Before f_L's linear classifier, in training.
+    """
+
+    global_backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("mobilenet_v2"))
+    local_backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("resnet50"))
+    patch_size: int = 144
+    global_frames: int = 8
+    local_frames: int = 12
+    shift: bool = True
+    dropout: float = 0.5
+
+
+class TSMRecognizer(ImageNetworks[TSMConfig]):
+    """f_G and f_L with temporal shift, each with a linear classifier of its own.
+
+    The prediction is the mean of f_G's logits over its frames plus the mean of f_L's over its frames.
+
+    Args:
+        config: Sizes.
+        backbone_weights: Name of torchvision's ImageNet weights for both CNNs to start from; ``None`` draws them.
+
+    Attributes:
+        glance_shape: (global_frames·C, h, w), the maps of all frames stacked: what the policy sees.
+        glance_bounds: Finite bounds of their values.
+        local_size: Length of f_L's vectors.
+    """
+
+    config_class = TSMConfig
+    file_format = "adafocus-tsm-recognizer-1"
+
+    def __init__(self, config: TSMConfig, *, backbone_weights: str | None = None) -> None:
+        super().__init__(config)
+        self.global_cnn = build_backbone(config.global_backbone, backbone_weights)
+        self.local_cnn = build_backbone(config.local_backbone, backbone_weights)
+        self.glance_bounds = map_bounds(self.global_cnn)
+        if config.shift:
+            insert_temporal_shift(self.global_cnn, config.global_frames)
+            insert_temporal_shift(self.local_cnn, config.local_frames)
+        channels, height, width = _clip_map_shape(self.global_cnn, config.global_frames, config.glance_size)
+        self.glance_shape = (config.global_frames * channels, height, width)
+        self.local_size = _clip_map_shape(self.local_cnn, config.local_frames, config.patch_size)[0]
+        self.global_head = nn.Linear(channels, config.num_classes)
+        self.dropout = nn.Dropout(config.dropout)
+        self.local_head = nn.Linear(self.local_size, config.num_classes)
+        self.to(memory_format=torch.channels_last)
+
+    def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Run f_G on whole frames.
+
+        Args:
+            frames: (B, global_frames, 3, H, W) uint8 RGB.
+
+        Returns:
+            The stacked maps, (B, global_frames·C, h, w) float32, and f_G's logits, (B, classes).
+        """
+        flat = self._flat(frames, self.config.global_frames)
+        size = [self.config.glance_size] * 2
+        images = resize(flat.to(self.device), size, InterpolationMode(self.config.glance_interpolation))
+        maps = self._run(self.global_cnn, images).unflatten(0, frames.shape[:2])
+        return maps.flatten(1, 2), self.global_head(maps.mean(dim=(1, 3, 4)))
+
+    def look(self, patches: Tensor) -> Tensor:
+        """f_L's logits, (B, classes), of patches, (B, local_frames, 3, P, P) uint8 RGB."""
+        flat = self._flat(patches, self.config.local_frames)
+        vectors = self._run(self.local_cnn, flat.to(self.device)).mean(dim=(2, 3))
+        return self.local_head(self.dropout(vectors)).unflatten(0, patches.shape[:2]).mean(dim=1)
+
+    def forward(self, global_frames: Tensor, local_frames: Tensor, corners: Tensor) -> Tensor:
+        """Recognise clips from one patch position each.
+
+        Args:
+            global_frames: (B, config.global_frames, 3, H, W) uint8 RGB, one sampling of the clips.
+            local_frames: (B, config.local_frames, 3, H, W) uint8 RGB, another.
+            corners: (B, 2) int64, top-left pixels of the patches.
+
+        Returns:
+            (B, classes) float32 logits.
+
+        Raises:
+            ValueError: A shape or dtype is wrong.
+            IndexError: A patch leaves its frame.
+        """
+        times = self.config.local_frames
+        flat = self._flat(local_frames, times)
+        patches = crop(flat, corners.repeat_interleave(times, dim=0), self.config.patch_size)
+        return self.glance(global_frames)[1] + self.look(patches.unflatten(0, (-1, times)))
+
+    def cost(self) -> ComputeCost:
+        """Multiply-adds of each component on one clip, measured on the modules themselves."""
+        size, patch = self.config.glance_size, self.config.patch_size
+        clip = torch.zeros(1, self.config.global_frames, 3, size, size, dtype=torch.uint8)
+        patches = torch.zeros(1, self.config.local_frames, 3, patch, patch, dtype=torch.uint8)
+        return ComputeCost(
+            glance=multiply_adds(lambda: self.glance(clip)) / 1e9,
+            local=multiply_adds(lambda: self.look(patches)) / 1e9,
+            classifier=0.0,
+        )
+
+    def _flat(self, frames: Tensor, wanted: int) -> Tensor:
+        if frames.ndim != 5 or frames.shape[1] != wanted:
+            raise ValueError(f"clips must be (B, {wanted}, 3, height, width), not {tuple(frames.shape)}")
+        flat = frames.flatten(0, 1)
+        self._check(flat)
+        return flat
+
+
+def _clip_map_shape(backbone: nn.Module, num_frames: int, image_size: int) -> tuple[int, int, int]:
+    """(C, h, w) of a shifted backbone's feature maps, discovered by running it once."""
+    with torch.no_grad():
+        output: Tensor = backbone.eval()(torch.zeros(num_frames, 3, image_size, image_size))
+    backbone.train()
+    _, channels, height, width = output.shape
+    return channels, height, width
