@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -12,12 +13,18 @@ from rich.table import Table
 
 from adafocus_env import Recognizer
 from adafocus_env.official_checkpoint import OfficialPolicy
+from adafocus_env.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.compute_cost import multiply_adds, policy_gflops
-from adafocus_env.recognition.presets import PATCH_SIZES, PRESETS
+from adafocus_env.recognition.presets import PATCH_SIZES, PRESETS, TSM_PATCH_SIZES, TSM_PRESETS
+from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 from adafocus_env.run_folder import RunFolder
 
-PUBLISHED = {96: 17.2, 128: 26.6, 160: 38.6, 192: 53.2}
+PUBLISHED: dict[int, float] = {96: 17.2, 128: 26.6, 160: 38.6, 192: 53.2}
 """GFLOPs per video on ActivityNet by patch size (paper, Table 1; 96 is read off a figure)."""
+
+
+PUBLISHED_TSM: dict[str | int, float] = {"TSM, 8": 32.7, "TSM+, 8+8": 35.1, 144: 23.5, 160: 27.5, 176: 33.7}
+"""GFLOPs per video on Something-Something (paper, Table 4)."""
 
 
 @dataclass
@@ -28,6 +35,28 @@ class Config:
     """Of the weights, on which no cost depends."""
     out: Path = Path("runs/cost_table")
     """Folder for cost_table.csv."""
+
+
+def temporal_shift_rows() -> list[dict[str, Any]]:
+    """AdaFocus-TSM at each patch size; and both networks, or the larger one, on full frames."""
+
+    def row(model: str, glance: float | None, local: float, policy: float | None, published: float) -> dict[str, Any]:
+        total = sum(part or 0.0 for part in (glance, local, policy))
+        return {
+            "model": model, "global": glance, "local": local, "classifier": None, "policy": policy, "video": total,
+            "published": published,
+        }  # fmt: skip
+
+    full = TSMRecognizer(replace(TSM_PRESETS["something-v1-144"], patch_size=224, local_frames=8)).eval().cost()
+    rows = [
+        row("TSM, 8", None, full.local, None, PUBLISHED_TSM["TSM, 8"]),
+        row("TSM+, 8+8", full.glance, full.local, None, PUBLISHED_TSM["TSM+, 8+8"]),
+    ]
+    policy = policy_gflops(OfficialTSMPolicy().eval())
+    for size in TSM_PATCH_SIZES:
+        cost = TSMRecognizer(TSM_PRESETS[f"something-v1-{size}"]).eval().cost()
+        rows.append(row(f"AdaFocus-TSM {size}²", cost.glance, cost.local, policy, PUBLISHED_TSM[size]))
+    return rows
 
 
 def main(config: Config) -> None:
@@ -49,7 +78,10 @@ def main(config: Config) -> None:
             "model": f"{name}, full frames", "global": None, "local": cost_of_frame, "classifier": None, "policy": None,
             "video": config.frames * cost_of_frame, "published": None,
         })  # fmt: skip
-    table = Table(title=f"GFLOPs (multiply-adds / 1e9): per frame, and per video of {config.frames} frames")
+    rows += temporal_shift_rows()
+    table = Table(
+        title=f"GFLOPs (multiply-adds / 1e9): per frame (TSM: per clip), and per video of {config.frames} frames"
+    )
     for column in ("model", "f_G", "f_L", "f_C", "π", "video", "published", "difference"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for row in rows:
