@@ -1,4 +1,4 @@
-"""Convert a released AdaFocus checkpoint (ActivityNet, FCVID, Mini-Kinetics; stages 1 to 3) to this package's files.
+"""Convert a released AdaFocus checkpoint (stages 1 to 3, AdaFocus-TSM's too) to this package's files.
 
 python scripts/import_checkpoint.py 128s3_checkpoint.pth.tar
 cd runs/import_checkpoint && ls  # recognizer.safetensors and policy.pt, for --recognizer and --policy of other scripts
@@ -13,6 +13,7 @@ import tyro
 from rich import print
 
 from adafocus_env import load_official_checkpoint
+from adafocus_env.official_checkpoint import OfficialPolicy
 from adafocus_env.run_folder import RunFolder
 from agents import PaperPPO
 
@@ -26,7 +27,7 @@ class Config:
     seed: int = 0
     """Not used: nothing here is random."""
     out: Path = Path("runs/import_checkpoint")
-    """Folder for recognizer.safetensors and, from stage 2 on, policy.pt."""
+    """Folder for recognizer.safetensors and, from stage 2 on, policy.pt (but AdaFocus-TSM's)."""
 
 
 def main(config: Config) -> None:
@@ -37,9 +38,11 @@ def main(config: Config) -> None:
     with RunFolder(config.out, config):
         recognizer.save(config.out / "recognizer.safetensors")
         print(config.out / "recognizer.safetensors")
-        if policy is not None:
+        if isinstance(policy, OfficialPolicy):
             PaperPPO.from_official(policy).save(config.out / "policy.pt", training_state=False)
             print(config.out / "policy.pt")
+        elif policy is not None:
+            print("no agent learns positions of whole clips yet: load_official_checkpoint returns the policy itself")
 
 
 if __name__ == "__main__":
