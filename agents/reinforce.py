@@ -171,8 +171,9 @@ def rewards_to_go(rewards: Tensor, gamma: float) -> Tensor:
 
 
 def explained_variance(error: Tensor, returns: Tensor) -> float:
-    """Share of the returns' variance that a critic with this error explains."""
-    return 1 - float(error.var(correction=0) / returns.var(correction=0).clamp(min=1e-12))
+    """Share of the returns' variance that a critic with this error explains; ``nan`` where they don't vary."""
+    variance = float(returns.var(correction=0))
+    return 1 - float(error.var(correction=0)) / variance if variance > 0 else float("nan")
 
 
 # ------------------------------------------------------------------------------------------------------------ agent

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adafocus_env import AdaFocusVectorEnv
 from agents import AllAction, Localizer, PaperPPO, Reinforce, evaluate, load_policy
-from agents.reinforce import Rollout
+from agents.reinforce import Rollout, explained_variance
 from agents.sb3 import SB3_ALGORITHMS, make_model, make_vec_env
 
 LANES, PATCHES = 6, 16
@@ -105,6 +105,13 @@ def test_all_action_credits_later_rewards_to_the_action_taken(env_kwargs: dict[s
     score[4] -= 1
     torch.testing.assert_close(found[0, 0], 0.5 * score / 2)  # γ·1 over the mean of two frames
     assert not found[1].any()
+
+
+def test_explained_variance_of_known_critics() -> None:
+    returns = torch.tensor([1.0, 2.0, 3.0])
+    assert explained_variance(returns - returns, returns) == 1
+    assert explained_variance(returns - returns.mean(), returns) == 0
+    assert np.isnan(explained_variance(returns, torch.zeros(3)))  # γ = 0: no future to explain
 
 
 def test_the_published_clip_never_acts(env_kwargs: dict[str, Any]) -> None:
