@@ -24,18 +24,19 @@ from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage1Config, train_stage1, train_whole_frames
 from adafocus_env.resolution_bank import AR_NET_SCALES
 from adafocus_env.run_folder import RunFolder
-from agents import AllAction, Evaluation, Reinforce, evaluate, from_pretrained
+from agents import Evaluation, Reinforce, evaluate, from_pretrained
 from agents.baselines import OraclePolicy, RandomPolicy, ScheduledPolicy
 from agents.figures import accuracy_against_compute
 from agents.presets import (
-    ALL_ACTION_EPISODES,
-    ALL_ACTION_HYPERPARAMETERS,
+    PATCH_EPISODES,
+    PATCH_HYPERPARAMETERS,
     RESOLUTION_EPISODES,
     RESOLUTION_HYPERPARAMETERS,
     SKIP_EPISODES,
     SKIP_HYPERPARAMETERS,
 )
-from agents.reinforce import Hyperparameters
+
+LANES = 64
 
 
 @dataclass
@@ -122,20 +123,14 @@ def main(config: Config) -> None:
             print(f"{curve}, {name}: {place[1]:.2f} % at {place[0]:.4f} GFLOPs, {found.focused_per_video:.2f} frames")
 
         def learn(
-            name: str,
-            algorithm: type[Reinforce],
-            episodes: int,
-            settings: dict[str, Any],
-            patch_policy: Any = None,
-            **env_kwargs: Any,
+            name: str, episodes: int, settings: dict[str, Any], patch_policy: Any = None, **env_kwargs: Any
         ) -> Reinforce:
             """A policy, or what an earlier run has trained."""
-            lanes = settings.get("episodes_per_batch", Hyperparameters.episodes_per_batch)
             path = config.out / f"{name}.pt"
             if not path.exists():
-                env = AdaFocusVectorEnv(lanes, output="torch", **env_kwargs)
-                agent = algorithm(env, seed=config.seed, patch_policy=patch_policy, **settings)
-                agent.learn((lanes if config.quick else episodes) * frames, progress_bar=True)
+                env = AdaFocusVectorEnv(LANES, output="torch", **env_kwargs)
+                agent = Reinforce(env, seed=config.seed, patch_policy=patch_policy, **settings)
+                agent.learn((LANES if config.quick else episodes) * frames, progress_bar=True)
                 agent.save(path, training_state=False)
             return Reinforce.load(path)
 
@@ -154,8 +149,8 @@ def main(config: Config) -> None:
             test(
                 "adaptive resolution", f"λ = {cost:g}",
                 lambda c=cost: learn(
-                    f"resolution-{c:g}", Reinforce, RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS,
-                    features=whole["train"], reward="gain_over_previous", skip_cost=c,
+                    f"resolution-{c:g}", RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS, features=whole["train"],
+                    reward="gain_over_previous", skip_cost=c,
                 ),
                 whole["test"],
             )  # fmt: skip
@@ -170,9 +165,8 @@ def main(config: Config) -> None:
             looks = {split: FeatureBank(model, videos) for split, videos in (("train", train), ("test", tested))}
             if patches is None:
                 patches = learn(
-                    f"patch{size}", AllAction, ALL_ACTION_EPISODES, ALL_ACTION_HYPERPARAMETERS,
-                    features=looks["train"], skip=False, baseline="exact",
-                )  # fmt: skip
+                    f"patch{size}", PATCH_EPISODES, PATCH_HYPERPARAMETERS, features=looks["train"], skip=False
+                )
             test(curve, "no skip", lambda p=patches: p, looks["test"])
             for name, policy in (("random", RandomPolicy), ("true location", OraclePolicy)):
                 test(f"{name}, {size}²", "no skip", lambda p=policy: p, looks["test"], skip=False)
@@ -180,7 +174,7 @@ def main(config: Config) -> None:
                 test(
                     curve, f"λ = {cost:g}",
                     lambda c=cost, f=looks["train"], s=size, p=patches: learn(
-                        f"skip{s}-{c:g}", Reinforce, SKIP_EPISODES, SKIP_HYPERPARAMETERS, p, features=f,
+                        f"skip{s}-{c:g}", SKIP_EPISODES, SKIP_HYPERPARAMETERS, p, features=f,
                         reward="gain_over_previous", skip_cost=c,
                     ),
                     looks["test"],

@@ -21,17 +21,10 @@ from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.vector_env import DEFAULT_SKIP_COST
-from agents import AllAction, Reinforce, evaluate, finetune
+from agents import Reinforce, evaluate, finetune
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.figures import accuracy_against_compute, animation, film_strip, learning_curves, play
-from agents.presets import (
-    ALL_ACTION_EPISODES,
-    ALL_ACTION_HYPERPARAMETERS,
-    SKIP_EPISODES,
-    SKIP_HYPERPARAMETERS,
-    STAGE3,
-)
-from agents.reinforce import Hyperparameters
+from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS, SKIP_EPISODES, SKIP_HYPERPARAMETERS, STAGE3
 from agents.report import print_table, table_row
 
 
@@ -48,12 +41,11 @@ class Config:
 
 
 def train(
-    run: RunFolder, stage: str, algorithm: type[Reinforce], episodes: int, settings: dict[str, Any], seed: int,
-    env_kwargs: dict[str, Any], patch_policy: Any = None,
+    run: RunFolder, stage: str, episodes: int, settings: dict[str, Any], seed: int, env_kwargs: dict[str, Any],
+    patch_policy: Any = None,
 ) -> Reinforce:  # fmt: skip
-    num_envs = settings.get("episodes_per_batch", Hyperparameters.episodes_per_batch)
-    env = gym.make_vec("AdaFocus-v0", num_envs=num_envs, output="torch", **env_kwargs)
-    agent = algorithm(env, seed=seed, patch_policy=patch_policy, **settings)
+    env = gym.make_vec("AdaFocus-v0", num_envs=64, output="torch", **env_kwargs)
+    agent = Reinforce(env, seed=seed, patch_policy=patch_policy, **settings)
     started = time.perf_counter()
     agent.learn(episodes * env.unwrapped.num_frames, progress_bar=True)
     print(f"{stage}: {episodes} episodes in {time.perf_counter() - started:.0f} s")
@@ -67,23 +59,23 @@ def train(
 def main(config: Config) -> None:
     started = time.perf_counter()
     share = 100 if config.quick else 1
-    patch_episodes, skip_episodes = ALL_ACTION_EPISODES // share, SKIP_EPISODES // share
+    patch_episodes, skip_episodes = PATCH_EPISODES // share, SKIP_EPISODES // share
     recognizer = Recognizer.from_pretrained("roaming-fashion")
     train_videos = RoamingFashion("train", num_videos=128) if config.quick else RoamingFashion("train")
     test_videos = RoamingFashion("test", num_videos=256) if config.quick else RoamingFashion("test")
+    common: dict[str, Any] = {"recognizer": recognizer, "videos": train_videos}
+
     with RunFolder(config.out, config) as run:
         print("[bold]Stage 2: where to look")
-        # All that trains shares one table. The exact baseline asks for all of it; float16 takes half the memory.
-        bank = FeatureBank(recognizer, train_videos, dtype="float16")
+        bank = FeatureBank.shared(recognizer, train_videos)  # held here, so that all that trains shares one table
         patch_policy = train(
-            run, "patch_policy", AllAction, patch_episodes, ALL_ACTION_HYPERPARAMETERS, config.seed,
-            {"features": bank, "skip": False, "baseline": "exact"},
-        )  # fmt: skip
+            run, "patch_policy", patch_episodes, PATCH_HYPERPARAMETERS, config.seed, {**common, "skip": False}
+        )
         print("[bold]AdaFocus+: when not to look")
         skip_policies = {
             skip_cost: train(
-                run, f"skip_policy_{skip_cost:g}", Reinforce, skip_episodes, SKIP_HYPERPARAMETERS, config.seed,
-                {"features": bank, "reward": "gain_over_previous", "skip_cost": skip_cost}, patch_policy,
+                run, f"skip_policy_{skip_cost:g}", skip_episodes, SKIP_HYPERPARAMETERS, config.seed,
+                {**common, "reward": "gain_over_previous", "skip_cost": skip_cost}, patch_policy,
             )
             for skip_cost in sorted({DEFAULT_SKIP_COST, *config.skip_costs})
         }  # fmt: skip
@@ -91,7 +83,7 @@ def main(config: Config) -> None:
         print("[bold]Stage 3: the classifier learns from what they chose")
         stage3 = Stage3Config(epochs=1) if config.quick else STAGE3
         tuned = finetune(
-            recognizer, skip_policy, stage3, features=bank, seed=config.seed, progress=Progress(run.log, bar=True)
+            recognizer, skip_policy, stage3, videos=train_videos, seed=config.seed, progress=Progress(run.log, bar=True)
         )
         tuned.save(config.out / "recognizer.safetensors")
         del bank

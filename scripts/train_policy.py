@@ -25,7 +25,7 @@ from agents import Reinforce, evaluate, load_policy
 from agents.evaluation import is_policy
 from agents.experiments.algorithms import ALGORITHMS
 from agents.figures import learning_curves
-from agents.presets import ALL_ACTION_EPISODES, PATCH_EPISODES, SKIP_EPISODES, SKIP_HYPERPARAMETERS
+from agents.presets import PATCH_EPISODES, SKIP_EPISODES, SKIP_HYPERPARAMETERS
 from agents.sb3 import PPO_EPISODES
 
 
@@ -103,11 +103,7 @@ def main(config: Config) -> None:
         own = isinstance(policy, Reinforce)
         if not own:
             policy.set_logger(configure(str(config.out / config.algo), ["tensorboard", "csv"]))
-        default = PPO_EPISODES
-        if own:
-            default = ALL_ACTION_EPISODES if config.algo == "all_action" else PATCH_EPISODES
-        if config.train == "skip":
-            default = SKIP_EPISODES
+        default = SKIP_EPISODES if config.train == "skip" else PATCH_EPISODES if own else PPO_EPISODES
         policy.learn((config.episodes or default) * videos.num_frames, progress_bar=True)
         path = config.out / f"{config.algo}.{'pt' if own else 'zip'}"
         policy.save(path)
