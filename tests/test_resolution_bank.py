@@ -11,6 +11,7 @@ from torchvision.transforms.v2.functional import resize
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, ResolutionBank, RoamingFashion
 from adafocus_env.recognition.compute_cost import multiply_adds
+from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage1Config, train_whole_frames
 from agents import Reinforce, evaluate
 from agents.baselines import ScheduledPolicy
@@ -107,7 +108,7 @@ def test_training_on_whole_frames_lowers_the_loss(whole: Recognizer) -> None:
     losses: list[float] = []
     train_whole_frames(
         recognizer, data, Stage1Config(steps=80, videos_per_step=16), SCALES,
-        log=lambda stage, step, metrics: losses.append(metrics["loss"]),
+        progress=Progress(lambda stage, step, metrics: losses.append(metrics["loss"])),
     )  # fmt: skip
     assert losses[-1] < losses[0]
     before, after = whole.state_dict(), recognizer.state_dict()

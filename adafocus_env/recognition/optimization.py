@@ -106,7 +106,7 @@ def optimize(
     """Minimise an objective, in place.
 
     Every batch is drawn whole and then shared out, so several processes take the same steps as one does, but for
-    dropout and the statistics of batch norms. Gradients are clipped to a norm of 5.
+    dropout, of which each draws its own, and the statistics of batch norms. Gradients are clipped to a norm of 5.
 
     Args:
         name: Of the stage, for logs and files.
@@ -144,6 +144,8 @@ def optimize(
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
     checkpoint = _Checkpoint(name, config, steps, objective, (optimizer, schedule, scaler), generator, progress.folder)
     step = checkpoint.load()
+    if step == 0 and process_number() > 0:
+        torch.manual_seed(torch.initial_seed() + process_number())  # dropout of its own
     model = DistributedDataParallel(objective) if num_processes() > 1 else objective
     every = max(1, min(100, steps // 10))
     meter = _Meter()
