@@ -46,7 +46,6 @@ def main(config: Config) -> None:
     with process_group(config.device) as device:
         recognizer = Recognizer.from_pretrained(config.recognizer, device=device)
         policy = load_policy(config.policy)
-        config.out.mkdir(parents=True, exist_ok=True)
         if not config.resume:
             clear_checkpoints(config.out)
         with RunFolder(config.out, config, append=config.resume) as run:

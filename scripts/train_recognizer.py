@@ -98,7 +98,6 @@ def main(config: Config) -> None:
         videos = get_videos(config.videos, "recognizer")
         sizes = network_sizes(config, videos.num_classes)
         recognizer = Recognizer(sizes, backbone_weights=config.backbone_weights).to(device)
-        config.out.mkdir(parents=True, exist_ok=True)
         if not config.resume:
             clear_checkpoints(config.out)
         with RunFolder(config.out, config, append=config.resume) as run:

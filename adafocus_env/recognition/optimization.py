@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -147,6 +146,7 @@ def optimize(
     if step == 0 and process_number() > 0:
         torch.manual_seed(torch.initial_seed() + process_number())  # dropout of its own
     model = DistributedDataParallel(objective) if num_processes() > 1 else objective
+    mixed = config.precision != "float32"
     every = max(1, min(100, steps // 10))
     meter = _Meter()
     bar = tqdm(desc=name, total=steps, initial=step, disable=not progress.bar or process_number() > 0)
@@ -157,7 +157,7 @@ def optimize(
             for batch, inputs in _read_ahead(loader, objective, batches):
                 drawn = tuple(share(values) for values in objective.draw(len(batch)))
                 own = share(batch)
-                with _mixed_precision(device, config.precision):
+                with torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed):
                     loss, correct = model(own, inputs, *drawn)
                 optimizer.zero_grad()
                 # Processes average their gradients; their shares may differ by a row.
@@ -197,12 +197,6 @@ def _read_ahead(
         if number + 1 < len(batches):
             following = loader.submit(read, batches[number + 1])
         yield batch, inputs
-
-
-def _mixed_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, getattr(torch, precision))
 
 
 class _Meter:

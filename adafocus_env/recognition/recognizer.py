@@ -61,7 +61,6 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         config: Sizes. Use :meth:`from_pretrained` for trained weights.
         backbone_weights: Name of torchvision's ImageNet weights for both CNNs to start from, downloaded once;
             ``None`` draws all weights at random.
-
     """
 
     config_class = RecognizerConfig

@@ -90,7 +90,6 @@ def _paper(**values: Any) -> dict[str, Any]:
 
 PAPER_STAGE0 = Stage0Config(**_paper(epochs=15, learning_rate=0.01))
 PAPER_STAGE1 = Stage1Config(**_paper(epochs=50, local_learning_rate=5e-4, classifier_learning_rate=0.05))
-PAPER_STAGE3 = Stage3Config(**_paper(epochs=10, classifier_learning_rate=0.005))
 """The recipes of the released code for ActivityNet, FCVID and Mini-Kinetics."""
 
 
@@ -155,13 +154,7 @@ def train_stage0(
             config.local_steps,
         ),
     ):
-        objective.networks.train()
-        optimize(
-            name, objective, [config.learning_rate] * 2, config,
-            num_rows=len(videos), steps=_steps(len(videos), config, steps),
-            generator=generator.manual_seed(seed), progress=progress or Progress(),
-        )  # fmt: skip
-        objective.networks.eval()
+        _warm_up(name, objective, steps, config, generator.manual_seed(seed), progress)
 
 
 def train_frame_classifiers(
@@ -202,13 +195,26 @@ def train_frame_classifiers(
             return nn.functional.cross_entropy(logits, target), logits.argmax(dim=1) == target
 
         objective = Objective((network, head), videos, loss_of)
-        objective.networks.train()
-        optimize(
-            name, objective, [config.learning_rate] * 2, config,
-            num_rows=len(videos), steps=_steps(len(videos), config, steps),
-            generator=torch.Generator().manual_seed(seed), progress=progress or Progress(),
-        )  # fmt: skip
-        objective.networks.eval()
+        _warm_up(name, objective, steps, config, torch.Generator().manual_seed(seed), progress)
+
+
+def _warm_up(
+    name: str,
+    objective: Objective,
+    steps: int,
+    config: Stage0Config,
+    generator: torch.Generator,
+    progress: Progress | None,
+) -> None:
+    """Train a CNN and its linear head, both at the same rate."""
+    num_videos = len(objective.videos)
+    objective.networks.train()
+    optimize(
+        name, objective, [config.learning_rate] * 2, config,
+        num_rows=num_videos, steps=_steps(num_videos, config, steps), generator=generator,
+        progress=progress or Progress(),
+    )  # fmt: skip
+    objective.networks.eval()
 
 
 def train_stage1(
@@ -383,18 +389,18 @@ class _Stage3Inputs:
     ) -> None:
         self._recognizer, self._looked = recognizer, look
         self._focused = ~skipped
-        global_vectors, local = [], []
+        size = recognizer.config.patch_size
+        nothing = torch.zeros(0, recognizer.local_size) if look else torch.zeros(0, 3, size, size, dtype=torch.uint8)
+        global_vectors, local = [torch.zeros(0, videos.num_frames, recognizer.glance_shape[0])], [nothing]
         own = share(torch.arange(len(indices)))
         for rows in tqdm(own.split(32), desc="patches", disable=not progress_bar, leave=False):
             frames = videos.frames(indices[rows]).flatten(0, 1)
             focused = self._focused[rows].flatten()
-            patches = crop(frames[focused], corners[rows].flatten(0, 1)[focused], recognizer.config.patch_size)
-            local.append(_look_in_batches(recognizer, patches) if look else patches)
-            global_vectors.append(recognizer.glance(frames)[1].unflatten(0, (len(rows), videos.num_frames)))
-        empty = torch.zeros(0, *((recognizer.local_size,) if look else (3, *[recognizer.config.patch_size] * 2)))
-        together = gather((_concatenate(global_vectors), _concatenate(local)))
-        self._global = torch.cat([part[0] for part in together if part[0] is not None])
-        self._local = torch.cat([part[1] for part in together if part[1] is not None] or [empty])
+            patches = crop(frames[focused], corners[rows].flatten(0, 1)[focused], size)
+            local.append((_look_in_batches(recognizer, patches) if look else patches).cpu())
+            global_vectors.append(recognizer.glance(frames)[1].unflatten(0, (len(rows), videos.num_frames)).cpu())
+        together = gather((torch.cat(global_vectors), torch.cat(local)))
+        self._global, self._local = (torch.cat(parts) for parts in zip(*together, strict=True))
         self._where = torch.full(skipped.shape, -1)  # each focused frame's place in ``local``
         self._where[self._focused] = torch.arange(int(self._focused.sum()))
 
@@ -406,10 +412,6 @@ class _Stage3Inputs:
         local = found.new_zeros(*focused.shape, self._recognizer.local_size)
         local[focused.to(device)] = found
         return self._global[rows].to(device), local
-
-
-def _concatenate(parts: list[Tensor]) -> Tensor | None:
-    return torch.cat(parts).cpu() if parts else None
 
 
 @torch.no_grad()
