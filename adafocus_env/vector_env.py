@@ -426,7 +426,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._confidence = where_focused(confident, self._confidence)
         self._prediction = where_focused(predicted, self._prediction)
         self._time = self._time + moving
-        gflops = self._gflops[patch if everyone else torch.where(focused, patch, self.num_patches)]
+        gflops = self._gflops.index_select(0, patch if everyone else torch.where(focused, patch, self.num_patches))
         price = self.skip_cost if self._prices is None else self._prices[patch]
         reward = self.reward(self._confidence, reference, focused, price)
         if reward.shape != focused.shape or not math.isfinite(reward.sum()):  # a cheap test that NaN and inf fail
@@ -473,7 +473,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 anywhere = self._random_patches.take_along_dim(self._frame[:, None, None], dim=1)
         # What the bank remembers is gathered anew for every frame, so it may be overwritten.
         frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
-        context = self.recognizer.classifier.context(frame_gates[:, None], self._hidden[:, None])
+        context = self.recognizer.classifier.context(frame_gates, self._hidden)
+        context = FrameContext(*(part[:, None] for part in context))  # shared by all patches
         lanes = (patch, candidates, anywhere, focused, self._video, self._frame, self._label, context)
         # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
         block = self.num_envs
