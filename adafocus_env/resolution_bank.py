@@ -111,6 +111,8 @@ class ResolutionBank(FrozenFeatures):
             load: Gives the (n, T, 3, H, W) frames of rows of ``video``.
         """
         rows = (self._row[video.to(self._row.device)] == 0).nonzero()[:, 0]
+        if not len(rows):
+            return
         missing = {int(video[row]): row for row in rows}  # one row of each
         chosen = torch.tensor(list(missing.values()), dtype=torch.int64, device=self.device)
         for batch in chosen.split(_VIDEOS_PER_BATCH):
@@ -156,6 +158,11 @@ class ResolutionBank(FrozenFeatures):
         row, time = self._where(video, time)
         gates = self._local_gates[row[:, None], time[:, None], candidates.to(row.device)].to(self.device)
         return gates if focused is None else gates * focused[:, None, None]
+
+    def close(self) -> None:
+        """Bring the file to the disk and let others fill it; this bank can still be read, but not be filled."""
+        if self._file is not None:
+            self._file.close()
 
     def _where(self, video: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """Rows and times in the tables, on their device."""

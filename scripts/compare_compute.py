@@ -77,7 +77,7 @@ class Config:
 
 
 def videos(config: Config, split: str) -> RoamingFashion:
-    return RoamingFashion(split, num_videos=100 if config.quick else None)
+    return RoamingFashion(split, num_videos=32 if config.quick else None)
 
 
 def adapted(config: Config, name: str, patch_size: int, train: Callable[..., None], settings: Stage1Config) -> Path:
@@ -215,8 +215,9 @@ def settings_of(config: Config) -> dict[str, Any]:
 def main(config: Config) -> None:
     started = time.perf_counter()
     if config.quick:
-        config.whole_frames, config.patches = (replace(c, steps=4) for c in (config.whole_frames, config.patches))
-        config.seeds = config.seeds[:1]
+        config.whole_frames, config.patches = (replace(c, steps=2) for c in (config.whole_frames, config.patches))
+        for name in ("patch_sizes", "skip_costs", "resolution_costs", "frames", "seeds"):
+            setattr(config, name, getattr(config, name)[:2])
     check_settings(config.out / "settings.json", settings_of(config))
     with RunFolder(config.out, config, append=True) as run:
         work = [joblib.delayed(whole_frames)(config)]
