@@ -28,7 +28,7 @@ from adafocus_env.resolution_bank import AR_NET_SCALES
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents import Evaluation, Reinforce, evaluate
 from agents.baselines import OraclePolicy, RandomPolicy, ScheduledPolicy
-from agents.experiments.compute import Point, compute_ratios, mean_curves
+from agents.experiments.compute import Point, compute_ratios, mean_curves, merged
 from agents.figures import accuracy_against_compute
 from agents.presets import (
     PATCH_EPISODES,
@@ -47,16 +47,18 @@ ADAPTIVE = "adaptive resolution"
 @dataclass
 class Config:
     whole_frames: Stage1Config = field(
-        default_factory=lambda: Stage1Config(steps=2000, local_learning_rate=1e-3, precision="bfloat16")
+        default_factory=lambda: Stage1Config(
+            steps=2200, videos_per_step=16, local_learning_rate=1e-3, precision="bfloat16"
+        )
     )
     """Training on whole frames."""
     patch_sizes: tuple[int, ...] = (24, 32, 48)
     """P of AdaFocus, pixels; 32 is the shipped recogniser."""
     patches: Stage1Config = field(default_factory=lambda: Stage1Config(steps=1500, precision="bfloat16"))
     """Training on patches of another size."""
-    skip_costs: tuple[float, ...] = (0.005, 0.01, 0.02, 0.04)
+    skip_costs: tuple[float, ...] = (0.01, 0.02, 0.04)
     """Prices of a focused frame for AdaFocus+, a policy each."""
-    resolution_costs: tuple[float, ...] = (0.01, 0.03, 0.06, 0.12, 0.24)
+    resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.08, 0.16)
     """Prices of a frame at full resolution for adaptive resolution, a policy each."""
     frames: tuple[int, ...] = (1, 2, 4, 6, 8)
     """How many evenly spaced whole frames to read."""
@@ -232,12 +234,19 @@ def main(config: Config) -> None:
         )
         curves = mean_curves(points)
         ours = [method for method in curves if method.startswith("AdaFocus+")]
-        others = [method for method in curves if method.startswith(("whole frames", ADAPTIVE))]
-        run.write_table("ratios", compute_ratios(points, ours, others, config.accuracies))
+        whole = [method for method in curves if method.startswith("whole frames")]
+        points += merged(points, ours, "AdaFocus+, any P") + merged(points, whole, "whole frames, any size")
+        run.write_table(
+            "ratios",
+            compute_ratios(
+                points, ["AdaFocus+, any P", *ours], [ADAPTIVE, "whole frames, any size"], config.accuracies
+            ),
+        )
         accuracy_against_compute(
             config.out / "compute.png",
             {method: curve[0] for method, curve in curves.items() if len(curve) == 1},
             {method: curve for method, curve in curves.items() if len(curve) > 1},
+            logarithmic=True,
         )
     print(f"everything is in {config.out}; {(time.perf_counter() - started) / 60:.1f} minutes")
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from agents.experiments.compute import Point, compute_at, compute_ratios, mean_curves
+from agents.experiments.compute import Point, compute_at, compute_ratios, mean_curves, merged
 
 CURVE = [(4.0, 80.0), (1.0, 60.0), (2.0, 70.0), (3.0, 65.0)]  # the last one costs more than (2, 70) and reaches less
 
@@ -49,3 +49,12 @@ def test_curves_are_means_over_seeds() -> None:
     curves = mean_curves([Point("a", "x", 0, 1.0, 50.0), Point("b", "x", 0, 9.0, 90.0), Point("a", "x", 1, 3.0, 60.0),
                           Point("a", "y", 0, 4.0, 70.0)])  # fmt: skip
     assert curves == {"a": [(2.0, 55.0), (4.0, 70.0)], "b": [(9.0, 90.0)]}
+
+
+def test_merged_methods_have_the_choice() -> None:
+    small, large = [Point("small", "x", 0, 1.0, 60.0)], [Point("large", "x", 0, 3.0, 80.0)]
+    found = merged([*small, *large, *points("other", 0, 1.0)], ["small", "large"], "both")
+    assert {point.method for point in found} == {"both"}
+    assert len({point.setting for point in found}) == 2
+    (row,) = compute_ratios([*found, *points("other", 0, 2.0)], ["both"], ["other"], [70.0])
+    assert (row["gflops"], row["other_gflops"], row["ratio"]) == (2.0, 4.0, 2.0)

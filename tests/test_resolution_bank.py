@@ -188,6 +188,20 @@ def test_training_on_whole_frames_lowers_the_loss(whole: Recognizer) -> None:
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("global_cnn"))
 
 
+def test_training_reads_one_resolution_at_a_time(whole: Recognizer) -> None:
+    recognizer = Recognizer(whole.config)
+    read: list[tuple[int, int]] = []  # frames and their size
+
+    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        read.append((len(inputs[0]), inputs[0].shape[-1]))
+
+    recognizer.local_cnn.register_forward_pre_hook(note)
+    data = RoamingFashion("recognizer", num_videos=32, num_frames=4, frame_size=48)
+    train_whole_frames(recognizer, data, Stage1Config(steps=4, videos_per_step=16), SCALES)
+    assert [size for _, size in read] == list(SIZES) * 4
+    assert 0.3 < sum(frames for frames, _ in read) / (4 * 16 * 4) < 0.7  # half is skipped
+
+
 def test_what_does_not_fit_is_refused(
     readers: dict[float, Recognizer], recognizer: Recognizer, videos: RoamingFashion
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,15 @@ class Point:
     seed: int
     gflops: float
     accuracy: float
+
+
+def merged(points: Iterable[Point], methods: Sequence[str], name: str) -> list[Point]:
+    """The points of several methods as those of one, which has the choice among them."""
+    return [
+        replace(point, method=name, setting=f"{point.method}, {point.setting}")
+        for point in points
+        if point.method in methods
+    ]
 
 
 def mean_curves(points: Iterable[Point]) -> dict[str, list[Place]]:
