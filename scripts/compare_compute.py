@@ -63,7 +63,9 @@ class Config:
     frames: tuple[int, ...] = (1, 2, 4, 6, 8)
     """How many evenly spaced whole frames to read."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Training seeds of the policies."""
+    """Training seeds of the policies: of adaptive resolution, and of AdaFocus at the shipped recogniser's patch size."""
+    other_seeds: tuple[int, ...] = (0, 1, 2)
+    """Training seeds of the policies at other patch sizes."""
     accuracies: tuple[float, ...] = (66.0, 68.0, 70.0, 72.0, 74.0, 75.0, 76.0, 77.0, 78.0)
     """Where compute is compared, percent."""
     split: str = "test"
@@ -170,18 +172,16 @@ def whole_frames(config: Config) -> list[Point]:
 
 def patches(config: Config, size: int) -> list[Point]:
     """AdaFocus and AdaFocus+ with patches of one size."""
-    shipped = Recognizer.from_pretrained(SHIPPED)
-    model = (
-        shipped
-        if size == shipped.config.patch_size
-        else Recognizer.from_pretrained(adapted(config, f"patch{size}", size, train_stage1, config.patches))
-    )
+    model, seeds = Recognizer.from_pretrained(SHIPPED), config.seeds
+    if size != model.config.patch_size:
+        seeds = config.other_seeds
+        model = Recognizer.from_pretrained(adapted(config, f"patch{size}", size, train_stage1, config.patches))
     banks = [FeatureBank(model, videos(config, split), precision="bfloat16") for split in ("train", config.split)]
     points = [
         evaluated(config, f"{name}, {size}²", "no skip", 0, lambda p=policy: p, banks[1], skip=False)
         for name, policy in (("random", RandomPolicy), ("true location", OraclePolicy))
     ]
-    for seed in config.seeds:
+    for seed in seeds:
 
         def learn_patches(seed: int = seed) -> Reinforce:
             return learned(
@@ -203,7 +203,17 @@ def patches(config: Config, size: int) -> list[Point]:
 
 def settings_of(config: Config) -> dict[str, Any]:
     """All that determines the numbers in a folder, but for the seeds, which may be added later."""
-    free = ("seeds", "accuracies", "jobs", "out", "patch_sizes", "skip_costs", "resolution_costs", "frames")
+    free = (
+        "seeds",
+        "other_seeds",
+        "accuracies",
+        "jobs",
+        "out",
+        "patch_sizes",
+        "skip_costs",
+        "resolution_costs",
+        "frames",
+    )
     return {
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in free},
         "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
@@ -218,7 +228,7 @@ def main(config: Config) -> None:
     started = time.perf_counter()
     if config.quick:
         config.whole_frames, config.patches = (replace(c, steps=2) for c in (config.whole_frames, config.patches))
-        for name in ("patch_sizes", "skip_costs", "resolution_costs", "frames", "seeds"):
+        for name in ("patch_sizes", "skip_costs", "resolution_costs", "frames", "seeds", "other_seeds"):
             setattr(config, name, getattr(config, name)[:2])
     check_settings(config.out / "settings.json", settings_of(config))
     with RunFolder(config.out, config, append=True) as run:
