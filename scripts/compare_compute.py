@@ -63,7 +63,7 @@ class Config:
     frames: tuple[int, ...] = (1, 2, 4, 6, 8)
     """How many evenly spaced whole frames to read."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Training seeds of the policies: of adaptive resolution, and of AdaFocus at the shipped recogniser's patch size."""
+    """Training seeds of the policies: adaptive resolution, and AdaFocus with the shipped recogniser."""
     other_seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds of the policies at other patch sizes."""
     accuracies: tuple[float, ...] = (66.0, 68.0, 70.0, 72.0, 74.0, 75.0, 76.0, 77.0, 78.0)
