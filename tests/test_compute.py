@@ -53,7 +53,8 @@ def test_curves_are_means_over_seeds() -> None:
 
 def test_merged_methods_have_the_choice() -> None:
     small, large = [Point("small", "x", 0, 1.0, 60.0)], [Point("large", "x", 0, 3.0, 80.0)]
-    found = merged([*small, *large, *points("other", 0, 1.0)], ["small", "large"], "both")
+    alone = [Point("small", "x", 1, 0.1, 99.0)]  # of a seed that the other doesn't have
+    found = merged([*small, *alone, *large, *points("other", 0, 1.0)], ["small", "large"], "both")
     assert {point.method for point in found} == {"both"}
     assert len({point.setting for point in found}) == 2
     (row,) = compute_ratios([*found, *points("other", 0, 2.0)], ["both"], ["other"], [70.0])

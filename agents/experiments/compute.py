@@ -31,12 +31,13 @@ class Point:
     accuracy: float
 
 
-def merged(points: Iterable[Point], methods: Sequence[str], name: str) -> list[Point]:
-    """The points of several methods as those of one, which has the choice among them."""
+def merged(points: Sequence[Point], methods: Sequence[str], name: str) -> list[Point]:
+    """The points of several methods as those of one, which has the choice among them; of the seeds that all have."""
+    seeds = set.intersection(*({point.seed for point in points if point.method == method} for method in methods))
     return [
         replace(point, method=name, setting=f"{point.method}, {point.setting}")
         for point in points
-        if point.method in methods
+        if point.method in methods and point.seed in seeds
     ]
 
 
