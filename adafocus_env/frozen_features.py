@@ -184,12 +184,13 @@ class FrozenFeatures:
         return maps, gates
 
     @torch.no_grad()
-    def compute_look(self, patches: Tensor, video: Tensor) -> Tensor:
+    def compute_look(self, patches: Tensor, video: Tensor, reader: Recognizer | None = None) -> Tensor:
         """Run f_L and the classifier's projection.
 
         Args:
             patches: (B, 3, P, P) uint8.
             video: (B,) int64, for the error message.
+            reader: A deployed recogniser whose f_L takes the place of this one's.
 
         Returns:
             (B, 3·D) float32.
@@ -197,8 +198,8 @@ class FrozenFeatures:
         Raises:
             FloatingPointError: The output is not finite.
         """
-        size = self.recognizer.config.patch_size
-        vectors = torch.cat([self._fast.look(batch) for batch in self._fast.batches(patches, size)])
+        fast = self._fast if reader is None else reader
+        vectors = torch.cat([fast.look(batch) for batch in fast.batches(patches, patches.shape[-1])])
         gates = self.recognizer.classifier.project_local(vectors)
         _check_finite(gates, "local", video)
         return gates

@@ -72,6 +72,22 @@ class RunFolder:
         self.close()
 
 
+def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with a folder of results that were found under other settings; keeps those of a new one.
+
+    Args:
+        path: The JSON file in the folder that holds the settings.
+        settings: All that determines the results.
+
+    Raises:
+        SystemExit: The file holds others.
+    """
+    text = json.dumps(settings, indent=2, default=str)
+    if path.exists() and path.read_text() != text:
+        raise SystemExit(f"{path} holds other settings than these: take another --out, or delete {path.parent}")
+    write_atomically(path, text.encode())
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows with equal keys as a CSV file, atomically; no rows give an empty file."""
     text = io.StringIO()

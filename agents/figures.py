@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from adafocus_env import AdaFocusVectorEnv
@@ -33,14 +34,28 @@ def accuracy_against_compute(
     path: Path,
     points: Mapping[str, tuple[float, float]],
     curves: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    *,
+    logarithmic: bool = False,
 ) -> None:
-    """Write a PNG of accuracy (percent) against GFLOPs per video: single points, and curves over some setting."""
+    """Write a PNG of accuracy (percent) against GFLOPs per video: single points, and curves over some setting.
+
+    Args:
+        path: File to write.
+        points: (GFLOPs, accuracy) by name.
+        curves: Several such by name.
+        logarithmic: Whether the GFLOPs are, so that equal ratios are equally far apart.
+    """
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="GFLOPs per video (multiply-adds)", ylabel="accuracy, %")
     for name, line in (curves or {}).items():
         axes.plot(*np.array(sorted(line)).T, "o-", label=name)
     for marker, (name, (gflops, accuracy)) in zip("sDv^P*X<>hd", points.items(), strict=False):
         axes.plot(gflops, accuracy, marker, markersize=9, label=name)
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)

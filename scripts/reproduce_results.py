@@ -8,7 +8,6 @@ parameters were chosen on the validation split.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,9 +21,8 @@ from rich import print
 from stable_baselines3 import PPO
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
-from adafocus_env.files import write_atomically
 from adafocus_env.recognition.training import Stage3Config
-from adafocus_env.run_folder import RunFolder
+from adafocus_env.run_folder import RunFolder, check_settings
 from adafocus_env.vector_env import DEFAULT_SKIP_COST
 from agents import Evaluation, Reinforce, evaluate, finetune, paired_difference
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
@@ -60,7 +58,7 @@ def main(config: Config) -> None:
     banks = [FeatureBank.shared(recognizer, RoamingFashion(split)) for split in ("train", config.split)]
     frames = banks[0].videos.num_frames
 
-    _check_settings(config)
+    check_settings(config.out / "settings.json", _settings_of(config))
     with RunFolder(config.out, config, append=True) as run:
 
         def test(name: str, seed: int, make: Callable[[], tuple[Any, Recognizer]], **env_kwargs: Any) -> None:
@@ -190,9 +188,9 @@ def main(config: Config) -> None:
     print(f"everything is in {config.out}")
 
 
-def _check_settings(config: Config) -> None:
-    """Refuse to go on with a folder whose policies were trained or evaluated under other settings."""
-    settings = {
+def _settings_of(config: Config) -> dict[str, Any]:
+    """All that determines the policies and evaluations in a folder."""
+    return {
         "evaluation": [config.split, config.seed, RoamingFashion(config.split).fingerprint],
         "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
         "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS, DEFAULT_SKIP_COST],
@@ -200,10 +198,6 @@ def _check_settings(config: Config) -> None:
         "stage 3": dataclasses.asdict(STAGE3),
         "recognizer": Recognizer.from_pretrained("roaming-fashion").fingerprint(),
     }
-    path, text = config.out / "settings.json", json.dumps(settings, indent=2)
-    if path.exists() and path.read_text() != text:
-        raise SystemExit(f"{path} holds other settings than these: take another --out, or delete {config.out}")
-    write_atomically(path, text.encode())
 
 
 if __name__ == "__main__":

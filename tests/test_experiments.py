@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adafocus_env.run_folder import check_settings
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.registry import register_videos
 from agents.experiments import pipelines, runner
@@ -189,6 +190,15 @@ def test_report_is_made_from_the_csv_files_alone(bench: Bench, tmp_path: Path) -
 def test_report_without_results_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="run the comparison first"):
         write_report(tmp_path, title="Nothing")
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    check_settings(path, {"steps": 3, "scales": (1.0, 0.5)})
+    check_settings(path, {"steps": 3, "scales": (1.0, 0.5)})
+    with pytest.raises(SystemExit, match="other settings"):
+        check_settings(path, {"steps": 4, "scales": (1.0, 0.5)})
+    check_settings(path, {"steps": 3, "scales": (1.0, 0.5)})
 
 
 def test_ablations_name_what_there_is(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torchvision.transforms.v2.functional import resize
 from adafocus_env import AdaFocusVectorEnv, Recognizer, ResolutionBank, RoamingFashion
 from adafocus_env.recognition.compute_cost import multiply_adds
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.training import Stage1Config, train_whole_frames
+from adafocus_env.recognition.training import Stage1Config, read_at, train_whole_frames
 from agents import Reinforce, evaluate
 from agents.baselines import ScheduledPolicy
 from tests.conftest import make_tiny_recognizer
@@ -30,12 +31,84 @@ def whole() -> Recognizer:
     return recognizer.eval()
 
 
+@pytest.fixture(scope="module")
+def readers(whole: Recognizer, videos: RoamingFashion) -> dict[float, Recognizer]:
+    return {scale: read_at(whole, videos, scale) for scale in SCALES}
+
+
 @pytest.fixture
-def bank(whole: Recognizer, videos: RoamingFashion) -> ResolutionBank:
-    return ResolutionBank(whole, videos, SCALES)
+def bank(readers: dict[float, Recognizer], videos: RoamingFashion) -> ResolutionBank:
+    return ResolutionBank(readers, videos)
 
 
-def test_steps_equal_the_plain_procedure(bank: ResolutionBank, whole: Recognizer, videos: RoamingFashion) -> None:
+def test_every_scale_has_its_own_statistics(
+    whole: Recognizer, readers: dict[float, Recognizer], videos: RoamingFashion
+) -> None:
+    frames = videos.frames(torch.arange(len(videos))).flatten(0, 1)
+    before = {name: value.clone() for name, value in whole.state_dict().items()}
+    for scale, size in zip(SCALES, SIZES, strict=True):
+        reader = read_at(whole, videos, scale)
+        convolution, norm = reader.local_cnn[0], reader.local_cnn[1]  # type: ignore[index]
+        with torch.no_grad():
+            seen = convolution(reader.normalize(resize(frames, [size, size])))
+        assert torch.allclose(norm.running_mean, seen.mean(dim=(0, 2, 3)), atol=1e-4)
+        # Batches of equal size: the mean of their variances, which differs a little from that of all.
+        assert torch.allclose(norm.running_var, seen.var(dim=(0, 2, 3)), rtol=0.02)
+        changed = {name for name, value in reader.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed
+        assert all(name.startswith("local_cnn") and "running" in name for name in changed - _counters(changed))
+        assert all(torch.equal(value, readers[scale].state_dict()[name]) for name, value in reader.state_dict().items())
+        assert not reader.training
+    assert all(torch.equal(value, before[name]) for name, value in whole.state_dict().items())
+
+
+def _counters(names: set[str]) -> set[str]:
+    return {name for name in names if name.endswith("num_batches_tracked")}
+
+
+def test_a_file_keeps_the_table(
+    bank: ResolutionBank, readers: dict[float, Recognizer], whole: Recognizer, videos: RoamingFashion, tmp_path: Path
+) -> None:
+    def evaluated(features: ResolutionBank) -> np.ndarray:
+        return evaluate(lambda env: ScheduledPolicy(env, candidate=1, frames=4), features=features).probabilities
+
+    def forbidden(*args: object) -> None:
+        raise AssertionError("a full table computes nothing")
+
+    path = tmp_path / "whole.bank"
+    half = ResolutionBank(readers, videos, path=path)
+    env = AdaFocusVectorEnv(3, features=half)
+    env.reset(seed=0, options={"video": np.array([7, 2, 5])})
+    half.close()
+    full = ResolutionBank(readers, videos, path=path)
+    np.testing.assert_array_equal(evaluated(full), evaluated(bank))
+    full.close()
+    read = ResolutionBank(readers, videos, path=path)
+    read.compute_look = read.compute_glance = forbidden  # type: ignore[assignment, method-assign]
+    np.testing.assert_array_equal(evaluated(read), evaluated(bank))
+    with pytest.raises(ValueError, match="another recognizers"):
+        ResolutionBank(dict.fromkeys(SCALES, whole), videos, path=path)
+
+
+def test_what_a_killed_process_did_not_count_is_done_again(
+    readers: dict[float, Recognizer], bank: ResolutionBank, videos: RoamingFashion, tmp_path: Path
+) -> None:
+    path = tmp_path / "whole.bank"
+    killed = ResolutionBank(readers, videos, path=path)
+    AdaFocusVectorEnv(2, features=killed).reset(seed=0, options={"video": np.array([4, 9])})
+    killed._filled.zero_()  # as if the counters hadn't reached the disk
+    killed.close()
+    again = ResolutionBank(readers, videos, path=path)
+    for features in (again, bank):
+        AdaFocusVectorEnv(12, features=features).reset(seed=0, options={"video": np.arange(12)})
+    everything, start = torch.arange(12), torch.zeros(12, dtype=torch.int64)
+    for one, other in zip(*(f.glance(everything, start, lambda rows: rows) for f in (again, bank)), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_steps_equal_the_plain_procedure(
+    bank: ResolutionBank, readers: dict[float, Recognizer], whole: Recognizer, videos: RoamingFashion
+) -> None:
     env = AdaFocusVectorEnv(
         5, features=bank, reward="gain_over_previous", skip_cost=0.2, output="torch", autoreset_mode="DISABLED"
     )
@@ -57,7 +130,7 @@ def test_steps_equal_the_plain_procedure(bank: ResolutionBank, whole: Recognizer
                     assert gflops == pytest.approx(whole.cost().always)
                     continue
                 frame = frames[lane, time][None]
-                local = whole.look(resize(frame, [SIZES[choice]] * 2))
+                local = readers[SCALES[choice]].look(resize(frame, [SIZES[choice]] * 2))
                 vectors = torch.cat((whole.glance(frame)[1], local), dim=1)
                 hidden[lane] = whole.classifier.gru(vectors[:, None], hidden[None, lane, None].contiguous())[1][0, 0]
                 after = torch.softmax(whole.classifier.predict(hidden[lane]), dim=-1)[labels[lane]]
@@ -115,12 +188,31 @@ def test_training_on_whole_frames_lowers_the_loss(whole: Recognizer) -> None:
     assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("global_cnn"))
 
 
-def test_what_does_not_fit_is_refused(whole: Recognizer, recognizer: Recognizer, videos: RoamingFashion) -> None:
+def test_training_reads_one_resolution_at_a_time(whole: Recognizer) -> None:
+    recognizer = Recognizer(whole.config)
+    read: list[tuple[int, int]] = []  # frames and their size
+
+    def note(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        read.append((len(inputs[0]), inputs[0].shape[-1]))
+
+    recognizer.local_cnn.register_forward_pre_hook(note)
+    data = RoamingFashion("recognizer", num_videos=32, num_frames=4, frame_size=48)
+    train_whole_frames(recognizer, data, Stage1Config(steps=4, videos_per_step=16), SCALES)
+    assert [size for _, size in read] == list(SIZES) * 4
+    assert 0.3 < sum(frames for frames, _ in read) / (4 * 16 * 4) < 0.7  # half is skipped
+
+
+def test_what_does_not_fit_is_refused(
+    readers: dict[float, Recognizer], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
     with pytest.raises(ValueError, match="whole frames"):
-        ResolutionBank(recognizer, videos)
+        ResolutionBank({1.0: recognizer}, videos)
     with pytest.raises(ValueError, match="scales"):
-        ResolutionBank(whole, videos, (1.5,))
-    bank = ResolutionBank(whole, videos)
+        ResolutionBank({1.5: readers[1.0]}, videos)
+    other = Recognizer(readers[1.0].config)
+    with pytest.raises(ValueError, match="read_at"):
+        ResolutionBank({**readers, 0.25: other}, videos)
+    bank = ResolutionBank(readers, videos)
     env = AdaFocusVectorEnv(1, features=bank, baseline="pixel", skip=False)
     env.reset(seed=0)
     with pytest.raises(ValueError, match="pixel"):

@@ -119,13 +119,17 @@ class ImageNetworks(nn.Module, Generic[Config]):
                 f"images must be (B, 3, height, width) uint8 RGB, not {images.dtype} of shape {tuple(images.shape)}"
             )
 
-    def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
-        """Normalise uint8 images and run a CNN on them in the precision of its weights; float32 maps."""
-        values = images.to(torch.float32, memory_format=torch.channels_last)
+    def normalize(self, images: Tensor) -> Tensor:
+        """What the CNNs read: (B, 3, height, width) uint8 images to normalised float32."""
+        values = images.to(self.device, torch.float32, memory_format=torch.channels_last)
         rows = values.permute(0, 2, 3, 1).flatten(2)  # whole rows at once: five times as fast as three by three
         mean, std = (self.get_buffer(name).repeat(images.shape[-1]) for name in ("mean", "std"))
         rows.div_(255).sub_(mean).div_(std)  # torchvision's order, to the last bit
-        maps: Tensor = cnn(values.to(next(cnn.parameters()).dtype))
+        return values
+
+    def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
+        """Normalise uint8 images and run a CNN on them in the precision of its weights; float32 maps."""
+        maps: Tensor = cnn(self.normalize(images).to(next(cnn.parameters()).dtype))
         return maps.float()
 
     def fingerprint(self) -> str:

@@ -1,0 +1,126 @@
+"""Accuracy against compute: where methods stand, and how much compute each needs for the same accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+Place = tuple[float, float]
+"""GFLOPs of a video, and accuracy in percent."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation.
+
+    Attributes:
+        method: What is compared.
+        setting: Where on the method's curve: its price of a frame, or its number of frames.
+        seed: Of the policy's training.
+        gflops: Mean multiply-adds / 1e9 of a video.
+        accuracy: Percent.
+    """
+
+    method: str
+    setting: str
+    seed: int
+    gflops: float
+    accuracy: float
+
+
+def merged(points: Sequence[Point], methods: Sequence[str], name: str) -> list[Point]:
+    """The points of several methods as those of one, which has the choice among them; of the seeds that all have."""
+    seeds = set.intersection(*({point.seed for point in points if point.method == method} for method in methods))
+    return [
+        replace(point, method=name, setting=f"{point.method}, {point.setting}")
+        for point in points
+        if point.method in methods and point.seed in seeds
+    ]
+
+
+def mean_curves(points: Iterable[Point]) -> dict[str, list[Place]]:
+    """The curve of every method: the mean over seeds at each of its settings, in order of appearance."""
+    found: dict[str, dict[str, list[Place]]] = {}
+    for point in points:
+        places = found.setdefault(point.method, {}).setdefault(point.setting, [])
+        places.append((point.gflops, point.accuracy))
+    return {
+        method: [
+            (float(gflops), float(accuracy)) for gflops, accuracy in (np.mean(p, axis=0) for p in settings.values())
+        ]
+        for method, settings in found.items()
+    }
+
+
+def compute_at(accuracy: float, curve: Iterable[Place]) -> float:
+    """GFLOPs at which a curve reaches an accuracy, linearly between its points.
+
+    Points that cost more than others and reach no more don't count. What lies between two points can be had, by leaving
+    it to chance which of the two policies a video gets.
+
+    Args:
+        accuracy: Percent.
+        curve: The points, in any order.
+
+    Returns:
+        ``nan`` where the curve never reaches the accuracy, or exceeds it at its cheapest point.
+    """
+    gflops, reached = np.array(sorted(curve)).T
+    best = np.maximum.accumulate(reached)
+    counts = np.concatenate(([True], np.diff(best) > 0))
+    return float(np.interp(accuracy, best[counts], gflops[counts], left=np.nan, right=np.nan))
+
+
+def compute_ratios(
+    points: Sequence[Point], ours: Sequence[str], others: Sequence[str], accuracies: Sequence[float]
+) -> list[dict[str, Any]]:
+    """How many times our methods' compute the others need for the same accuracy.
+
+    The ratio is that of the means over seeds; ``low`` and ``high`` are the extremes over all pairs of a seed of one
+    method and a seed of the other. Accuracies that some seed's curve doesn't cover are left out.
+
+    Args:
+        points: Of all methods.
+        ours: Methods in the denominator.
+        others: Methods in the numerator.
+        accuracies: Percent.
+
+    Returns:
+        Rows of a table.
+    """
+    needed = {
+        (method, accuracy): np.array([compute_at(accuracy, curve) for curve in _curves_of_seeds(points, method)])
+        for method in (*ours, *others)
+        for accuracy in accuracies
+    }
+    rows = []
+    for method in ours:
+        for other in others:
+            for accuracy in accuracies:
+                own, theirs = needed[method, accuracy], needed[other, accuracy]
+                if np.isnan(own).any() or np.isnan(theirs).any():
+                    continue
+                rows.append(
+                    {
+                        "method": method,
+                        "other": other,
+                        "accuracy": accuracy,
+                        "gflops": round(float(own.mean()), 4),
+                        "other_gflops": round(float(theirs.mean()), 4),
+                        "ratio": round(float(theirs.mean() / own.mean()), 2),
+                        "low": round(float(theirs.min() / own.max()), 2),
+                        "high": round(float(theirs.max() / own.min()), 2),
+                    }
+                )
+    return rows
+
+
+def _curves_of_seeds(points: Iterable[Point], method: str) -> list[list[Place]]:
+    curves: dict[int, list[Place]] = {}
+    for point in points:
+        if point.method == method:
+            curves.setdefault(point.seed, []).append((point.gflops, point.accuracy))
+    return list(curves.values())
