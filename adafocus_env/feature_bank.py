@@ -329,7 +329,7 @@ class FeatureBank(FrozenFeatures):
             key.masked_fill_(~focused[:, None], len(self._patch_row) - 1)
         width = candidates.shape[1]
         rows = self._ensure_patches(key.view(-1), lambda elements, corners: cut(elements // width, corners))
-        gates = self._gather(self._local_gates, rows).view(len(video), width, -1)
+        gates = self._gather(self._local_gates, rows).view(len(video), width, self._local_gates.shape[1])
         if anywhere is not None:
             gates = torch.cat((gates, self._look_at(video, anywhere, focused, cut)), dim=1)
         return gates

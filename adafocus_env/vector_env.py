@@ -109,10 +109,10 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise ValueError(f"num_envs must be an integer of at least 1, not {num_envs!r}")
-        _check_choice("baseline", baseline, BASELINES)
-        _check_choice("observation", observation, ("full", "glance"))
-        _check_choice("output", output, ("numpy", "torch"))
-        _check_choice("render_mode", render_mode, (*self.metadata["render_modes"], None))
+        check_choice("baseline", baseline, BASELINES)
+        check_choice("observation", observation, ("full", "glance"))
+        check_choice("output", output, ("numpy", "torch"))
+        check_choice("render_mode", render_mode, (*self.metadata["render_modes"], None))
         if not isinstance(skip, (bool, np.bool_)):
             raise ValueError(f"skip must be True or False, not {skip!r}")
         if skip_cost is None:
@@ -727,7 +727,8 @@ def _slice(part: Any, lanes: slice) -> Any:
     return None if part is None else part[lanes]
 
 
-def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Raise ``ValueError`` unless an argument has one of its allowed values."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
 

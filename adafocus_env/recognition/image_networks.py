@@ -256,20 +256,8 @@ class ImageNetworks(nn.Module, Generic[Config]):
             FileNotFoundError: Neither a shipped name nor a file.
             ValueError: The file is not a recogniser's.
         """
-        path = CHECKPOINTS / f"{name_or_path}.safetensors"
-        if not path.is_file():
-            path = Path(name_or_path)
-        if not path.is_file():
-            shipped = sorted(file.stem for file in CHECKPOINTS.glob("*.safetensors"))
-            raise FileNotFoundError(
-                f"recognizer {str(name_or_path)!r} is neither a file nor one of the shipped ones: {shipped}"
-            )
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = dict(file.metadata() or {})
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        path = _find(name_or_path)
+        header, weights = _read(path, weights=True)
         if header.pop("format", None) != cls.file_format:
             raise ValueError(
                 f"{path} is not a recogniser of format {cls.file_format!r}; write one with {cls.__name__}.save"
@@ -281,3 +269,38 @@ class ImageNetworks(nn.Module, Generic[Config]):
             raise ValueError(f"{path} does not hold the weights its configuration asks for: {error}") from error
         recognizer.metadata = header
         return recognizer.to(device).eval()
+
+
+def read_format(name_or_path: str | os.PathLike[str]) -> str | None:
+    """The ``file_format`` of the class that wrote a recogniser's file.
+
+    Args:
+        name_or_path: As of :meth:`ImageNetworks.from_pretrained`.
+
+    Raises:
+        FileNotFoundError: Neither a shipped name nor a file.
+        ValueError: The file is not a safetensors file.
+    """
+    return _read(_find(name_or_path), weights=False)[0].get("format")
+
+
+def _find(name_or_path: str | os.PathLike[str]) -> Path:
+    path = CHECKPOINTS / f"{name_or_path}.safetensors"
+    if not path.is_file():
+        path = Path(name_or_path)
+    if not path.is_file():
+        shipped = sorted(file.stem for file in CHECKPOINTS.glob("*.safetensors"))
+        raise FileNotFoundError(
+            f"recognizer {str(name_or_path)!r} is neither a file nor one of the shipped ones: {shipped}"
+        )
+    return path
+
+
+def _read(path: Path, *, weights: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and, if asked for, tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys() if weights else ()
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
