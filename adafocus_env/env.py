@@ -186,6 +186,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
             setattr(self, name, getattr(self._lane, name))
         self.videos, self.recognizer = self._lane.videos, self._lane.recognizer
         self.corners, self.features = self._lane.corners, self._lane.features
+        self.grid = self._lane.grid
 
     num_frames: int
     num_steps: int

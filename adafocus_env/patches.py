@@ -148,6 +148,21 @@ def corner_positions(corners: Tensor, frame_size: tuple[int, int], patch_size: i
     return torch.where(room > 0, 2 * corners / room.clamp(min=1) - 1, 0.0).float()
 
 
+def centered_corners(boxes: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:
+    """Corners of the patches whose centres are nearest to those of boxes, without leaving the frame.
+
+    Args:
+        boxes: (…, 4) int64: top, left, height and width, pixels.
+        frame_size: (H, W), pixels.
+        patch_size: P, pixels.
+
+    Returns:
+        (…, 2) int64: top and left, pixels.
+    """
+    corners = boxes[..., :2] + (boxes[..., 2:] - patch_size) // 2
+    return torch.minimum(corners.clamp(min=0), torch.tensor(frame_size) - patch_size)
+
+
 def random_corners(frame_size: tuple[int, int], patch_size: int, draws: Tensor) -> Tensor:
     """Uniformly random pixel positions, as the reference code draws them: 0 … H − P − 1 (0 where H = P).
 

@@ -76,6 +76,7 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
 
     def _pictures(self, lanes: Tensor, time: Tensor) -> Tensor:
         """The frames that f_L reads of the clip."""
+        assert isinstance(self.recognizer, TSMRecognizer)
         return self.recognizer.samplings(self._load_units(lanes, time))[1]
 
 

@@ -78,6 +78,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         recognizer: The frozen copy of the recogniser.
         features: The recogniser's outputs: a :class:`FeatureBank` unless told otherwise.
         corners: (N, 2) int64, top and left of every candidate, pixels.
+        grid: g.
 
     Raises:
         ValueError: An argument is not allowed; the message names it and what is.
@@ -142,7 +143,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
         self.features, self.device = features, features.device
         self.videos, self.recognizer = features.videos, features.recognizer
-        self.corners = features.corners
+        self.corners, self.grid = features.corners, features.grid
         self.num_frames, self.frame_size = self.videos.num_frames, self.videos.frame_size
         self.num_steps = features.num_steps
         self.patch_size, self.num_patches = self.recognizer.config.patch_size, len(self.corners)
@@ -203,7 +204,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         action_space = spaces.MultiDiscrete([patches, 2]) if self.skip else spaces.Discrete(patches)
         if self.observation == "glance":
             return glance_space, action_space
-        return spaces.Dict(glance=glance_space, **self._spaces_beside_glance()), action_space
+        return spaces.Dict({"glance": glance_space} | self._spaces_beside_glance()), action_space
 
     def _spaces_beside_glance(self) -> dict[str, spaces.Space[Any]]:
         """What observations of one lane hold besides the glance."""

@@ -22,7 +22,7 @@ from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import Reinforce, evaluate, load_policy
-from agents.evaluation import is_policy
+from agents.environments import is_policy
 from agents.experiments.algorithms import ALGORITHMS
 from agents.figures import learning_curves
 from agents.presets import PATCH_EPISODES, SKIP_EPISODES, SKIP_HYPERPARAMETERS

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from adafocus_env.patches import random_corners
+from adafocus_env.patches import centered_corners, random_corners
 from adafocus_env.processes import gather, share
 from adafocus_env.recognition.optimization import Objective, Progress, optimize
 from adafocus_env.recognition.recognizer import Recognizer
@@ -102,8 +102,8 @@ def train_tsm_stage0(
     def patch_loss(rows: Tensor, frames: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         assert isinstance(videos, LocatedVideos)
         boxes = videos.locations(rows)[0][:, 0]
-        corners = boxes[:, :2] + (boxes[:, 2:] - patch_size) // 2 + offset
-        corners = torch.minimum(corners.clamp(min=0), torch.tensor(videos.frame_size) - patch_size)
+        boxes = torch.cat((boxes[:, :2] + offset, boxes[:, 2:]), dim=1)
+        corners = centered_corners(boxes, videos.frame_size, patch_size)
         return classify(recognizer.look(recognizer.cut(frames, corners)), rows)
 
     global_networks = nn.ModuleList((recognizer.global_head, places_head))
@@ -172,6 +172,48 @@ def _loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy, and whether predictions are right."""
     labels = labels.to(logits.device)
     return nn.functional.cross_entropy(logits, labels), logits.argmax(dim=1) == labels
+
+
+def train_tsm_stage3(
+    recognizer: TSMRecognizer,
+    videos: VideoDataset,
+    indices: Tensor,
+    corners: Tensor,
+    config: Stage3Config,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Fine-tune f_L's head, without dropout, on given patches; in place.
+
+    Args:
+        recognizer: The recogniser to change.
+        videos: The data set.
+        indices: (n,) int64, which clips; one may occur several times.
+        corners: (n, 2) int64, the patches that the policy picked.
+        config: How long and how fast; ``classifier_learning_rate`` is the head's.
+        seed: Seed of the order of the clips.
+        progress: Logs and checkpoints.
+
+    Raises:
+        ValueError: ``config`` asks for a learning rate of f_L itself.
+    """
+    if config.local_learning_rate > 0:
+        raise ValueError("stage 3 of AdaFocus-TSM trains the head alone: local_learning_rate must be 0")
+    progress = progress or Progress()
+    recognizer.eval()
+    global_logits, vectors = _logits(recognizer, videos, indices, corners, progress_bar=progress.bar)
+
+    def loss_of(rows: Tensor, _: None) -> tuple[Tensor, Tensor]:
+        logits = recognizer.local_head(vectors[rows].to(recognizer.device))
+        return _loss(logits + global_logits[rows].to(recognizer.device), videos.labels[indices[rows]])
+
+    optimize(
+        "stage3", Objective((recognizer.local_head,), videos, loss_of, read=lambda rows: None),
+        (config.classifier_learning_rate,), config, num_rows=len(indices),
+        steps=config.epochs * -(-len(indices) // config.videos_per_step),
+        generator=torch.Generator().manual_seed(seed), progress=progress,
+    )  # fmt: skip
 
 
 @torch.no_grad()
