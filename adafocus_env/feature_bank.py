@@ -23,6 +23,7 @@ from adafocus_env.bank_file import BankFile, read_identity
 from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
 from adafocus_env.processes import gather, gather_first, num_processes, share
 from adafocus_env.recognition.image_networks import ImageNetworks, Precision
+from adafocus_env.recycled_memory import RecycledMemory
 from adafocus_env.videos.dataset import VideoDataset
 
 TableDtype = Literal["float32", "float16"]
@@ -83,6 +84,7 @@ class FeatureBank(FrozenFeatures):
         self.dtype: TableDtype = dtype
         arrays = table_arrays(recognizer, videos, grid, dtype)
         self._file: BankFile | None = None
+        self._map_memory = RecycledMemory()
         self._lock = threading.Lock()  # environments in several threads may share a bank
         if path is None:
             tables = {name: self._allocate(name, shape, kind) for name, (shape, kind) in arrays.items()}
@@ -310,8 +312,15 @@ class FeatureBank(FrozenFeatures):
     def glance(self, video: Tensor, time: Tensor, load: FrameLoader) -> tuple[Tensor, Tensor]:
         """As :meth:`FrozenFeatures.glance`, out of the table."""
         row = self._video_row.index_select(0, video.to(self._video_row.device)) + time.to(self._video_row.device)
-        maps = self._gather(self._maps, row).view(len(video), *self.recognizer.glance_shape)
-        return maps, self._gather(self._global_gates, row)
+        if self._maps.device.type == self.device.type == "cpu":
+            maps = self._map_memory.empty(len(video), self._maps.shape[1])
+            if self._maps.dtype == maps.dtype:
+                torch.index_select(self._maps, 0, row, out=maps)
+            else:
+                maps.copy_(self._maps.index_select(0, row))
+        else:
+            maps = self._gather(self._maps, row)
+        return maps.view(len(video), *self.recognizer.glance_shape), self._gather(self._global_gates, row)
 
     def look(
         self,

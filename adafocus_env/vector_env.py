@@ -440,7 +440,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._prediction = where_focused(predicted, self._prediction)
         self._time = self._time + moving
         patch = place if place.ndim == 1 else self._any_candidate  # places off the grid cost what candidates do
-        gflops = self._gflops[patch if everyone else torch.where(focused, patch, self.num_patches)]
+        gflops = self._gflops.index_select(0, patch if everyone else torch.where(focused, patch, self.num_patches))
         price = self.skip_cost if self._prices is None else self._prices[patch]
         reward = self.reward(self._confidence, reference, focused, price)
         if reward.shape != focused.shape or not math.isfinite(reward.sum()):  # a cheap test that NaN and inf fail
@@ -497,7 +497,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 anywhere = drawn if anywhere is None else torch.cat((anywhere, drawn), dim=1)
         # What the bank remembers is gathered anew for every frame, so it may be overwritten.
         frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
-        context = self.recognizer.classifier.context(frame_gates[:, None], self._hidden[:, None])
+        context = self.recognizer.classifier.context(frame_gates, self._hidden)
+        context = FrameContext(*(part[:, None] for part in context))  # shared by all patches
         lanes = (place, candidates, anywhere, focused, self._video, self._frame, self._label, context)
         # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
         block = self.num_envs
@@ -522,7 +523,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         video: Tensor,
         frame: Tensor,
         label: Tensor,
-        context: Any,
+        context: FrameContext,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """:meth:`_outcomes` of a block of lanes, from lane ``start`` on."""
         classifier = self.recognizer.classifier

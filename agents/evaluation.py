@@ -74,11 +74,31 @@ class Evaluation:
     def mean_average_precision(self) -> float:
         """Mean over classes (that occur) of scikit-learn's average precision, in [0, 1].
 
-        Multi-label where videos have several labels (FCVID's metric), else single-label (ActivityNet's).
+        Multi-label where videos have several labels (FCVID's metric), else single-label.
         """
-        truth = self.label_sets
-        occurs = truth.any(axis=0)
-        return float(average_precision_score(truth[:, occurs], self.probabilities[:, occurs], average="macro"))
+        return _mean_average_precision(self.label_sets, self.probabilities)
+
+    @property
+    def single_label_mean_average_precision(self) -> float:
+        """The same on ``labels`` alone, in [0, 1]: ActivityNet's metric.
+
+        The released code draws one of a video's labels anew in every evaluation; this is always the first.
+        """
+        truth = self.labels[:, None] == np.arange(self.probabilities.shape[1])
+        return _mean_average_precision(truth, self.probabilities)
+
+    @property
+    def reference_mean_average_precision(self) -> float:
+        """What the released code calls mAP, on ``label_sets``, in [0, 1].
+
+        The mean of the precisions at every positive, in falling order of probability, and then over all classes, of
+        which those that don't occur count 0. It differs from scikit-learn's where probabilities tie or a class doesn't
+        occur.
+        """
+        order = np.argsort(-self.probabilities, axis=0, kind="stable")
+        truth = np.take_along_axis(self.label_sets, order, axis=0)
+        precision = truth.cumsum(axis=0) / np.arange(1, len(truth) + 1)[:, None]
+        return float(((precision * truth).sum(axis=0) / truth.sum(axis=0).clip(min=1)).mean())
 
     @property
     def mean_return(self) -> float:
@@ -121,10 +141,16 @@ class Evaluation:
     def summary(self) -> dict[str, float]:
         """The figures above by name."""
         names = (
-            "accuracy", "top5_accuracy", "mean_average_precision", "mean_return", "mean_confidence", "gflops_per_video",
+            "accuracy", "top5_accuracy", "mean_average_precision", "single_label_mean_average_precision",
+            "reference_mean_average_precision", "mean_return", "mean_confidence", "gflops_per_video",
             "focused_per_video", "num_videos",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
+
+
+def _mean_average_precision(truth: npt.NDArray[np.bool_], probabilities: npt.NDArray[np.float32]) -> float:
+    occurs = truth.any(axis=0)
+    return float(average_precision_score(truth[:, occurs], probabilities[:, occurs], average="macro"))
 
 
 def evaluate(

@@ -28,6 +28,10 @@ class Config:
     """Training episodes of each run."""
     split: str = "test"
     """The split of the final figures; rehearse on "val"."""
+    recognizer: str = "roaming-fashion"
+    """A shipped name or a path."""
+    videos: str = "roaming-fashion"
+    """A registered data set, or a TOML file that describes one on disk."""
     jobs: int = -1
     """Processes at once; -1 takes all cores."""
     quick: bool = False
@@ -54,7 +58,7 @@ def main(config: Config) -> None:
     if unknown := sorted(set(config.ablations) - set(ABLATIONS)):
         raise SystemExit(f"--ablations: unknown {unknown}; there are {sorted(ABLATIONS)}")
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
-    bench = Bench(folder=str(config.banks), num_videos=100 if config.quick else None)
+    bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
     bench.build(("train", "val", config.split))
     everything = []
     for name in config.ablations:
@@ -62,6 +66,7 @@ def main(config: Config) -> None:
         work = [
             (trial, variant.on(bench))
             for variant in ABLATIONS[name]
+            if variant.algorithm not in bench.unknown
             for trial in variant.trials(seeds, episodes, config.split)
         ]
         trials, benches = zip(*work, strict=True)

@@ -22,6 +22,7 @@ from agents.experiments.runner import Bench, Trial, run_trials
 from agents.figures import film_strip, play
 from agents.pretrained import from_pretrained
 
+EMBEDDED = "roaming-fashion"
 TUNED = Path(__file__).parent.parent / "docs" / "compare_algorithms" / "tuned.json"
 
 
@@ -37,6 +38,10 @@ class Config:
     """What scripts/tune.py chose; a file that doesn't exist leaves every algorithm its starting settings."""
     split: str = "test"
     """The split of the final figures; rehearse on "val"."""
+    recognizer: str = EMBEDDED
+    """A shipped name or a path."""
+    videos: str = EMBEDDED
+    """A registered data set, or a TOML file that describes one on disk."""
     jobs: int = -1
     """Processes at once; -1 takes all cores."""
     backend: Literal["loky", "sequential", "dask"] = "loky"
@@ -56,14 +61,17 @@ def main(config: Config) -> None:
     if unknown := sorted(set(config.algorithms) - set(ALGORITHMS)):
         raise SystemExit(f"--algorithms: unknown {unknown}; there are {sorted(ALGORITHMS)}")
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
-    bench = Bench(folder=str(config.banks), num_videos=100 if config.quick else None)
+    bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
     bench.build(("train", "val", config.split))
     tuned = json.loads(config.tuned.read_text()) if config.tuned.exists() else {}
-    trials = [Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items()]
+    trials = [
+        Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items() if name not in bench.unknown
+    ]
     trials += [
         Trial(ALGORITHMS[name].title, name, seed, episodes, settings=tuned.get(name, {}), split=config.split)
         for seed in range(seeds)
         for name in config.algorithms
+        if name not in bench.unknown
     ]
     with contextlib.ExitStack() as stack:
         if config.backend == "dask":
@@ -72,7 +80,8 @@ def main(config: Config) -> None:
             stack.enter_context(Client(config.scheduler))
         results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs, backend=config.backend)
     write_results(config.out, results)
-    film_strip(config.out / "clips.png", play(from_pretrained("roaming-fashion"), (0, 1, 2, 3), config.split))
+    if config.videos == config.recognizer == EMBEDDED:
+        film_strip(config.out / "clips.png", play(from_pretrained(EMBEDDED), (0, 1, 2, 3), config.split))
     anchors = [ALGORITHMS[name].title for name in ("paper", "paper_tuned") if name in config.algorithms]
     note = (
         f"{seeds} seeds, {episodes:,} episodes each, settings "

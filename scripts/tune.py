@@ -40,6 +40,10 @@ class Config:
     """Training episodes of each run."""
     seed: int = 0
     """Seed of the search."""
+    recognizer: str = "roaming-fashion"
+    """A shipped name or a path."""
+    videos: str = "roaming-fashion"
+    """A registered data set, or a TOML file that describes one on disk."""
     jobs: int = -1
     """Processes at once; -1 takes all cores."""
     quick: bool = False
@@ -64,12 +68,13 @@ def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) 
 def main(config: Config) -> None:
     started = time.perf_counter()
     count, seeds, episodes = (2, 1, 512) if config.quick else (config.settings, config.seeds, config.episodes)
-    bench = Bench(folder=str(config.banks), num_videos=100 if config.quick else None)
+    bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
     bench.build(("train", "val"))
     trials = [
         Trial(ALGORITHMS[name].title, name, FIRST_SEED + seed, episodes, settings=settings, split="val",
               curve=CURVE_POINTS)
         for name in config.algorithms
+        if name not in bench.unknown
         for settings in draw_settings(ALGORITHMS[name].search, count, config.seed)
         for seed in range(seeds)
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -372,6 +373,14 @@ def test_evaluation_equals_the_recognisers_own_forward(env_kwargs: dict[str, Any
     assert found.mean_confidence == pytest.approx(probabilities[np.arange(12), labels].mean(), abs=1e-5)
     each = [average_precision_score(labels == k, probabilities[:, k]) for k in np.unique(labels)]
     assert found.mean_average_precision == pytest.approx(np.mean(each))
+    # The released code's mean takes all ten classes, those that don't occur as 0.
+    assert found.reference_mean_average_precision == pytest.approx(sum(each) / 10)
+    several = np.zeros_like(found.label_sets)
+    several[:, 3] = True  # another label of every video
+    both = dataclasses.replace(found, label_sets=found.label_sets | several)
+    assert both.single_label_mean_average_precision == pytest.approx(np.mean(each))
+    assert both.mean_average_precision > found.mean_average_precision
+    assert found.single_label_mean_average_precision == found.mean_average_precision
     cost = recognizer.cost()
     assert found.gflops_per_video == pytest.approx(4 * (cost.always + cost.local))
     assert found.focused_per_video == 4

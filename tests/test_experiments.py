@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from adafocus_env.videos.description import open_description
+from adafocus_env.videos.registry import register_videos
 from agents.experiments import pipelines, runner
 from agents.experiments.ablations import ABLATIONS, Variant
 from agents.experiments.algorithms import ALGORITHMS
@@ -17,6 +20,7 @@ from agents.experiments.report import sample_efficiency, write_report, write_res
 from agents.experiments.runner import Bench, Result, Trial, run_trial, run_trials
 from agents.reinforce import Hyperparameters
 from tests.conftest import make_tiny_recognizer
+from tests.test_frame_folders import write_video
 
 EPISODES = 128
 
@@ -25,8 +29,8 @@ EPISODES = 128
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("bench")
     make_tiny_recognizer().save(folder / "tiny.safetensors")
-    videos = {"num_frames": 4, "frame_size": 48, "num_distractors": 1}
-    made = Bench(str(folder / "tiny.safetensors"), str(folder / "banks"), num_videos=12, videos=videos, grid=4)
+    changes = {"num_frames": 4, "frame_size": 48, "num_distractors": 1}
+    made = Bench(str(folder / "tiny.safetensors"), str(folder / "banks"), num_videos=12, changes=changes, grid=4)
     made.build(("train", "val", "test"))
     return made
 
@@ -53,6 +57,24 @@ def test_every_algorithm_runs(algorithm: str, bench: Bench, tmp_path: Path) -> N
     saved = Result.load(next(tmp_path.glob("*.npz")))
     assert saved.trial == result.trial
     assert equal(saved, result)
+
+
+def test_algorithms_run_on_videos_without_locations(bench: Bench, tmp_path: Path) -> None:
+    for row in range(6):
+        write_video(tmp_path / "frames" / f"v{row}", 4, row)
+    (tmp_path / "list.txt").write_text("".join(f"v{row}, 4, {row}\n" for row in range(6)))
+    (tmp_path / "data.toml").write_text(
+        'root = "frames"\ntrain_list = "list.txt"\ntest_list = "list.txt"\nnum_classes = 10\n'
+        "num_frames = 4\nframe_size = 48\nresized = 56\n"
+    )
+    register_videos("six", lambda split: open_description(tmp_path / "data.toml", "test"))
+    on_disk = replace(bench, videos="six", folder=None, changes={})
+    assert on_disk.unknown == {"oracle", "localizer"}
+    assert not bench.unknown
+    assert len(run_trial(trial("reinforce"), on_disk, tmp_path).correct) == 6
+    assert trial("reinforce").key(on_disk) != trial("reinforce").key(bench)
+    with pytest.raises(ValueError, match="six can't be made with"):
+        replace(bench, videos="six").dataset("test")
 
 
 @pytest.mark.parametrize("variant", [*ABLATIONS["stages"], *ABLATIONS["skipping"]], ids=lambda variant: variant.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import gymnasium as gym
@@ -146,6 +147,21 @@ def test_training_views_are_alike_in_all_frames_and_repeatable(root: Path) -> No
     flat = torch.arange(30 * 40).view(1, 1, 30, 40).expand(5, 3, -1, -1).to(torch.uint8)
     view = training_view(flat, 16, np.random.default_rng(0))
     assert (view == view[:1]).all()
+
+
+def test_processes_decode_what_threads_do(root: Path, tmp_path: Path) -> None:
+    chosen = torch.tensor([3, 0, 3, 5])
+    threads, processes = (
+        open_folders(root, "train.txt", training=True, num_workers=1, processes=processes)
+        for processes in (False, True)
+    )
+    for _ in range(2):  # every visit is another view
+        assert torch.equal(threads.frames(chosen), processes.frames(chosen))
+    assert torch.equal(pickle.loads(pickle.dumps(processes)).frames(chosen), threads.frames(chosen))
+    (tmp_path / "train.txt").write_text("nowhere, 5, 1")
+    lost = FrameFolders(root / "frames", tmp_path / "train.txt", num_classes=2, num_workers=1, processes=True)
+    with pytest.raises(FileNotFoundError, match=r"image_00001.jpg is missing .*train.txt, line 1"):
+        lost.frames(torch.tensor([0]))
 
 
 def test_what_changes_is_not_remembered(root: Path) -> None:

@@ -11,6 +11,7 @@ from torchvision.transforms.v2.functional import resize
 
 from adafocus_env.patches import crop
 from adafocus_env.recognition.backbones import BackboneConfig, build_backbone, map_bounds
+from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 from adafocus_env.recognition.temporal_shift import insert_temporal_shift
@@ -60,13 +61,13 @@ class LogitSum:
         """f_L's logits as they are."""
         return logits
 
-    def context(self, frame_gates: Tensor, hidden: Tensor) -> Tensor:
-        """What all patches of a clip share: f_G's logits, (…, classes)."""
-        return frame_gates
+    def context(self, frame_gates: Tensor, hidden: Tensor) -> FrameContext:
+        """What all patches of a clip share: f_G's logits, (…, classes), as its ``gates``."""
+        return FrameContext(frame_gates, hidden, hidden)
 
-    def advance(self, patch_gates: Tensor, context: Tensor) -> Tensor:
+    def advance(self, patch_gates: Tensor, context: FrameContext) -> Tensor:
         """(…, classes), f_L's logits of a patch, which are overwritten, added to f_G's."""
-        return patch_gates.add_(context)
+        return patch_gates.add_(context.gates)
 
     def predict(self, hidden: Tensor) -> Tensor:
         """(…, classes) logits, the state itself."""

@@ -6,10 +6,11 @@ import functools
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,9 @@ class ListedVideos(ABC):
         training: Random frames and views.
         flip: Mirror training views (not where left and right are labels).
         seed: Of the random views.
-        num_workers: Threads that decode; the decoders release Python's lock. ``None`` takes one per core.
+        num_workers: Threads that decode, or processes. ``None`` takes one per core.
+        processes: Decode in processes. They start more slowly and copy every video once more; threads share Python's
+            lock, which the decoders release, so processes pay where one machine decodes on dozens of cores.
         on_error: ``"raise"`` at what can't be used, or ``"skip"``: :meth:`problems` of all videos are found first, and
             those that have any are left out and counted.
 
@@ -80,6 +83,7 @@ class ListedVideos(ABC):
         flip: bool = True,
         seed: int = 0,
         num_workers: int | None = None,
+        processes: bool = False,
         on_error: OnError = "raise",
     ) -> None:
         self.root, self.list_file = Path(root), Path(list_file)
@@ -96,7 +100,7 @@ class ListedVideos(ABC):
         self.training, self.flip, self.seed = training, flip, seed
         self.changing = training
         self._resized = resized
-        self._workers = ThreadPoolExecutor(num_workers or os.cpu_count())
+        self._num_workers, self._in_processes = num_workers or os.cpu_count(), processes
         listed = read_list(list_file, num_classes, separator=separator, counted=self.counted, on_error=on_error)
         self.entries, self.skipped = tuple(filter(keep, listed.entries)), list(listed.problems)
         if on_error == "skip":
@@ -113,6 +117,18 @@ class ListedVideos(ABC):
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    @functools.cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._num_workers)
+
+    @functools.cached_property
+    def _processes(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self._num_workers, get_context("spawn"), initializer=_adopt, initargs=(self,))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without threads and processes, which start anew where they are needed."""
+        return {name: value for name, value in vars(self).items() if name not in ("_workers", "_processes")}
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -144,7 +160,12 @@ class ListedVideos(ABC):
             visits.append(int(self.visits[row]))
             self.visits[row] += 1
         frames = torch.empty(len(rows), self.num_frames, 3, *self.frame_size, dtype=torch.uint8)
-        for place, view in enumerate(self._workers.map(self._load, rows, visits)):
+        views: Iterator[Tensor]
+        if self._in_processes:
+            views = map(torch.from_numpy, self._processes.map(_load_adopted, rows, visits))
+        else:
+            views = self._workers.map(self._load, rows, visits)
+        for place, view in enumerate(views):
             frames[place] = view
         return frames
 
@@ -183,3 +204,17 @@ class ListedVideos(ABC):
         except FileNotFoundError:
             return None
         return found.st_size, found.st_mtime_ns
+
+
+_adopted: ListedVideos
+"""In a process that decodes, the data set that it decodes for."""
+
+
+def _adopt(videos: ListedVideos) -> None:
+    global _adopted
+    _adopted = videos
+    torch.set_num_threads(1)  # there is a process per core already
+
+
+def _load_adopted(row: int, visit: int) -> npt.NDArray[np.uint8]:
+    return _adopted._load(row, visit).contiguous().numpy()

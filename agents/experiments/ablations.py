@@ -106,7 +106,7 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         for algorithm, title in (("reinforce", "learned"), ("oracle", "true location"), ("random", "random"))
     ),
     "frames": tuple(
-        Variant(f"{title}, T = {frames}", algorithm, bench={"videos": {"num_frames": frames}})
+        Variant(f"{title}, T = {frames}", algorithm, bench={"changes": {"num_frames": frames}})
         for frames in (4, 8, 16)
         for algorithm, title in (("reinforce", "learned"), ("oracle", "true location"), ("random", "random"))
     ),

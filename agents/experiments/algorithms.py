@@ -108,3 +108,6 @@ REFERENCES: dict[str, tuple[str, Any]] = {
     "oracle": ("true location", OraclePolicy),
 }
 """Policies that learn nothing: title and class."""
+
+NEED_LOCATIONS = frozenset({"oracle", "localizer"})
+"""Those of both tables that only act on videos that know where the item is."""
