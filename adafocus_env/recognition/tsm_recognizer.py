@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 from adafocus_env.recognition.temporal_shift import insert_temporal_shift
+
+if TYPE_CHECKING:
+    from adafocus_env.recognition.recognizer import Recognition
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,28 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         flat = self._flat(local_frames, times)
         patches = crop(flat, corners.repeat_interleave(times, dim=0), self.config.patch_size)
         return self.glance(global_frames)[1] + self.look(patches.unflatten(0, (-1, times)))
+
+    def recognize(self, frames: Tensor, policy: Any) -> Recognition:
+        """Recognise clips with a policy, in evaluation mode: glances, one decision each, patches.
+
+        Args:
+            frames: (B, global_frames + local_frames, 3, H, W) uint8 RGB, one sampling after the other.
+            policy: Anything with SB3's ``predict`` on batched observations and an ``action_space``, of positions or
+                patch indices.
+
+        Returns:
+            As of :meth:`adafocus_env.Recognizer.recognize`, with T = 1.
+
+        Raises:
+            ValueError: ``frames`` has the wrong shape.
+        """
+        from adafocus_env.recognition.deployment import recognize_clips
+
+        training = self.training
+        try:
+            return recognize_clips(self.eval(), frames, policy)
+        finally:
+            self.train(training)
 
     def num_steps(self, num_frames: int) -> int:
         """See :meth:`ImageNetworks.num_steps`: one, for the whole clip."""
