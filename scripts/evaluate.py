@@ -14,11 +14,14 @@ from agents import evaluate, load_policy
 from agents.environments import vector_env_class
 from agents.report import print_table, table_row
 
+POLICIES = {"roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"), "roaming-motion": ("roaming-motion",)}
+"""Shipped policies by recogniser."""
+
 
 @dataclass
 class Config:
-    policies: tuple[str, ...] = ("random", "center", "gaussian", "roaming-fashion", "roaming-fashion-skip", "oracle")
-    """Baselines' or shipped policies' names, reinforce.pt or ppo.zip files."""
+    policies: tuple[str, ...] = ()
+    """Baselines' or shipped policies' names, reinforce.pt or ppo.zip files; by default all for the recogniser's kind."""
     split: str = "val"
     """Choose on "val"; look at "test" once."""
     recognizer: str = "roaming-fashion"
@@ -32,12 +35,14 @@ class Config:
 
 def main(config: Config) -> None:
     recognizer = load_recognizer(config.recognizer)
-    data = config.videos or vector_env_class(None, {"recognizer": recognizer}).default_name
+    default = vector_env_class(None, {"recognizer": recognizer}).default_name
+    data = config.videos or default
+    policies = config.policies or ("random", "center", "gaussian", *POLICIES[default], "oracle")
     videos = get_videos(data, config.split)
     bank = FeatureBank.shared(recognizer, videos)  # held here, so that all policies share one table
     rows = []
     with RunFolder(config.out, config) as run:
-        for name in config.policies:
+        for name in policies:
             found = evaluate(
                 load_policy(name), config.split, recognizer=recognizer, videos=videos, seed=config.seed,
                 progress_bar=True,

@@ -24,8 +24,8 @@ from agents.presets import STAGE3
 
 @dataclass
 class Config:
-    policy: str = "roaming-fashion"
-    """Any policy: a baseline's or shipped policy's name, a reinforce.pt, a ppo.zip."""
+    policy: str | None = None
+    """Any policy: a baseline's or shipped policy's name, a reinforce.pt, a ppo.zip; by default the recogniser's kind's."""
     recognizer: str = "roaming-fashion"
     """A shipped name or a file, of either kind."""
     videos: str | None = None
@@ -46,8 +46,9 @@ class Config:
 def main(config: Config) -> None:
     with process_group(config.device) as device:
         recognizer = load_recognizer(config.recognizer, device=device)
-        videos = config.videos or vector_env_class(None, {"recognizer": recognizer}).default_name
-        policy = load_policy(config.policy)
+        default = vector_env_class(None, {"recognizer": recognizer}).default_name
+        videos, policy_name = config.videos or default, config.policy or default
+        policy = load_policy(policy_name)
         if not config.resume:
             clear_checkpoints(config.out)
         with RunFolder(config.out, config, append=config.resume) as run:
@@ -55,7 +56,7 @@ def main(config: Config) -> None:
                 recognizer, policy, config.stage3, videos=videos, rollouts=config.rollouts, seed=config.seed,
                 progress=Progress(run.log, bar=True, folder=config.out),
             )  # fmt: skip
-            tuned.metadata = {**recognizer.metadata, "stage3": f"policy {config.policy}, seed {config.seed}"}
+            tuned.metadata = {**recognizer.metadata, "stage3": f"policy {policy_name}, seed {config.seed}"}
             if process_number() > 0:
                 return
             tuned.save(config.out / "recognizer.safetensors")

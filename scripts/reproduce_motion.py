@@ -1,7 +1,7 @@
 """The figures of record of AdaFocus-TSM on RoamingMotion: several training seeds, the whole test split.
 
-For every seed REINFORCE learns where to look (stage 2), over continuous positions and over the grid, and stage 3 follows
-the former. Beside them stand policies that learn nothing, and a recogniser that is blind to the order of frames.
+For every seed REINFORCE learns where to look (stage 2), at continuous positions and on the grid; stage 3 follows the
+former. Beside them stand policies that learn nothing, and a recogniser that is blind to the order of frames.
 Hyper-parameters were chosen on the validation split. What a killed run has finished is not done again.
 """
 
@@ -111,10 +111,11 @@ def main(config: Config) -> None:
                 for name, results in found.items()
             ],
         )
-        claims: list[dict[str, Any]] = []
         span = means["true location"] - means["random"]
-        for name in ("learned", "learned on the grid"):
-            claims.append({"claim": f"gap of {name}", "value": round((means[name] - means["random"]) / span, 3)})
+        claims: list[dict[str, Any]] = [
+            {"claim": f"gap of {name}", "value": round((means[name] - means["random"]) / span, 3)}
+            for name in ("learned", "learned on the grid")
+        ]
         for first, second in (
             ("learned", "random"), ("learned + stage 3", "learned"), ("true location", "order-blind, true location"),
         ):  # fmt: skip
