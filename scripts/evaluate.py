@@ -21,7 +21,7 @@ POLICIES = {"roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"), "roa
 @dataclass
 class Config:
     policies: tuple[str, ...] = ()
-    """Baselines' or shipped policies' names, reinforce.pt or ppo.zip files; by default all for the recogniser's kind."""
+    """Baselines' or shipped policies' names, reinforce.pt or ppo.zip files; by default all of the kind."""
     split: str = "val"
     """Choose on "val"; look at "test" once."""
     recognizer: str = "roaming-fashion"

@@ -25,11 +25,11 @@ from agents.presets import STAGE3
 @dataclass
 class Config:
     policy: str | None = None
-    """Any policy: a baseline's or shipped policy's name, a reinforce.pt, a ppo.zip; by default the recogniser's kind's."""
+    """Any policy: a baseline's or shipped policy's name, a reinforce.pt, a ppo.zip; by default the shipped one."""
     recognizer: str = "roaming-fashion"
     """A shipped name or a file, of either kind."""
     videos: str | None = None
-    """A registered data set, or a TOML file that describes one on disk; by default the recogniser's kind's."""
+    """A registered data set, or a TOML file that describes one on disk; by default the shipped one."""
     rollouts: int = 1
     """How often each video is rolled out; more than once is for policies that draw at random."""
     device: str = "cpu"
