@@ -30,7 +30,7 @@ from adafocus_env.videos.dataset import VideoDataset
 
 EMBEDDED_TSM_STAGE0 = Stage0Config(global_steps=900, local_steps=800, videos_per_step=32, learning_rate=2e-3)
 EMBEDDED_TSM_STAGE1 = Stage1Config(
-    steps=800, videos_per_step=32, local_learning_rate=5e-4, classifier_learning_rate=1e-3
+    steps=400, videos_per_step=32, local_learning_rate=5e-4, classifier_learning_rate=1e-3
 )
 """The recipes of the embedded benchmark."""
 
@@ -66,9 +66,9 @@ def train_tsm_stage0(
 ) -> None:
     """Warm both networks up as classifiers of clips, with their heads, in place.
 
-    f_G sees whole frames as it glances at them. A second head pools its logits over places by log-sum-exp, so that one
-    place suffices to tell: the map then shows where something happens, though nobody told where. f_L sees whole frames
-    at their full size; or, on videos that know where the item is, patches near it.
+    f_G sees whole frames as it glances at them. A second head says what happens at each place: pooled over places, by
+    log-sum-exp, it learns the class, so one place suffices to tell; on videos that know where the item is, pooled over
+    classes, it learns the place. f_L sees whole frames at their full size, or, on such videos, patches near the item.
 
     Args:
         recognizer: The recogniser to change.
@@ -89,9 +89,16 @@ def train_tsm_stage0(
     def glance_loss(rows: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         maps, logits = recognizer.glance(recognizer.glanced(frames))
         of_frames = maps.unflatten(1, (recognizer.config.global_frames, -1)).mean(dim=1)
-        somewhere = places_head(of_frames.permute(0, 2, 3, 1)).flatten(1, 2).logsumexp(dim=1)
+        places = places_head(of_frames.permute(0, 2, 3, 1)).flatten(1, 2)  # (B, h·w, classes)
         loss, right = classify(logits, rows)
-        return loss + classify(somewhere, rows)[0], right
+        loss = loss + classify(places.logsumexp(dim=1), rows)[0]
+        if isinstance(videos, LocatedVideos):
+            boxes = videos.locations(rows)[0][:, 0]
+            cell = (boxes[:, :2] + boxes[:, 2:] / 2) / torch.tensor(videos.frame_size) * torch.tensor(maps.shape[2:])
+            row, column = cell.long().unbind(dim=1)
+            place = (row * maps.shape[3] + column).to(device)
+            loss = loss + nn.functional.cross_entropy(places.logsumexp(dim=2), place)
+        return loss, right
 
     def frame_loss(rows: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         return classify(recognizer.look(recognizer.samplings(frames)[1]), rows)

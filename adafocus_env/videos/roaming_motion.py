@@ -27,6 +27,8 @@ MOTIONS = (
 )  # fmt: skip
 """The classes; each odd one is the one before it, played backwards."""
 
+NUM_TRAIN_VIDEOS = 20_000
+"""A clip is one decision, where a video of ``RoamingFashion`` is eight: policies need more of them to generalise."""
 STAGE_SIZE = 32
 """Height and width of the square that an item never leaves, pixels."""
 _TRAVEL = 12.0  # pixels, of moving items
@@ -44,7 +46,7 @@ class RoamingMotion(Scenery):
     Args:
         split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"`` or ``"test"``.
         seed: Seed of the benchmark. The shipped recogniser is for seed 0.
-        num_videos: Number of clips; ``None`` takes 40,000, 6,000, 1,000 or 5,000, in the order of the splits above.
+        num_videos: Number of clips; ``None`` takes 40,000, 20,000, 1,000 or 5,000, in the order of the splits above.
         samplings: How many frames each sampling of a clip has: one for f_G, one for f_L.
         frame_size: Height and width of a frame, pixels.
         num_distractors: Distractors per clip.
@@ -74,6 +76,8 @@ class RoamingMotion(Scenery):
         root: str | Path | None = None,
         source: str = "FashionMNIST",
     ) -> None:
+        if num_videos is None and split == "train":
+            num_videos = NUM_TRAIN_VIDEOS
         super().__init__(
             split, seed=seed, num_videos=num_videos, frame_size=frame_size, least_frame_size=STAGE_SIZE,
             num_distractors=num_distractors, root=root, source=source,
