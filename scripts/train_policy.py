@@ -26,7 +26,14 @@ from agents import Reinforce, evaluate, load_policy
 from agents.environments import is_policy, vector_env_class
 from agents.experiments.algorithms import ALGORITHMS
 from agents.figures import learning_curves
-from agents.presets import CLIP_EPISODES, CLIP_HYPERPARAMETERS, PATCH_EPISODES, SKIP_EPISODES, SKIP_HYPERPARAMETERS
+from agents.presets import (
+    CLIP_EPISODES,
+    CLIP_HYPERPARAMETERS,
+    CLIP_PATCH_HYPERPARAMETERS,
+    PATCH_EPISODES,
+    SKIP_EPISODES,
+    SKIP_HYPERPARAMETERS,
+)
 from agents.sb3 import PPO_EPISODES
 
 
@@ -72,10 +79,10 @@ def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str
     return Reinforce(env, seed=config.seed, patch_policy=patch_policy, **settings_for(config, SKIP_HYPERPARAMETERS))
 
 
-def settings_for(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
+def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = True) -> dict[str, Any]:
     """An algorithm's settings; on the glance alone there is no belief to use."""
-    without = {"use_belief": False} if config.observation == "glance" and "use_belief" in settings else {}
-    return {**settings, **without}
+    without = {"use_belief": False} if "use_belief" in settings else {}
+    return {**settings, **({} if belief and config.observation != "glance" else without)}
 
 
 def main(config: Config) -> None:
@@ -110,9 +117,10 @@ def main(config: Config) -> None:
         if config.train == "skip":
             policy = make_skip_policy(config, features, env_kwargs)
         else:
-            settings = settings_for(
-                config, CLIP_HYPERPARAMETERS if of_clips and config.algo == "reinforce" else algorithm.settings
-            )
+            settings = algorithm.settings
+            if of_clips and config.algo == "reinforce":
+                settings = CLIP_HYPERPARAMETERS if config.action == "continuous" else CLIP_PATCH_HYPERPARAMETERS
+            settings = settings_for(config, settings, belief=not of_clips)
             policy = algorithm.make(features, config.seed, env_kwargs, settings, config.num_envs)
         own = isinstance(policy, Reinforce)
         if not own:
