@@ -42,7 +42,7 @@ from adafocus_env.recognition.tsm_training import (
 )
 from adafocus_env.videos import SPLITS, get_videos
 from adafocus_env.videos.roaming_motion import MOTIONS, STAGE_SIZE
-from agents import AllAction, Reinforce, evaluate, finetune, sb3
+from agents import AllAction, Reinforce, evaluate, finetune, from_pretrained, sb3
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.figures import play
 from tests.conftest import make_tiny_recognizer
@@ -611,6 +611,16 @@ def test_networks_start_from_anothers(recognizer: TSMRecognizer) -> None:
     assert torch.equal(model.global_cnn[3].conv1.net.weight, known.global_cnn[3].conv1.weight)  # type: ignore[union-attr, index]
     assert torch.equal(model.local_cnn[0].weight, known.local_cnn[0].weight)  # type: ignore[index]
     assert torch.equal(model.local_cnn.state_dict()["3.conv1.net.weight"], fresh["3.conv1.net.weight"])  # other shape
+
+
+def test_the_shipped_recogniser_needs_the_place_and_the_policy_finds_it() -> None:
+    recognizer, videos = load_recognizer("roaming-motion"), RoamingMotion("val", num_videos=200)
+    found = reference_accuracies(recognizer, videos)
+    assert found["true_location"] > 80
+    assert found["random"] < found["true_location"] - 30
+    assert found["glances_only"] < found["random"] + 5
+    learned = evaluate(from_pretrained("roaming-motion"), recognizer=recognizer, videos=videos)
+    assert 100 * learned.accuracy > found["random"] + 0.6 * (found["true_location"] - found["random"])
 
 
 # ------------------------------------------------------------------------------------------- Something-Something
