@@ -32,6 +32,8 @@ class Config:
     """A shipped name or a path."""
     videos: str = "roaming-fashion"
     """A registered data set, or a TOML file that describes one on disk."""
+    num_videos: int | None = None
+    """Videos of each split of the embedded benchmark; by default all. Tables of fewer are filled sooner."""
     jobs: int = -1
     """Processes at once; -1 takes all cores."""
     quick: bool = False
@@ -58,7 +60,8 @@ def main(config: Config) -> None:
     if unknown := sorted(set(config.ablations) - set(ABLATIONS)):
         raise SystemExit(f"--ablations: unknown {unknown}; there are {sorted(ABLATIONS)}")
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
-    bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
+    few = 100 if config.quick else config.num_videos
+    bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=few)
     bench.build(("train", "val", config.split))
     everything = []
     for name in config.ablations:
@@ -75,7 +78,8 @@ def main(config: Config) -> None:
         folder = config.out / name
         folder.mkdir(parents=True, exist_ok=True)
         write_results(folder, results)
-        note = f"{seeds} seeds, {episodes:,} episodes each, evaluated on {config.split}."
+        videos = len(bench.dataset(config.split))
+        note = f"{seeds} seeds, {episodes:,} episodes each, evaluated on {videos:,} videos of {config.split}."
         if name == "baseline":
             measure_noise(bench, seeds, episodes, config)
         report = write_report(folder, title=f"Ablation: {name}", note=note)
