@@ -120,9 +120,9 @@ def main(config: Config) -> None:
                 for name, results in found.items()
             ],
         )
-        span = means["true location"] - means["random"]
+        span = float(means["true location"] - means["random"])
         claims: list[dict[str, Any]] = [
-            {"claim": f"gap of {name}", "value": round((means[name] - means["random"]) / span, 3)}
+            {"claim": f"gap of {name}", "value": round(float(means[name] - means["random"]) / span, 3)}
             for name in NAMES.values()
             if name in means
         ]
