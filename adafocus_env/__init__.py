@@ -1,6 +1,6 @@
 """AdaFocus as a reinforcement-learning environment: where should a video recogniser look?
 
-Importing the package registers ``AdaFocus-v0`` with Gymnasium.
+Importing the package registers ``AdaFocus-v0`` and ``AdaFocusTSM-v0`` with Gymnasium.
 """
 
 import os
@@ -12,14 +12,17 @@ from adafocus_env.env import AdaFocusEnv
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.official_checkpoint import load_official_checkpoint
-from adafocus_env.recognition import Recognizer, RecognizerConfig
+from adafocus_env.recognition import Recognizer, RecognizerConfig, TSMConfig, TSMRecognizer, load_recognizer
 from adafocus_env.resolution_bank import ResolutionBank
+from adafocus_env.tsm_env import AdaFocusTSMEnv, AdaFocusTSMVectorEnv
 from adafocus_env.vector_env import AdaFocusVectorEnv
 from adafocus_env.version import __version__
-from adafocus_env.videos import FrameFolders, RoamingFashion, VideoDataset, VideoFiles
+from adafocus_env.videos import FrameFolders, RoamingFashion, RoamingMotion, VideoDataset, VideoFiles
 
 __all__ = [
     "AdaFocusEnv",
+    "AdaFocusTSMEnv",
+    "AdaFocusTSMVectorEnv",
     "AdaFocusVectorEnv",
     "FeatureBank",
     "FrameFolders",
@@ -28,10 +31,14 @@ __all__ = [
     "RecognizerConfig",
     "ResolutionBank",
     "RoamingFashion",
+    "RoamingMotion",
+    "TSMConfig",
+    "TSMRecognizer",
     "VideoDataset",
     "VideoFiles",
     "__version__",
     "load_official_checkpoint",
+    "load_recognizer",
 ]
 
 
@@ -39,6 +46,12 @@ gymnasium.register(
     id="AdaFocus-v0",
     entry_point="adafocus_env.env:AdaFocusEnv",
     vector_entry_point="adafocus_env.vector_env:AdaFocusVectorEnv",
+)
+
+gymnasium.register(
+    id="AdaFocusTSM-v0",
+    entry_point="adafocus_env.tsm_env:AdaFocusTSMEnv",
+    vector_entry_point="adafocus_env.tsm_env:AdaFocusTSMVectorEnv",
 )
 
 if hasattr(os, "register_at_fork"):

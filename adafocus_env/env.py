@@ -128,7 +128,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     * v0: first release
 
     Attributes:
-        num_frames: T, steps per episode.
+        num_frames: T, frames of a video.
+        num_steps: Steps per episode, one for each frame.
         frame_size: (H, W), pixels.
         patch_size: P, pixels.
         num_patches: N.
@@ -156,31 +157,39 @@ class AdaFocusEnv(gym.Env[Any, Any]):
         device: str | torch.device = "cpu",
         features: FrozenFeatures | None = None,
     ) -> None:
-        self._lane = AdaFocusVectorEnv(
-            1,
-            split=split,
-            videos=videos,
-            recognizer=recognizer,
-            grid=grid,
-            skip=skip,
-            skip_cost=skip_cost,
-            reward=reward,
-            baseline=baseline,
-            observation=observation,
-            render_mode=render_mode,
-            device=device,
-            features=features,
-            autoreset_mode=AutoresetMode.DISABLED,
+        self._take(
+            AdaFocusVectorEnv(
+                1,
+                split=split,
+                videos=videos,
+                recognizer=recognizer,
+                grid=grid,
+                skip=skip,
+                skip_cost=skip_cost,
+                reward=reward,
+                baseline=baseline,
+                observation=observation,
+                render_mode=render_mode,
+                device=device,
+                features=features,
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
         )
-        self.render_mode = render_mode
+
+    def _take(self, lane: AdaFocusVectorEnv) -> None:
+        """Be the only lane of a vector environment."""
+        self._lane = lane
+        self.render_mode = lane.render_mode
         self.observation_space = self._lane.single_observation_space
         self.action_space = self._lane.single_action_space
-        for name in ("num_frames", "frame_size", "patch_size", "num_patches", "num_classes"):
+        for name in ("num_frames", "num_steps", "frame_size", "patch_size", "num_patches", "num_classes"):
             setattr(self, name, getattr(self._lane, name))
         self.videos, self.recognizer = self._lane.videos, self._lane.recognizer
         self.corners, self.features = self._lane.corners, self._lane.features
+        self.grid = self._lane.grid
 
     num_frames: int
+    num_steps: int
     frame_size: tuple[int, int]
     patch_size: int
     num_patches: int

@@ -1,7 +1,8 @@
 """What a frozen recogniser says about a finite data set, computed once.
 
 In stage 2 the recogniser is frozen and the candidates are finite, so the outputs of its CNNs form a table: a global map
-per (video, frame), and a local vector per (video, frame, candidate). The classifier's input projection is linear, so
+per (video, unit), and a local vector per (video, unit, candidate), where a unit is a frame, or the whole clip for a
+:class:`adafocus_env.TSMRecognizer`. The classifier's input projection is linear, so
 the table holds the projected vectors: a step of the environment is then a gather and the GRU's gates.
 """
 
@@ -12,17 +13,16 @@ import math
 import os
 import threading
 import weakref
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from adafocus_env.bank_file import BankFile, read_identity
-from adafocus_env.frozen_features import _PATCHES_PER_CUT, FrameLoader, FrozenFeatures, PatchCutter
-from adafocus_env.patches import crop
+from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
 from adafocus_env.processes import gather, gather_first, num_processes, share
-from adafocus_env.recognition.recognizer import Precision, Recognizer
+from adafocus_env.recognition.image_networks import ImageNetworks, Precision
 from adafocus_env.recycled_memory import RecycledMemory
 from adafocus_env.videos.dataset import VideoDataset
 
@@ -45,7 +45,7 @@ class FeatureBank(FrozenFeatures):
     last reached the disk.
 
     Args:
-        recognizer: Any :class:`Recognizer`.
+        recognizer: Any :class:`Recognizer` or :class:`TSMRecognizer`.
         videos: Any data set whose videos never change.
         grid: g; the candidates form a g×g grid.
         device: Where the networks run, and the table is if it has no ``path``.
@@ -64,7 +64,7 @@ class FeatureBank(FrozenFeatures):
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        recognizer: ImageNetworks[Any],
         videos: VideoDataset,
         grid: int = 7,
         device: str | torch.device = "cpu",
@@ -109,14 +109,14 @@ class FeatureBank(FrozenFeatures):
         if self._file is not None and self._file.writable:
             # What a killed process indexed after it last reached the disk is not counted.
             counted_videos, counted_patches = self._filled.tolist()
-            self._video_row[self._video_row > counted_videos * videos.num_frames] = 0
+            self._video_row[self._video_row > counted_videos * self.num_steps] = 0
             self._patch_row[self._patch_row > counted_patches] = 0
 
     @classmethod
     def open(
         cls,
         path: str | os.PathLike[str],
-        recognizer: Recognizer,
+        recognizer: ImageNetworks[Any],
         videos: VideoDataset,
         device: str | torch.device = "cpu",
     ) -> FeatureBank:
@@ -134,7 +134,7 @@ class FeatureBank(FrozenFeatures):
 
     @classmethod
     def shared(
-        cls, recognizer: Recognizer, videos: VideoDataset, grid: int = 7, device: str | torch.device = "cpu"
+        cls, recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int = 7, device: str | torch.device = "cpu"
     ) -> FeatureBank:
         """The process's bank for this recogniser and data, made if there is none: environments that agree share one.
 
@@ -171,12 +171,12 @@ class FeatureBank(FrozenFeatures):
 
     @staticmethod
     def predicted_bytes(
-        recognizer: Recognizer, videos: VideoDataset, grid: int = 7, dtype: TableDtype = "float32"
+        recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int = 7, dtype: TableDtype = "float32"
     ) -> int:
         """Bytes of the whole table, once every candidate of every video is filled.
 
-        A video takes T·(C·h·w + 3·D + N·3·D) numbers and 4·T·N + 8 bytes of index. At paper scale (T = 16, map
-        1280×7×7, D = 1024, N = 49) that is 13.8 MB in float32 and 6.9 MB in float16.
+        A video of T units takes T·(C·h·w + G + N·G) numbers and 4·T·N + 8 bytes of index. At paper scale (T = 16, map
+        1280×7×7, G = 3·1024, N = 49) that is 13.8 MB in float32 and 6.9 MB in float16.
         """
         arrays = table_arrays(recognizer, videos, grid, dtype).values()
         return sum(math.prod(shape) * kind.itemsize for shape, kind in arrays)
@@ -184,7 +184,7 @@ class FeatureBank(FrozenFeatures):
     def filled_bytes(self) -> int:
         """Bytes of the part that is filled now, its index included."""
         videos, patches = self._filled.tolist()
-        per_video = self.videos.num_frames * (self._maps[0].nbytes + self._global_gates[0].nbytes)
+        per_video = self.num_steps * (self._maps[0].nbytes + self._global_gates[0].nbytes)
         index = self._video_row.nbytes + self._patch_row.nbytes
         return videos * per_video + patches * self._local_gates[0].nbytes + index
 
@@ -204,19 +204,19 @@ class FeatureBank(FrozenFeatures):
 
     def _fill_videos(self, video: Tensor, load: FrameLoader) -> None:
         missing = (self._video_row[video.to(self._video_row.device)] == 0).nonzero()[:, 0].to(self.device)
-        frames_per_video = self.videos.num_frames
         missing = _first_of_each(video[missing], missing)
         for rows in missing.split(_VIDEOS_PER_BATCH):
-            maps, gates = self.compute_glance(load(rows).flatten(0, 1), video[rows].repeat_interleave(frames_per_video))
+            units = self.recognizer.units(load(rows))
+            maps, gates = self.compute_glance(units, video[rows].repeat_interleave(self.num_steps))
             self._insert_videos(video[rows], maps, gates)
 
     def _insert_videos(self, video: Tensor, maps: Tensor, gates: Tensor) -> None:
-        """Maps (B·T, C, h, w) and projected vectors (B·T, 3·D) of videos that are not there, (B,) int64."""
-        start, frames_per_video = int(self._filled[0]), self.videos.num_frames
-        where = slice(1 + start * frames_per_video, 1 + (start + len(video)) * frames_per_video)
+        """Maps (B·T, C, h, w) and projected vectors (B·T, G) of videos that are not there, (B,) int64."""
+        start, steps = int(self._filled[0]), self.num_steps
+        where = slice(1 + start * steps, 1 + (start + len(video)) * steps)
         self._store(self._maps, where, maps.flatten(1))
         self._store(self._global_gates, where, gates)
-        first = torch.arange(start, start + len(video)) * frames_per_video + 1
+        first = torch.arange(start, start + len(video)) * steps + 1
         self._video_row[video.to(self._video_row.device)] = first.to(self._video_row.device)
         self._count(0, len(video))
 
@@ -224,8 +224,8 @@ class FeatureBank(FrozenFeatures):
         """Run f_L on the patches that it has not seen; the table's rows of all of them.
 
         Args:
-            key: (n,) int64, (video·T + frame)·N + candidate, or V·T·N for the zero vector.
-            cut: Cuts patches out of the frames of elements of ``key``.
+            key: (n,) int64, (video·T + unit)·N + candidate, or V·T·N for the zero vector.
+            cut: Cuts patches out of the units of elements of ``key``.
 
         Returns:
             (n,) int32 rows.
@@ -242,14 +242,14 @@ class FeatureBank(FrozenFeatures):
         rows = self._patch_row.index_select(0, key)
         missing = ((rows == 0) & (key < len(self._patch_row) - 1)).nonzero()[:, 0]
         candidates = len(self.corners)
-        for chunk in _first_of_each(key[missing], missing).split(_PATCHES_PER_CUT):
+        for chunk in _first_of_each(key[missing], missing).split(self.patches_per_cut):
             keys = key[chunk]
-            video = torch.div(keys, candidates * self.videos.num_frames, rounding_mode="floor")
+            video = torch.div(keys, candidates * self.num_steps, rounding_mode="floor")
             patches = cut(chunk.to(self.device), self._device_corners[(keys % candidates).to(self.device)])
             self._insert_patches(keys, self.compute_look(patches, video))
 
     def _insert_patches(self, keys: Tensor, gates: Tensor) -> None:
-        """Projected vectors (n, 3·D) of patches that are not there, (n,) int64."""
+        """Projected vectors (n, G) of patches that are not there, (n,) int64."""
         start = 1 + int(self._filled[1])
         self._store(self._local_gates, slice(start, start + len(keys)), gates)
         self._patch_row[keys] = torch.arange(start, start + len(keys), dtype=torch.int32, device=keys.device)
@@ -275,23 +275,22 @@ class FeatureBank(FrozenFeatures):
         Args:
             progress_bar: Show one.
         """
-        candidates, times = len(self.corners), self.videos.num_frames
+        candidates, times = len(self.corners), self.num_steps
         videos = torch.arange(len(self.videos), device=self.device)
         for chunk in tqdm(videos.split(4), desc="feature bank", unit_scale=4, disable=not progress_bar):
             index = self._patch_row[:-1].view(len(videos), -1)
             if self._full or bool((index[chunk.to(index.device)] > 0).all()):
                 continue
-            # With the channels last, hundreds of patches are cut from a frame ten times as fast as in other layouts.
-            frames = self.load(chunk).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            self.ensure_videos(chunk, frames.unflatten(0, (len(chunk), times)).__getitem__)
+            frames = _channels_last(self.load(chunk))
+            self.ensure_videos(chunk, frames.__getitem__)
             keys = (
                 chunk[:, None] * (times * candidates) + torch.arange(times * candidates, device=self.device)
             ).ravel()
-            self._ensure_patches(keys, functools.partial(self._cut, frames))
+            self._ensure_patches(keys, functools.partial(self._cut, self.recognizer.units(frames)))
 
-    def _cut(self, frames: Tensor, elements: Tensor, corners: Tensor) -> Tensor:
-        """Patches of frames whose candidates are numbered one after the other."""
-        return crop(frames, corners, self.recognizer.config.patch_size, elements // len(self.corners))
+    def _cut(self, units: Tensor, elements: Tensor, corners: Tensor) -> Tensor:
+        """Patches of units whose candidates are numbered one after the other."""
+        return self.recognizer.cut(units, corners, elements // len(self.corners))
 
     def _missing_videos(self) -> Tensor:
         """(n,) int64, videos of which something is missing."""
@@ -300,7 +299,7 @@ class FeatureBank(FrozenFeatures):
 
     def _insert(self, video: Tensor, maps: Tensor, global_gates: Tensor, local_gates: Tensor) -> None:
         """What :func:`compute_videos` gave for some videos, but for what is there."""
-        times, candidates = self.videos.num_frames, len(self.corners)
+        times, candidates = self.num_steps, len(self.corners)
         new = (self._video_row[video] == 0).nonzero()[:, 0]
         maps, global_gates = (part.unflatten(0, (-1, times))[new].flatten(0, 1) for part in (maps, global_gates))
         self._insert_videos(video[new], maps, global_gates)
@@ -333,13 +332,13 @@ class FeatureBank(FrozenFeatures):
         anywhere: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`FrozenFeatures.look`: candidates out of the table, patches elsewhere computed anew."""
-        frame = video * self.videos.num_frames + time
-        key = torch.add(candidates, frame[:, None], alpha=len(self.corners))
+        unit = video * self.num_steps + time
+        key = torch.add(candidates, unit[:, None], alpha=len(self.corners))
         if focused is not None:
             key.masked_fill_(~focused[:, None], len(self._patch_row) - 1)
         width = candidates.shape[1]
         rows = self._ensure_patches(key.view(-1), lambda elements, corners: cut(elements // width, corners))
-        gates = self._gather(self._local_gates, rows).view(len(video), width, -1)
+        gates = self._gather(self._local_gates, rows).view(len(video), width, self._local_gates.shape[1])
         if anywhere is not None:
             gates = torch.cat((gates, self._look_at(video, anywhere, focused, cut)), dim=1)
         return gates
@@ -361,17 +360,17 @@ def compute_videos(features: FrozenFeatures, video: Tensor) -> tuple[Tensor, Ten
         video: (B,) int64.
 
     Returns:
-        Maps (B·T, C, h, w), projected global vectors (B·T, 3·D) and local ones (B·T·N, 3·D), float32.
+        Maps (B·T, C, h, w), projected global vectors (B·T, G) and local ones (B·T·N, G), float32, of T units per video.
     """
-    frames = features.load(video).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    maps, global_gates = features.compute_glance(frames, video.repeat_interleave(features.videos.num_frames))
-    size, candidates = features.recognizer.config.patch_size, len(features.corners)
+    units = features.recognizer.units(_channels_last(features.load(video)))
+    maps, global_gates = features.compute_glance(units, video.repeat_interleave(features.num_steps))
+    candidates, corners = len(features.corners), features.corners.to(units.device)
     local_gates = [
         features.compute_look(
-            crop(frames, features.corners.to(frames.device)[rows % candidates], size, rows // candidates),
-            video[rows.cpu() // (candidates * features.videos.num_frames)],
+            features.recognizer.cut(units, corners[rows % candidates], rows // candidates),
+            video[rows.cpu() // (candidates * features.num_steps)],
         )
-        for rows in torch.arange(len(frames) * candidates, device=frames.device).split(_PATCHES_PER_CUT)
+        for rows in torch.arange(len(units) * candidates, device=units.device).split(features.patches_per_cut)
     ]
     return maps, global_gates, torch.cat(local_gates)
 
@@ -395,18 +394,18 @@ def build_together(features: FrozenFeatures, progress_bar: bool = False) -> None
 
 
 def table_arrays(
-    recognizer: Recognizer, videos: VideoDataset, grid: int, dtype: TableDtype
+    recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int, dtype: TableDtype
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and dtype of everything that a bank stores, by name."""
-    frames = len(videos) * videos.num_frames
-    patches, gates = frames * grid * grid, 3 * recognizer.config.hidden_size
+    units = len(videos) * recognizer.num_steps(videos.num_frames)
+    patches, gates = units * grid * grid, recognizer.classifier.gates_size
     kind = getattr(torch, dtype)
     return {
         "filled": ((2,), torch.int64),
         "video_row": ((len(videos),), torch.int64),
         "patch_row": ((patches + 1,), torch.int32),  # the last one is the zero vector's
-        "maps": ((frames + 1, math.prod(recognizer.glance_shape)), kind),
-        "global_gates": ((frames + 1, gates), kind),
+        "maps": ((units + 1, math.prod(recognizer.glance_shape)), kind),
+        "global_gates": ((units + 1, gates), kind),
         "local_gates": ((patches + 1, gates), kind),
     }
 
@@ -418,3 +417,8 @@ def _first_of_each(keys: Tensor, values: Tensor) -> Tensor:
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
     return values[order[first]]
+
+
+def _channels_last(frames: Tensor) -> Tensor:
+    """Frames (B, T, 3, H, W) in the layout in which many patches are cut ten times as fast as in others."""
+    return frames.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, frames.shape[:2])

@@ -13,26 +13,30 @@ import torch
 from torch import Tensor
 
 from adafocus_env.patches import grid_corners
-from adafocus_env.recognition.recognizer import Precision, Recognizer
+from adafocus_env.recognition.image_networks import ImageNetworks, Precision
 from adafocus_env.videos.dataset import VideoDataset
 
 FrameLoader = Callable[[Tensor], Tensor]
-"""Gives frames for rows of a query: (n,) int64 row numbers -> (n, …) uint8."""
+"""Gives frames or units for rows of a query: (n,) int64 row numbers -> (n, …) uint8."""
 PatchCutter = Callable[[Tensor, Tensor], Tensor]
-"""Cuts patches out of the frames of rows of a query: (n,) int64 and (n, 2) int64 corners -> (n, 3, P, P) uint8."""
+"""Cuts patches out of the units of rows of a query: (n,) int64 and (n, 2) int64 corners -> (n, …, 3, P, P) uint8."""
 
-_PATCHES_PER_CUT = 1024
-"""Patches cropped at once; the CNN takes them in smaller batches."""
+_IMAGES_PER_CUT = 1024
 
 
 class FrozenFeatures:
     """A recogniser's CNNs and the classifier's input projection, applied to the videos of a data set.
 
+    A video has one or more units, each of them what one decision is about: its frames for a :class:`Recognizer`, the
+    clip as a whole for a :class:`TSMRecognizer`. G is the length of a projected vector (three times the classifier's
+    state, or the number of classes).
+
     Pass it as ``features`` to the environment to compute every glance and every patch when it is needed, the chosen and
     the random patches of a step in one batch.
 
     Args:
-        recognizer: Any :class:`Recognizer`; a frozen copy is kept, so training the original later changes nothing.
+        recognizer: Any :class:`Recognizer` or :class:`TSMRecognizer`; a frozen copy is kept, so training the original
+            later changes nothing.
         videos: Any data set.
         grid: g; the candidates form a g×g grid.
         device: Where the networks run.
@@ -41,7 +45,9 @@ class FrozenFeatures:
 
     Attributes:
         recognizer: The frozen copy.
+        num_steps: Units of a video.
         corners: (N, 2) int64, top and left of every candidate.
+        patches_per_cut: Patches cropped at once; the CNN takes them in smaller batches.
         local_gflops: (N,) float64, multiply-adds / 1e9 of the local CNN on every candidate.
 
     Raises:
@@ -54,7 +60,7 @@ class FrozenFeatures:
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        recognizer: ImageNetworks[Any],
         videos: VideoDataset,
         grid: int = 7,
         device: str | torch.device = "cpu",
@@ -75,12 +81,14 @@ class FrozenFeatures:
         for name, weights in recognizer.state_dict().items():
             if not bool(torch.isfinite(weights).all()):
                 raise ValueError(f"recognizer's {name} holds values that are not finite; its training has diverged")
+        self.num_steps = recognizer.num_steps(videos.num_frames)
         self.device = torch.device(device)
         self.videos, self.grid, self.precision = videos, grid, precision
         self.corners = grid_corners(grid, videos.frame_size, config.patch_size)
         self.recognizer = recognizer.frozen().to(self.device)
         self._fast = recognizer.deployed(precision, global_precision="float32").to(self.device)
         self._device_corners = self.corners.to(self.device)
+        self.patches_per_cut = max(1, _IMAGES_PER_CUT // recognizer.frames_per_patch)
         self.local_gflops = torch.full((len(self.corners),), self.recognizer.cost().local, dtype=torch.float64)
 
     def load(self, video: Tensor) -> Tensor:
@@ -110,15 +118,15 @@ class FrozenFeatures:
         """
 
     def glance(self, video: Tensor, time: Tensor, load: FrameLoader) -> tuple[Tensor, Tensor]:
-        """Global maps and projected global vectors of frames whose videos were ensured.
+        """Global maps and projected global vectors of units whose videos were ensured.
 
         Args:
             video: (B,) int64.
-            time: (B,) int64, the frame in each video.
-            load: Gives the (n, 3, H, W) frames of rows of the query.
+            time: (B,) int64, the unit in each video.
+            load: Gives the (n, …) units of rows of the query.
 
         Returns:
-            (B, C, h, w) and (B, 3·D) float32.
+            (B, C, h, w) and (B, G) float32.
         """
         return self.compute_glance(load(torch.arange(len(video), device=self.device)), video)
 
@@ -131,18 +139,18 @@ class FrozenFeatures:
         cut: PatchCutter,
         anywhere: Tensor | None = None,
     ) -> Tensor:
-        """Projected local vectors of patches of frames whose videos were ensured.
+        """Projected local vectors of patches of units whose videos were ensured.
 
         Args:
             video: (B,) int64.
-            time: (B,) int64, the frame in each video.
+            time: (B,) int64, the unit in each video.
             candidates: (B, k) int64.
             focused: (B,) bool; the others' vectors are zero and cost nothing. ``None``: all are.
-            cut: Cuts patches out of the frames of rows of the query.
+            cut: Cuts patches out of the units of rows of the query.
             anywhere: (B, j, 2) int64, top and left in pixels of further patches, which need not be candidates.
 
         Returns:
-            (B, k + j, 3·D) float32; the caller owns it.
+            (B, k + j, G) float32; the caller owns it.
         """
         corners = self._device_corners[candidates]
         if anywhere is not None:
@@ -150,11 +158,13 @@ class FrozenFeatures:
         return self._look_at(video, corners, focused, cut)
 
     def _look_at(self, video: Tensor, corners: Tensor, focused: Tensor | None, cut: PatchCutter) -> Tensor:
-        """As :meth:`look`, at corners, (B, k, 2) int64: all patches of some frames in one batch."""
+        """As :meth:`look`, at corners, (B, k, 2) int64: all patches of some units in one batch."""
         width = corners.shape[1]
-        gates = torch.zeros(*corners.shape[:2], 3 * self.recognizer.config.hidden_size, device=self.device)
+        gates = torch.zeros(*corners.shape[:2], self.recognizer.classifier.gates_size, device=self.device)
         everyone = torch.arange(len(video), device=self.device)
-        for rows in (everyone if focused is None else everyone[focused]).split(max(1, _PATCHES_PER_CUT // width)):
+        for rows in (everyone if focused is None else everyone[focused]).split(
+            max(1, self.patches_per_cut // max(1, width))
+        ):
             repeated = rows.repeat_interleave(width)
             found = self.compute_look(cut(repeated, corners[rows].flatten(0, 1)), video[repeated])
             gates[rows] = found.unflatten(0, (len(rows), width))
@@ -163,21 +173,21 @@ class FrozenFeatures:
     # ------------------------------------------------------------------------------------------------ the networks
 
     @torch.no_grad()
-    def compute_glance(self, frames: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+    def compute_glance(self, units: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
         """Run f_G and the classifier's projection.
 
         Args:
-            frames: (B, 3, H, W) uint8.
+            units: (B, …) uint8.
             video: (B,) int64, for the error message.
 
         Returns:
-            Maps (B, C, h, w) and projected vectors (B, 3·D), float32.
+            Maps (B, C, h, w) and projected vectors (B, G), float32.
 
         Raises:
             FloatingPointError: The output is not finite.
         """
         size = self.recognizer.config.glance_size
-        parts = [self._fast.glance(batch) for batch in self._fast.batches(frames, size)]
+        parts = [self._fast.glance(batch) for batch in self._fast.batches(self._fast.glanced(units), size)]
         maps = torch.cat([part[0] for part in parts])
         gates = self.recognizer.classifier.project_global(torch.cat([part[1] for part in parts]))
         _check_finite(gates, "global", video)
@@ -188,12 +198,12 @@ class FrozenFeatures:
         """Run f_L and the classifier's projection.
 
         Args:
-            patches: (B, 3, P, P) uint8.
+            patches: (B, …, 3, P, P) uint8.
             video: (B,) int64, for the error message.
             reader: A deployed recogniser whose f_L takes the place of this one's.
 
         Returns:
-            (B, 3·D) float32.
+            (B, G) float32.
 
         Raises:
             FloatingPointError: The output is not finite.

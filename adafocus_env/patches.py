@@ -125,6 +125,44 @@ def best_candidate(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
     return (overlap(corners, patch_size, boxes).double() * 1e6 + nearness).argmax(dim=-1)
 
 
+def position_corners(positions: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:
+    """Top-left corners of continuous positions.
+
+    Args:
+        positions: (…, 2), row and column, −1 top or left, 1 bottom or right.
+        frame_size: (H, W), pixels.
+        patch_size: P, pixels.
+
+    Returns:
+        (…, 2) int64: top and left, pixels, floor((position + 1) / 2 · (side − P)).
+    """
+    check_patch_size(patch_size, frame_size)
+    room = torch.tensor(frame_size, dtype=torch.float64, device=positions.device) - patch_size
+    # A corner that float32 can't quite express is not to become the one before it.
+    return ((positions.double() + 1) / 2 * room + 1e-4).floor().long().clamp(max=room.long())
+
+
+def corner_positions(corners: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:
+    """The inverse of :func:`position_corners`, (…, 2) float32; 0 where the patch fills the frame."""
+    room = torch.tensor(frame_size, device=corners.device) - patch_size
+    return torch.where(room > 0, 2 * corners / room.clamp(min=1) - 1, 0.0).float()
+
+
+def centered_corners(boxes: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:
+    """Corners of the patches whose centres are nearest to those of boxes, without leaving the frame.
+
+    Args:
+        boxes: (…, 4) int64: top, left, height and width, pixels.
+        frame_size: (H, W), pixels.
+        patch_size: P, pixels.
+
+    Returns:
+        (…, 2) int64: top and left, pixels.
+    """
+    corners = boxes[..., :2] + (boxes[..., 2:] - patch_size) // 2
+    return torch.minimum(corners.clamp(min=0), torch.tensor(frame_size) - patch_size)
+
+
 def random_corners(frame_size: tuple[int, int], patch_size: int, draws: Tensor) -> Tensor:
     """Uniformly random pixel positions, as the reference code draws them: 0 … H − P − 1 (0 where H = P).
 

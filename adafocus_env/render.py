@@ -34,7 +34,7 @@ class SceneRenderer:
 
     def draw(
         self,
-        frame: npt.NDArray[np.uint8],
+        frames: npt.NDArray[np.uint8],
         *,
         corner: tuple[int, int] | None,
         skipped: bool,
@@ -47,7 +47,7 @@ class SceneRenderer:
         """Draw one step.
 
         Args:
-            frame: (H, W, 3) uint8 RGB.
+            frames: (k, H, W, 3) uint8 RGB, drawn side by side.
             corner: Top and left of the patch, pixels; ``None`` before the first step.
             skipped: Dim the frame and its box.
             label: The true class.
@@ -59,9 +59,10 @@ class SceneRenderer:
         Returns:
             (height, width, 3) uint8 RGB.
         """
-        height, width = frame.shape[:2]
-        factor = max(1, -(-_WIDTH // width))
-        shown = Image.fromarray(frame).resize((width * factor, height * factor), Image.Resampling.NEAREST)
+        count, _, width = frames.shape[:3]
+        factor = max(1, -(-_WIDTH // (count * width)))
+        shown = Image.fromarray(np.concatenate(list(frames), axis=1))
+        shown = shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST)
         if skipped:
             shown = Image.blend(shown, Image.new("RGB", shown.size, _DARK), 0.6)
         picture = Image.new("RGB", (shown.width, shown.height + _PANEL), _DARK)
@@ -70,7 +71,9 @@ class SceneRenderer:
         if corner is not None:
             top, left = (factor * edge for edge in corner)
             size = factor * self._patch_size
-            pen.rectangle((left, top, left + size - 1, top + size - 1), outline=_GREY if skipped else _GREEN, width=3)
+            colour = _GREY if skipped else _GREEN
+            for start in range(left, shown.width, factor * width):
+                pen.rectangle((start, top, start + size - 1, top + size - 1), outline=colour, width=min(3, factor))
 
         base = shown.height
         pen.rectangle((8, base + 8, picture.width - 8, base + 20), outline=_GREY)
@@ -79,7 +82,7 @@ class SceneRenderer:
         if prediction is not None:
             colour = _GREEN if prediction == label else _RED
             pen.text((8, base + 47), f"prediction: {self._class_names[prediction]}", colour, self._font)
-        status = f"frame {progress[0]}/{progress[1]}{', skipped' if skipped else ''}"
+        status = f"step {progress[0]}/{progress[1]}{', skipped' if skipped else ''}"
         pen.text((picture.width - 8, base + 25), status, _GREY, self._font, anchor="ra")
         pen.text((picture.width - 8, base + 47), f"{gflops:.4g} GFLOPs", _GREY, self._font, anchor="ra")
         return np.asarray(picture)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import gymnasium as gym
 import numpy as np
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
-from adafocus_env.patches import crop, random_corners
+from adafocus_env.patches import random_corners
 from adafocus_env.random_draws import integers, uniform
 from adafocus_env.recognition.classifier import FrameContext
+from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.render import SceneRenderer
 from adafocus_env.rewards import BASELINES, Reward, get_reward
@@ -28,7 +29,6 @@ from adafocus_env.videos.registry import get_videos
 
 BoolArray = NDArray[np.bool_]
 
-DEFAULT_RECOGNIZER = "roaming-fashion"
 DEFAULT_SKIP_COST = 0.015
 """λ where the action carries a skip bit and none is given, in label confidence."""
 
@@ -41,7 +41,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     """Many episodes of ``AdaFocus-v0`` at once; see :class:`adafocus_env.AdaFocusEnv` for the environment itself.
 
     Made by ``gym.make_vec("AdaFocus-v0", num_envs=64)``. Lane i, seeded s + i, behaves as a single environment seeded
-    s + i. Every random draw is a function of (lane seed, episode, step).
+    s + i. Every random draw is a function of (lane seed, episode, step). Subclasses change the spaces and what a step
+    is about (a frame here), not the rules.
 
     Args:
         num_envs: Lanes.
@@ -67,7 +68,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         output: ``"numpy"``, or ``"torch"`` for tensors on ``device``.
 
     Attributes:
-        num_frames: T, steps per episode.
+        num_frames: T, frames of a video.
+        num_steps: Steps per episode, one for each frame.
         frame_size: (H, W), pixels.
         patch_size: P, pixels.
         num_patches: N.
@@ -76,12 +78,16 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         recognizer: The frozen copy of the recogniser.
         features: The recogniser's outputs: a :class:`FeatureBank` unless told otherwise.
         corners: (N, 2) int64, top and left of every candidate, pixels.
+        grid: g.
 
     Raises:
         ValueError: An argument is not allowed; the message names it and what is.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 4}  # noqa: RUF012
+    recognizer_class: ClassVar[type[ImageNetworks[Any]]] = Recognizer
+    default_name: ClassVar[str] = "roaming-fashion"
+    """Of the shipped recogniser and the videos that go with it."""
 
     def __init__(
         self,
@@ -89,7 +95,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         split: str = "train",
         videos: VideoDataset | str | None = None,
-        recognizer: Recognizer | str | os.PathLike[str] | None = None,
+        recognizer: ImageNetworks[Any] | str | os.PathLike[str] | None = None,
         grid: int = 7,
         skip: bool = True,
         skip_cost: float | None = None,
@@ -104,10 +110,10 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
             raise ValueError(f"num_envs must be an integer of at least 1, not {num_envs!r}")
-        _check_choice("baseline", baseline, BASELINES)
-        _check_choice("observation", observation, ("full", "glance"))
-        _check_choice("output", output, ("numpy", "torch"))
-        _check_choice("render_mode", render_mode, (*self.metadata["render_modes"], None))
+        check_choice("baseline", baseline, BASELINES)
+        check_choice("observation", observation, ("full", "glance"))
+        check_choice("output", output, ("numpy", "torch"))
+        check_choice("render_mode", render_mode, (*self.metadata["render_modes"], None))
         if not isinstance(skip, (bool, np.bool_)):
             raise ValueError(f"skip must be True or False, not {skip!r}")
         if skip_cost is None:
@@ -117,13 +123,15 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if isinstance(grid, bool) or not isinstance(grid, (int, np.integer)):
             raise ValueError(f"grid must be an integer of at least 2, not {grid!r}")
         if features is None:
-            features = FeatureBank.shared(
-                _as_recognizer(recognizer), get_videos(videos, split), int(grid), _as_device(device)
-            )
+            model = _as_recognizer(self.default_name if recognizer is None else recognizer, self.recognizer_class)
+            data = get_videos(self.default_name if videos is None else videos, split)
+            features = FeatureBank.shared(model, data, int(grid), _as_device(device))
         elif not isinstance(features, FrozenFeatures):
             raise ValueError(f"features must be a FeatureBank or FrozenFeatures, not {features!r}")
         elif videos is not None or recognizer is not None:
             raise ValueError("features brings its own videos and recognizer: pass either it or them")
+        if not isinstance(features.recognizer, self.recognizer_class):
+            raise ValueError(f"features must be of a {self.recognizer_class.__name__}, not {features.recognizer}")
 
         self.num_envs = int(num_envs)
         self.render_mode = render_mode
@@ -135,44 +143,31 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
         self.features, self.device = features, features.device
         self.videos, self.recognizer = features.videos, features.recognizer
-        self.corners = features.corners
+        self.corners, self.grid = features.corners, features.grid
         self.num_frames, self.frame_size = self.videos.num_frames, self.videos.frame_size
+        self.num_steps = features.num_steps
         self.patch_size, self.num_patches = self.recognizer.config.patch_size, len(self.corners)
         self.num_classes = self.videos.num_classes
         self._labels = self.videos.labels.to(self.device)
 
-        low, high = self.recognizer.glance_bounds
-        hidden = self.recognizer.config.hidden_size
-        glance_space = spaces.Box(low, high, self.recognizer.glance_shape, np.float32)
-        self.single_observation_space: spaces.Space[Any] = glance_space
-        if observation == "full":
-            self.single_observation_space = spaces.Dict(
-                glance=glance_space,
-                belief=spaces.Box(-1, 1, (hidden,), np.float32),
-                time=spaces.Box(0, 1, (1,), np.float32),
-            )
-        self.single_action_space: spaces.Space[Any] = (
-            spaces.MultiDiscrete([self.num_patches, 2]) if skip else spaces.Discrete(self.num_patches)
-        )
+        self.single_observation_space, self.single_action_space = self._spaces()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
         highest = torch.tensor([self.num_patches - 1, 1] if self.skip else self.num_patches - 1, device=self.device)
         self._lowest_action, self._highest_action = torch.zeros_like(highest), highest
-        # What the classifier says before the first frame.
-        start = torch.softmax(self.recognizer.classifier.predict(torch.zeros(hidden, device=self.device)), dim=-1)
-        self._start_probabilities = start.detach()
+        self._blank_gates = self.recognizer.blank_gates()
         # Constants on the device: GFLOPs of a frame by candidate, and last, when it is skipped; the price of every
         # candidate, if they differ; top, left and size of every candidate.
         local = features.local_gflops.to(self.device)
         self._gflops = nn.functional.pad(local, (0, 1)) + self.recognizer.cost().always
         self._prices = None if bool((local == local[0]).all()) else (self.skip_cost * local / local.max()).float()
         self._squares = nn.functional.pad(self.corners, (0, 1), value=self.patch_size).to(self.device)
-        self._never = self._zeros(torch.bool)
+        self._never, self._any_candidate = self._zeros(torch.bool), self._zeros(torch.int64)
         self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
 
         # When episodes start and end is known without the recogniser, so that part of the state lives on the host.
-        # `_time` is the number of frames seen; _lane_seed and _episode key the random draws.
+        # `_time` is the number of steps taken; _lane_seed and _episode key the random draws.
         self._time = np.zeros(self.num_envs, dtype=np.int64)
         self._lane_seed, self._episode = np.zeros_like(self._time), np.zeros_like(self._time)
         self._needs_reset = np.ones(self.num_envs, dtype=np.bool_)
@@ -182,23 +177,39 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._video = self._zeros(torch.int64)
         self._label = self._zeros(torch.int64)
         self._frame = self._zeros(torch.int64)  # the current one; after the last step, still the last
-        self._hidden = torch.zeros(self.num_envs, hidden, device=self.device)
+        classifier = self.recognizer.classifier
+        self._hidden = torch.zeros(self.num_envs, classifier.hidden_size, device=self.device)
         self._confidence = self._zeros(torch.float32)
         self._prediction = self._zeros(torch.int64)
         self._video_gflops = self._zeros(torch.float64)
-        # The random patches of every step of the episode: (num_envs, T) candidates, or (num_envs, T, 2) corners.
+        # The random patches of all steps of the episode: (num_envs, steps) candidates, or (num_envs, steps, 2) corners.
         pixel = baseline == "pixel"
         self._random_patches = torch.zeros(
-            self.num_envs, self.num_frames, *((2,) if pixel else ()), dtype=torch.int64, device=self.device
+            self.num_envs, self.num_steps, *((2,) if pixel else ()), dtype=torch.int64, device=self.device
         )
         # The current frame's global map and projected global vector.
         self._map = torch.zeros(self.num_envs, *self.recognizer.glance_shape, device=self.device)
-        self._frame_gates = torch.zeros(self.num_envs, 3 * hidden, device=self.device)
+        self._frame_gates = torch.zeros(self.num_envs, classifier.gates_size, device=self.device)
         # Frames of the lanes' videos, loaded only when the bank misses something or a picture is drawn.
         self._frames: Tensor | None = None
         self._frames_loaded = self._zeros(torch.bool)
         self._renderer = SceneRenderer(self.videos.class_names, self.patch_size) if render_mode else None
         self._last_step: dict[str, Tensor] = {}
+
+    def _spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+        """Observations and actions of one lane."""
+        low, high = self.recognizer.glance_bounds
+        glance_space = spaces.Box(low, high, self.recognizer.glance_shape, np.float32)
+        patches = self.num_patches
+        action_space = spaces.MultiDiscrete([patches, 2]) if self.skip else spaces.Discrete(patches)
+        if self.observation == "glance":
+            return glance_space, action_space
+        return spaces.Dict({"glance": glance_space} | self._spaces_beside_glance()), action_space
+
+    def _spaces_beside_glance(self) -> dict[str, spaces.Space[Any]]:
+        """What observations of one lane hold besides the glance."""
+        hidden = self.recognizer.classifier.hidden_size
+        return {"belief": spaces.Box(-1, 1, (hidden,), np.float32), "time": spaces.Box(0, 1, (1,), np.float32)}
 
     def _zeros(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros(self.num_envs, dtype=dtype, device=self.device)
@@ -312,20 +323,21 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
             self._frames_loaded &= (self._video == before) if self.features.remembers else ~chosen
         self._label = self._labels[self._video]
-        self._hidden = where_chosen(torch.zeros_like(self._hidden), self._hidden)
         self._video_gflops = where_chosen(torch.zeros_like(self._video_gflops), self._video_gflops)
-        self._confidence = where_chosen(self._start_probabilities[self._label], self._confidence)
-        start = self._start_probabilities.argmax().expand(self.num_envs)
-        self._prediction = where_chosen(start, self._prediction)
         if self.reward.reference == "random" and self.baseline != "exact":
             self._random_patches = where_chosen(self._draw_random_patches(), self._random_patches)
         self.features.ensure_videos(self._video, self._load_videos)
         self._glance(mask)
+        hidden = self.recognizer.classifier.start(self._frame_gates)
+        probabilities = torch.softmax(self.recognizer.classifier.predict(hidden), dim=-1)
+        self._hidden = where_chosen(hidden, self._hidden)
+        self._confidence = where_chosen(probabilities.gather(1, self._label[:, None])[:, 0], self._confidence)
+        self._prediction = where_chosen(probabilities.argmax(dim=1), self._prediction)
 
     def _draw_random_patches(self) -> Tensor:
         """The reference patches of all steps of the lanes' episodes."""
         lane_seed, episode = self._lane_seed[:, None], self._episode[:, None]
-        time = np.arange(self.num_frames)
+        time = np.arange(self.num_steps)
         if self.baseline == "sample":
             drawn = torch.from_numpy(integers(self.num_patches, lane_seed, episode, _CANDIDATE_STREAM, time))
         else:
@@ -335,15 +347,15 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _glance(self, mask: BoolArray) -> None:
         """Look at the current frames of the lanes of ``mask`` through the global CNN."""
-        time = self._frame = self._upload(np.minimum(self._time, self.num_frames - 1))
+        time = self._frame = self._upload(np.minimum(self._time, self.num_steps - 1))
         if self.features.remembers or mask.all():
             self._map, self._frame_gates = self.features.glance(
-                self._video, time, lambda rows: self._load_frames(rows, time[rows])
+                self._video, time, lambda rows: self._load_units(rows, time[rows])
             )
             return
         lanes = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
         maps, gates = self.features.glance(
-            self._video[lanes], time[lanes], lambda rows: self._load_frames(lanes[rows], time[lanes[rows]])
+            self._video[lanes], time[lanes], lambda rows: self._load_units(lanes[rows], time[lanes[rows]])
         )
         self._map = self._map.index_copy(0, lanes, maps)
         self._frame_gates = self._frame_gates.index_copy(0, lanes, gates)
@@ -351,7 +363,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     # ---------------------------------------------------------------------------------------------------- step
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Take one frame further in every lane.
+        """Take one step in every lane.
 
         Args:
             actions: (num_envs, 2) integers (patch index, skip bit), or (num_envs,) patch indices without skip bit.
@@ -364,7 +376,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             ValueError: Actions of the wrong shape or dtype, or out of range.
             FloatingPointError: The recogniser's output is not finite.
         """
-        patch, skipped = self._read_actions(actions)
+        place, skipped = self._read_actions(actions)
         mode = self.metadata["autoreset_mode"]
         restart = self._needs_reset
         if restart.any():
@@ -378,8 +390,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 return self._observe(), self._give(reward), self._give(nothing), self._give(nothing), info
 
         moving = ~restart
-        stepped = self._transition(patch, skipped, moving)
-        done = moving & (self._time == self.num_frames)
+        stepped = self._transition(place, skipped, moving)
+        done = moving & (self._time == self.num_steps)
         self._needs_reset = done
         self._glance(moving & ~done)
         info = self._step_info(stepped, done, moving)
@@ -394,7 +406,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return self._observe(), reward, self._give(done), truncated, info
 
     def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
-        """Patch indices (num_envs,) int64 and skip bits (num_envs,) bool."""
+        """Places to look at, which are patch indices (num_envs,) or corners (num_envs, 2), both int64, and skip bits
+        (num_envs,) bool."""
         shape = (self.num_envs, 2) if self.skip else (self.num_envs,)
         wanted = f"actions must be {shape} integers" + (" (patch index, skip bit)" if self.skip else "")
         try:
@@ -411,7 +424,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             return values[:, 0], values[:, 1] == 1
         return values, self._never
 
-    def _transition(self, patch: Tensor, skipped: Tensor, moving: BoolArray) -> dict[str, Tensor]:
+    def _transition(self, place: Tensor, skipped: Tensor, moving: BoolArray) -> dict[str, Tensor]:
         """Advance the classifier in the lanes of ``moving`` and find the reward. The rules of the process are here."""
         all_moving = bool(moving.all())
         focused = ~skipped if all_moving else ~skipped & self._upload(moving)
@@ -420,12 +433,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         def where_focused(value: Tensor, otherwise: Tensor | float) -> Tensor:
             return value if everyone else torch.where(focused.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
 
-        after, confident, predicted, reference, confidences = self._outcomes(patch, None if everyone else focused)
+        after, confident, predicted, reference, confidences = self._outcomes(place, None if everyone else focused)
         reference = where_focused(reference, 0.0)
         self._hidden = where_focused(after, self._hidden)
         self._confidence = where_focused(confident, self._confidence)
         self._prediction = where_focused(predicted, self._prediction)
         self._time = self._time + moving
+        patch = place if place.ndim == 1 else self._any_candidate  # places off the grid cost what candidates do
         gflops = self._gflops.index_select(0, patch if everyone else torch.where(focused, patch, self.num_patches))
         price = self.skip_cost if self._prices is None else self._prices[patch]
         reward = self.reward(self._confidence, reference, focused, price)
@@ -444,7 +458,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "prediction": self._prediction,
             "confidence": self._confidence,
             "baseline_confidence": reference,
-            "patch": patch,
+            "patch": self._squares_at(place),
             "skipped": skipped,
             "gflops": gflops,
         }
@@ -456,26 +470,36 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             stepped["candidate_rewards"] = where_focused(rewards.view_as(confidences), 0.0)
         return stepped
 
-    def _outcomes(self, patch: Tensor, focused: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _squares_at(self, place: Tensor) -> Tensor:
+        """(num_envs, 3) int64, top, left and size of places."""
+        if place.ndim == 1:
+            return self._squares.index_select(0, place)
+        return nn.functional.pad(place, (0, 1), value=self.patch_size)
+
+    def _outcomes(self, place: Tensor, focused: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What the classifier would say after the chosen patch, and after those that the reward compares it with.
 
         Returns:
             State (num_envs, D), confidence on the label, prediction and reference confidence, each (num_envs,), as if
             all lanes were focused; and the confidences after all patches that were compared, (num_envs, k).
         """
-        candidates, anywhere = patch[:, None], None
+        if place.ndim == 1:
+            candidates, anywhere = place[:, None], None
+        else:
+            candidates, anywhere = place[:, :0], place[:, None]
         match self.reward.reference, self.baseline:
             case "random", "exact":
                 candidates = self._everywhere
             case "random", "sample":
                 candidates = torch.cat((candidates, self._random_patches.gather(1, self._frame[:, None])), dim=1)
             case "random", "pixel":
-                anywhere = self._random_patches.take_along_dim(self._frame[:, None, None], dim=1)
+                drawn = self._random_patches.take_along_dim(self._frame[:, None, None], dim=1)
+                anywhere = drawn if anywhere is None else torch.cat((anywhere, drawn), dim=1)
         # What the bank remembers is gathered anew for every frame, so it may be overwritten.
         frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
         context = self.recognizer.classifier.context(frame_gates, self._hidden)
         context = FrameContext(*(part[:, None] for part in context))  # shared by all patches
-        lanes = (patch, candidates, anywhere, focused, self._video, self._frame, self._label, context)
+        lanes = (place, candidates, anywhere, focused, self._video, self._frame, self._label, context)
         # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
         block = self.num_envs
         if self.device.type == "cpu":
@@ -492,7 +516,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _outcomes_in(
         self,
         start: int,
-        patch: Tensor,
+        place: Tensor,
         candidates: Tensor,
         anywhere: Tensor | None,
         focused: Tensor | None,
@@ -507,17 +531,23 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             video, frame, candidates, focused,
             lambda rows, corners: self._cut(start + rows, frame[rows], corners), anywhere,
         )  # fmt: skip
+        on_grid = place.ndim == 1
+        if not on_grid:  # the chosen patch comes first
+            assert anywhere is not None
+            gates = gates.roll(anywhere.shape[1], dims=1)
         if self.reward.reference == "blank":
-            gates = torch.cat((gates, torch.zeros_like(gates)), dim=1)
+            gates = torch.cat((gates, self._blank_gates.expand_as(gates)), dim=1)
         states = classifier.advance(gates, context)
         probabilities = torch.softmax(classifier.predict(states), dim=-1)
         confidences = probabilities.gather(-1, label[:, None, None].expand(-1, states.shape[1], 1))[..., 0]
-        chosen: Any = (slice(None), 0)  # the patch that comes first
+        chosen: Any = (slice(None), 0)
+        compared = confidences
         match self.reward.reference:
             case "random" if self.baseline == "exact":
-                # All candidates: the chosen one has its place among them.
-                lane = torch.arange(len(video), device=self.device)
-                chosen, reference = (lane, patch), confidences.mean(dim=1)
+                if on_grid:  # the chosen candidate has its place among them all
+                    chosen = (torch.arange(len(video), device=self.device), place)
+                compared = confidences[:, -self.num_patches :]
+                reference = compared.mean(dim=1)
             case "random" | "blank":
                 reference = confidences[:, 1]
             case "previous":
@@ -525,7 +555,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             case None:
                 reference = torch.zeros_like(confidences[:, 0])
         prediction = probabilities[chosen].argmax(dim=-1)
-        return states[chosen], confidences[chosen], prediction, reference, confidences
+        return states[chosen], confidences[chosen], prediction, reference, compared
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -564,7 +594,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def current_frames(self) -> Tensor:
-        """(num_envs,) int64, the frame that the next action of every lane is about; T after the last."""
+        """(num_envs,) int64, the frame that the next action of every lane is about (0 where it is about all); after the
+        last step the number of steps."""
         return self._upload(self._time.copy())
 
     @property
@@ -576,10 +607,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _observe(self) -> Any:
         # A gathered map is not used again, so it is the caller's; a computed one may be.
         glance = self._give(self._map if self.features.remembers else self._map.clone())
-        if self.observation == "glance":
-            return glance
-        time = (self._time / self.num_frames).astype(np.float32)
-        return {"glance": glance, "belief": self._give(self._hidden.clone()), "time": self._give(time)[:, None]}
+        return glance if self.observation == "glance" else {"glance": glance, **self._observe_beside_glance()}
+
+    def _observe_beside_glance(self) -> dict[str, Any]:
+        time = (self._time / self.num_steps).astype(np.float32)
+        return {"belief": self._give(self._hidden.clone()), "time": self._give(time)[:, None]}
 
     def _give(self, values: Tensor | np.ndarray) -> Any:
         """Values as the ``output`` argument asks for. The caller owns them: arrays are copied, tensors are not."""
@@ -596,7 +628,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "prediction": stepped["prediction"].clone(),
             "confidence": stepped["confidence"].clone(),
             "baseline_confidence": stepped["baseline_confidence"],
-            "patch": self._squares.index_select(0, stepped["patch"]),
+            "patch": stepped["patch"].clone(),
             "skipped": stepped["skipped"].clone(),
             "gflops": stepped["gflops"],
         }
@@ -634,17 +666,22 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """(n, T, 3, H, W) uint8: the videos in the given lanes."""
         return self._ensure_frames(lanes)[lanes]
 
-    def _load_frames(self, lanes: Tensor, time: Tensor) -> Tensor:
-        """(n, 3, H, W) uint8: one frame each of the videos in the given lanes."""
-        return self._ensure_frames(lanes)[lanes, time]
+    def _load_units(self, lanes: Tensor, time: Tensor) -> Tensor:
+        """(n, …) uint8: one unit each (a frame, or a whole clip) of the videos in the given lanes."""
+        return self.recognizer.units(self._ensure_frames(lanes))[lanes * self.num_steps + time]
 
     def _cut(self, lanes: Tensor, time: Tensor, corners: Tensor) -> Tensor:
-        """(n, 3, P, P) uint8: patches out of frames of the videos in the given lanes."""
-        frames = self._ensure_frames(lanes).flatten(0, 1)
-        return crop(frames, corners, self.patch_size, lanes * self.num_frames + time)
+        """(n, …, 3, P, P) uint8: patches out of units of the videos in the given lanes."""
+        return self.recognizer.cut(
+            self.recognizer.units(self._ensure_frames(lanes)), corners, lanes * self.num_steps + time
+        )
+
+    def _pictures(self, lanes: Tensor, time: Tensor) -> Tensor:
+        """(n, k, 3, H, W) uint8: what is drawn of steps, k frames side by side."""
+        return self._load_units(lanes, time)[:, None]
 
     def render(self) -> tuple[np.ndarray, ...] | None:
-        """Draw the frame that was acted on last in every lane (before the first step: the first frame).
+        """Draw what was acted on last in every lane (before the first step: what will be acted on first).
 
         Returns:
             One (height, width, 3) uint8 RGB picture per lane; ``None`` in ``"human"`` mode, which shows lane 0.
@@ -660,17 +697,17 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         lanes = torch.arange(1 if self.render_mode == "human" else self.num_envs, device=self.device)
         step, stepped = self._last_step, self._stepped.tolist()
         time = np.where(self._stepped, self._time - 1, self._time)
-        frames = self._load_frames(lanes, self._upload(time)[lanes]).permute(0, 2, 3, 1).cpu().numpy()
+        frames = self._pictures(lanes, self._upload(time)[lanes]).permute(0, 1, 3, 4, 2).cpu().numpy()
         pictures = tuple(
             self._renderer.draw(
                 frames[lane],
-                corner=None if not stepped[lane] else tuple(self.corners[int(step["patch"][lane])].tolist()),
+                corner=None if not stepped[lane] else tuple(step["patch"][lane, :2].tolist()),
                 skipped=stepped[lane] and bool(step["skipped"][lane]),
                 label=int(self._label[lane]),
                 prediction=None if not stepped[lane] else int(step["prediction"][lane]),
                 confidence=float(self._confidence[lane]),
                 gflops=float(self._video_gflops[lane]),
-                progress=(int(time[lane]) + 1, self.num_frames),
+                progress=(int(time[lane]) + 1, self.num_steps),
             )
             for lane in lanes.tolist()
         )
@@ -692,7 +729,8 @@ def _slice(part: Any, lanes: slice) -> Any:
     return None if part is None else part[lanes]
 
 
-def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Raise ``ValueError`` unless an argument has one of its allowed values."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
 
@@ -705,15 +743,13 @@ def _is_seed(seed: object) -> bool:
     return isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and bool(0 <= seed < 2**62)
 
 
-def _as_recognizer(recognizer: Any) -> Recognizer:
-    if recognizer is None:
-        recognizer = DEFAULT_RECOGNIZER
-    if isinstance(recognizer, Recognizer):
+def _as_recognizer(recognizer: Any, kind: type[ImageNetworks[Any]]) -> ImageNetworks[Any]:
+    if isinstance(recognizer, kind):
         return recognizer
     if not isinstance(recognizer, (str, os.PathLike)):
-        raise ValueError(f"recognizer must be a Recognizer, a path or a shipped name, not {recognizer!r}")
+        raise ValueError(f"recognizer must be a {kind.__name__}, a path or a shipped name, not {recognizer!r}")
     try:
-        return Recognizer.from_pretrained(recognizer)
+        return kind.from_pretrained(recognizer)
     except FileNotFoundError as error:
         raise ValueError(str(error)) from error
 

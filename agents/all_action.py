@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.reinforce import Reinforce, Rollout, explained_variance, rewards_to_go
@@ -27,15 +28,15 @@ class AllAction(Reinforce):
     Arguments and everything else as :class:`Reinforce`. The environment needs ``baseline="exact"`` and ``skip=False``.
 
     Raises:
-        ValueError: The action carries a skip bit; or, in :meth:`learn`, the infos have no ``candidate_rewards``.
+        ValueError: The action is no patch index alone; or, in :meth:`learn`, the infos have no ``candidate_rewards``.
     """
 
     info_keys: ClassVar[tuple[str, ...]] = ("candidate_rewards",)
 
     def __init__(self, env: Any, **kwargs: Any) -> None:
         super().__init__(env, **kwargs)
-        if self._has_skip:
-            raise ValueError("AllAction learns patches alone: make the environment with skip=False")
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise ValueError("AllAction learns patches alone: make the environment with skip=False (or action='grid')")
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The expectation over all patches of what they earn at once; the rest by the patch that was taken."""

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 
-from adafocus_env.patches import best_candidate, grid_of
+from adafocus_env.patches import best_candidate, centered_corners, corner_positions, grid_of
 
 
 class _Baseline:
-    """SB3's ``predict`` around a rule that picks patches.
+    """SB3's ``predict`` around a rule that picks patches, or positions where actions are continuous.
 
     Args:
         env: A single or vector AdaFocus environment.
@@ -25,22 +25,31 @@ class _Baseline:
         self.env = env.unwrapped
         self.observation_space = getattr(env, "single_observation_space", env.observation_space)
         self.action_space = getattr(env, "single_action_space", env.action_space)
-        grid = grid_of(self.action_space)
+        self._continuous = isinstance(self.action_space, spaces.Box)
+        grid = self.env.grid if self._continuous else grid_of(self.action_space)
         if grid is None:
-            raise ValueError(f"{type(self).__name__} needs patch indices as actions, not {self.action_space}")
+            raise ValueError(f"{type(self).__name__} needs patches as actions, not {self.action_space}")
         self.grid = grid
         self._random = np.random.default_rng(seed)
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[npt.NDArray[np.int64], Any]:
+    ) -> tuple[npt.NDArray[Any], Any]:
         """Choose actions for a batch of observations (or for one); ``deterministic`` changes nothing."""
         glance = observation["glance"] if isinstance(observation, Mapping) else observation
         single = glance.ndim == 3
         count = 1 if single else len(glance)
-        patch, skip = self._choose(count)
-        action = np.stack((patch, skip), axis=1) if isinstance(self.action_space, spaces.MultiDiscrete) else patch
+        action: npt.NDArray[Any]
+        if self._continuous:
+            action = (2 * self._places(count) - 1).astype(np.float32)
+        else:
+            patch, skip = self._choose(count)
+            action = np.stack((patch, skip), axis=1) if isinstance(self.action_space, spaces.MultiDiscrete) else patch
         return (action[0] if single else action), state
+
+    def _places(self, count: int) -> npt.NDArray[np.float64]:
+        """Continuous positions, (count, 2) in [0, 1]."""
+        raise NotImplementedError
 
     def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Patch indices and skip bits, each (count,)."""
@@ -48,14 +57,20 @@ class _Baseline:
 
 
 class RandomPolicy(_Baseline):
-    """A uniformly random candidate in every frame; never skips."""
+    """A uniformly random candidate (or position) in every frame; never skips."""
+
+    def _places(self, count: int) -> npt.NDArray[np.float64]:
+        return self._random.random((count, 2))
 
     def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         return self._random.integers(self.grid**2, size=count), np.zeros(count, dtype=np.int64)
 
 
 class CenterPolicy(_Baseline):
-    """The candidate nearest to the centre of the frame; never skips."""
+    """The candidate nearest to the centre of the frame, or the centre itself; never skips."""
+
+    def _places(self, count: int) -> npt.NDArray[np.float64]:
+        return np.full((count, 2), 0.5)
 
     def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         middle = (self.grid - 1) // 2
@@ -65,9 +80,11 @@ class CenterPolicy(_Baseline):
 class GaussianPolicy(_Baseline):
     """Gaussian around the centre, standard deviation a quarter of the grid's side, clipped to it; never skips."""
 
+    def _places(self, count: int) -> npt.NDArray[np.float64]:
+        return np.clip(self._random.normal(0.5, 0.25, (count, 2)), 0, 1)
+
     def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        position = np.clip(self._random.normal(0.5, 0.25, (count, 2)), 0, 1)
-        row, column = np.rint(position * (self.grid - 1)).astype(np.int64).T
+        row, column = np.rint(self._places(count) * (self.grid - 1)).astype(np.int64).T
         return row * self.grid + column, np.zeros(count, dtype=np.int64)
 
 
@@ -88,7 +105,7 @@ class ScheduledPolicy(_Baseline):
         super().__init__(env, seed=seed)
         if not isinstance(self.action_space, spaces.MultiDiscrete):
             raise ValueError("ScheduledPolicy skips frames: make the environment with skip=True")
-        times = self.env.num_frames
+        times = self.env.num_steps
         if not 0 <= candidate < self.action_space.nvec[0] or not 1 <= frames <= times:
             raise ValueError(
                 f"candidate must be between 0 and {self.action_space.nvec[0] - 1} and frames between 1 and {times}, "
@@ -104,7 +121,7 @@ class ScheduledPolicy(_Baseline):
 
 
 class OraclePolicy(_Baseline):
-    """The candidate that shows most of the item, from the data set's ground truth.
+    """The candidate that shows most of the item, or the position that centres it, from the data set's ground truth.
 
     In a frame without the item it skips if the action space lets it, else looks at a uniformly random candidate. It
     reads the environment that it was made with, so it can only act there.
@@ -121,10 +138,20 @@ class OraclePolicy(_Baseline):
             )
 
     def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        videos, frames = self.env.current_videos.cpu(), self.env.current_frames.cpu()
-        boxes, visible = self.env.videos.locations(videos)
-        lanes, last = torch.arange(len(videos)), self.env.num_frames - 1
-        box, seen = boxes[lanes, frames.clamp(max=last)], visible[lanes, frames.clamp(max=last)].numpy()
+        box, seen = self._boxes()
         best = best_candidate(self.env.corners, self.env.patch_size, box).numpy()
         patch = np.where(seen, best, self._random.integers(self.grid**2, size=len(best)))
         return patch, (~seen).astype(np.int64)
+
+    def _places(self, count: int) -> npt.NDArray[np.float64]:
+        box, seen = self._boxes()
+        size, patch_size = self.env.frame_size, self.env.patch_size
+        best = corner_positions(centered_corners(box, size, patch_size), size, patch_size).double().numpy()
+        return np.where(seen[:, None], (best + 1) / 2, self._random.random((len(box), 2)))
+
+    def _boxes(self) -> tuple[torch.Tensor, npt.NDArray[np.bool_]]:
+        """Boxes (count, 4) in the current frames, and whether the item is there, (count,)."""
+        videos, frames = self.env.current_videos.cpu(), self.env.current_frames.cpu()
+        boxes, visible = self.env.videos.locations(videos)
+        lanes, frames = torch.arange(len(videos)), frames.clamp(max=self.env.num_steps - 1)
+        return boxes[lanes, frames], visible[lanes, frames].numpy()

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
-from adafocus_env import AdaFocusVectorEnv
 from adafocus_env.files import write_atomically
-from adafocus_env.patches import grid_of
 from adafocus_env.recognition.compute_cost import policy_gflops
+from agents.environments import fitting_arguments, is_policy, vector_env_class
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What :func:`evaluate` measured, with the per-video values behind it, in the order of the videos.
+
+    T is the number of steps of an episode: one per frame, or one alone for AdaFocus-TSM.
 
     Attributes:
         labels: (V,) int64.
@@ -157,6 +157,7 @@ def evaluate(
     policy: Any,
     split: str = "test",
     *,
+    env_id: str | None = None,
     num_envs: int = 250,
     seed: int = 0,
     progress_bar: bool = False,
@@ -168,31 +169,34 @@ def evaluate(
         policy: Anything with SB3's ``predict`` and an ``action_space``, or a callable that takes the environment and
             returns one, such as ``OraclePolicy``.
         split: The split, for videos given by name.
+        env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` goes by the recogniser that is passed, else by the
+            policy: one that acts in continuous positions belongs to the latter.
         num_envs: Videos at once.
         seed: Seed of the environment's draws (the random patches of the reward).
         progress_bar: Show one.
-        env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip``, ``observation`` and ``grid`` follow the policy's
-            spaces unless given.
+        env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip`` (or ``action``), ``observation`` and ``grid`` follow
+            the policy's spaces unless given.
 
     Raises:
         ValueError: The policy's action space doesn't fit the environment's.
     """
-    env_kwargs = {**fitting_arguments(policy), **env_kwargs}
-    env = AdaFocusVectorEnv(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="numpy", **env_kwargs)
+    kind = vector_env_class(env_id, env_kwargs, policy)
+    env_kwargs = {**fitting_arguments(policy, kind), **env_kwargs}
+    env = kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="numpy", **env_kwargs)
     if not is_policy(policy):
         policy = policy(env)
     if policy.action_space != env.single_action_space:
         raise ValueError(
             f"the policy acts in {policy.action_space}, but the environment takes {env.single_action_space}: "
-            "pass the `skip` and `grid` that it was trained with"
+            "pass the `skip` (or `action`) and `grid` that it was trained with"
         )
-    videos, frames = len(env.videos), env.num_frames
+    videos, steps = len(env.videos), env.num_steps
     probabilities = np.empty((videos, env.num_classes), dtype=np.float32)
     returns, gflops = np.zeros(videos), np.empty(videos)
-    corners = np.empty((videos, frames, 2), dtype=np.int64)
-    skipped = np.empty((videos, frames), dtype=np.bool_)
-    predictions = np.empty((videos, frames), dtype=np.int64)
-    cost = frames * policy_gflops(policy)
+    corners = np.empty((videos, steps, 2), dtype=np.int64)
+    skipped = np.empty((videos, steps), dtype=np.bool_)
+    predictions = np.empty((videos, steps), dtype=np.int64)
+    cost = steps * policy_gflops(policy)
     for start in tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar):
         lanes = min(num_envs, videos - start)
         rows = slice(start, start + lanes)
@@ -202,7 +206,7 @@ def evaluate(
         observation, _ = env.reset(seed=seed + start, options={"video": chosen})
         state: Any = None
         episode_start = np.ones(num_envs, dtype=bool)
-        for time in range(frames):
+        for time in range(steps):
             actions, state = policy.predict(observation, state=state, episode_start=episode_start, deterministic=True)
             observation, reward, _, _, info = env.step(actions)
             episode_start[:] = False
@@ -251,21 +255,3 @@ def paired_difference(
     )
     low, high = np.quantile(means, (0.025, 0.975))
     return float(difference.mean()), float(low), float(high)
-
-
-def is_policy(policy: Any) -> bool:
-    """Whether this is a policy itself, not a callable that makes one."""
-    return hasattr(policy, "predict") and not isinstance(policy, type)
-
-
-def fitting_arguments(policy: Any) -> dict[str, Any]:
-    """Environment arguments (``skip``, ``grid``, ``observation``) that a policy's spaces imply."""
-    if not is_policy(policy):
-        return {}
-    space = policy.action_space
-    arguments: dict[str, Any] = {"skip": isinstance(space, spaces.MultiDiscrete)}
-    if (grid := grid_of(space)) is not None:
-        arguments["grid"] = grid
-    if isinstance(getattr(policy, "observation_space", None), spaces.Box):
-        arguments["observation"] = "glance"
-    return arguments

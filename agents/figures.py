@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
-from adafocus_env import AdaFocusVectorEnv
-from agents.evaluation import fitting_arguments, is_policy
+from agents.environments import fitting_arguments, is_policy, vector_env_class
 
 
 def learning_curves(path: Path, curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str) -> None:
@@ -65,14 +64,15 @@ def play(
     policy: Any, indices: Sequence[int], split: str = "test", **env_kwargs: Any
 ) -> list[list[npt.NDArray[np.uint8]]]:
     """Pictures of every step of a policy, arg-max, on some videos: one list of (height, width, 3) uint8 per video."""
-    env_kwargs = {**fitting_arguments(policy), **env_kwargs}
-    env = AdaFocusVectorEnv(len(indices), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
+    kind = vector_env_class(None, env_kwargs, policy)
+    env_kwargs = {**fitting_arguments(policy, kind), **env_kwargs}
+    env = kind(len(indices), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
     if not is_policy(policy):
         policy = policy(env)
     observation, _ = env.reset(seed=0, options={"video": np.asarray(indices)})
     pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in indices]
     state, start = None, np.ones(len(indices), dtype=bool)
-    for _ in range(env.num_frames):
+    for _ in range(env.num_steps):
         actions, state = policy.predict(observation, state=state, episode_start=start, deterministic=True)
         observation, *_ = env.step(actions)
         start[:] = False

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from adafocus_env import FrozenFeatures, Recognizer
+from adafocus_env import FrozenFeatures, Recognizer, TSMRecognizer
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage3Config, train_stage3
+from adafocus_env.recognition.tsm_training import train_tsm_stage3
 from adafocus_env.videos.registry import get_videos
 from agents.evaluation import evaluate
 
+Kind = TypeVar("Kind", Recognizer, TSMRecognizer)
+
 
 def finetune(
-    recognizer: Recognizer,
+    recognizer: Kind,
     policy: Any,
     config: Stage3Config | None = None,
     *,
@@ -28,7 +31,7 @@ def finetune(
     seed: int = 0,
     progress: Progress | None = None,
     **env_kwargs: Any,
-) -> Recognizer:
+) -> Kind:
     """Fine-tune a copy of a recogniser on a policy's patches, skipped frames included.
 
     Args:
@@ -63,16 +66,13 @@ def finetune(
         for rollout in range(rollouts)
     ]
     tuned = copy.deepcopy(recognizer)
-    train_stage3(
-        tuned,
-        data,
-        torch.arange(len(data)).repeat(rollouts),
-        torch.from_numpy(np.concatenate([run.corners for run in runs])),
-        torch.from_numpy(np.concatenate([run.skipped for run in runs])),
-        config,
-        seed=seed,
-        progress=progress,
-    )
+    indices = torch.arange(len(data)).repeat(rollouts)
+    corners = torch.from_numpy(np.concatenate([run.corners for run in runs]))
+    skipped = torch.from_numpy(np.concatenate([run.skipped for run in runs]))
+    if isinstance(tuned, TSMRecognizer):
+        train_tsm_stage3(tuned, data, indices, corners[:, 0], config, seed=seed, progress=progress)
+    else:
+        train_stage3(tuned, data, indices, corners, skipped, config, seed=seed, progress=progress)
     return tuned
 
 

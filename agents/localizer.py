@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from adafocus_env.patches import best_candidate
@@ -21,15 +22,15 @@ class Localizer(Reinforce):
     ``locations``.
 
     Raises:
-        ValueError: The videos have no ground truth, or the action carries a skip bit.
+        ValueError: The videos have no ground truth, or the action is no patch index alone.
     """
 
     info_keys: ClassVar[tuple[str, ...]] = ("video",)
 
     def __init__(self, env: Any, **kwargs: Any) -> None:
         super().__init__(env, **kwargs)
-        if self._has_skip:
-            raise ValueError("Localizer learns patches alone: make the environment with skip=False")
+        if not isinstance(self.action_space, spaces.Discrete):
+            raise ValueError("Localizer learns patches alone: make the environment with skip=False (or action='grid')")
         if not hasattr(env.unwrapped.videos, "locations"):
             raise ValueError("Localizer needs a data set with `locations(indices)`: these videos have no ground truth")
 
@@ -37,7 +38,8 @@ class Localizer(Reinforce):
         """Cross-entropy with the best candidate where the item is in the picture."""
         assert self._env is not None
         env: Any = self._env.unwrapped
-        boxes, visible = env.videos.locations(rollout.infos["video"][0].cpu())  # (B, T, 4), (B, T)
+        steps = len(rollout.infos["video"])
+        boxes, visible = (part[:, :steps] for part in env.videos.locations(rollout.infos["video"][0].cpu()))
         target = best_candidate(env.corners, env.patch_size, boxes).T.to(self.device)
         seen = visible.T.to(self.device)
         loss = nn.functional.nll_loss(rollout.patch_log_probs[seen], target[seen])

@@ -48,5 +48,18 @@ RESOLUTION_HYPERPARAMETERS: dict[str, Any] = {
 """REINFORCE, adaptive resolution: both heads jointly, rewarded like the skip policy."""
 RESOLUTION_EPISODES = 25_600
 
+CLIP_HYPERPARAMETERS: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "gamma": 0.0,
+    "entropy_coefficient": 0.0,
+    "learn_position_std": True,
+}
+"""REINFORCE, one position per clip (AdaFocus-TSM). With one step there is nothing to discount."""
+CLIP_PATCH_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1e-3, "gamma": 0.0, "entropy_coefficient": 0.01}
+"""The same with patch indices as actions."""
+CLIP_EPISODES = 19_200
+CLIP_STAGE3 = Stage3Config(epochs=5, classifier_learning_rate=1e-3)
+"""Stage 3 of AdaFocus-TSM."""
+
 STAGE3 = Stage3Config(epochs=5)
 """Stage 3 on the patches of π and π′. More epochs overfit."""

@@ -1,7 +1,8 @@
 """REINFORCE for AdaFocus, top to bottom: network, rollout, update, policy interface, checkpoints.
 
 Trains the patch head (stage 2 of the paper, Sec. 3.3), the skip head over a frozen patch policy (AdaFocus+), or both
-jointly, on whole episodes, with rewards-to-go, a learned value baseline and an entropy bonus.
+jointly, or a Gaussian position (AdaFocus-TSM), on whole episodes, with rewards-to-go, a learned value baseline and an
+entropy bonus.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger, configure
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical
+from torch.distributions import Bernoulli, Categorical, Normal
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
@@ -50,6 +51,9 @@ class Hyperparameters:
         recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
         use_belief: Let the policy see ``belief`` and ``time`` as well, if the environment shows them; otherwise the
             glance alone (the paper's state).
+        position_std: Of continuous positions: standard deviation around their mean, on the scale [0, 1] (the paper's
+            0.25).
+        learn_position_std: Take it as where to start from, and learn it.
     """
 
     learning_rate: float = 1e-3
@@ -64,13 +68,22 @@ class Hyperparameters:
     hidden_size: int = 128
     recurrent: bool = True
     use_belief: bool = False
+    position_std: float = 0.25
+    learn_position_std: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.gamma <= 1:
             raise ValueError(f"gamma must be between 0 and 1, not {self.gamma}")
         if not 0 <= self.averaging < 1:
             raise ValueError(f"averaging must be at least 0 and below 1, not {self.averaging}")
-        for name in ("learning_rate", "max_grad_norm", "episodes_per_batch", "encoder_size", "hidden_size"):
+        for name in (
+            "learning_rate",
+            "max_grad_norm",
+            "episodes_per_batch",
+            "encoder_size",
+            "hidden_size",
+            "position_std",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
@@ -79,7 +92,10 @@ class Hyperparameters:
 
 
 class RecurrentPolicy(nn.Module):
-    """1×1 convolution, flatten, linear, GRU; a linear head each for patch, skip bit and value (paper, Sec. 3.1)."""
+    """1×1 convolution, flatten, linear, GRU; a linear head each for patch, skip bit and value (paper, Sec. 3.1).
+
+    Where actions are continuous positions, the patch head is a position head: the mean in [0, 1]² of a Gaussian.
+    """
 
     def __init__(
         self,
@@ -87,6 +103,7 @@ class RecurrentPolicy(nn.Module):
         belief_size: int,
         num_patches: int | None,
         has_skip: bool,
+        continuous: bool,
         config: Hyperparameters,
     ) -> None:
         super().__init__()
@@ -103,8 +120,12 @@ class RecurrentPolicy(nn.Module):
         self.gru = nn.GRUCell(config.encoder_size + (64 if belief_size else 0), config.hidden_size)
         self.patch_head = nn.Linear(config.hidden_size, num_patches) if num_patches else None
         self.skip_head = nn.Linear(config.hidden_size, 1) if has_skip else None
+        self.position_head = nn.Linear(config.hidden_size, 2) if continuous else None
+        if continuous:
+            log_std = torch.tensor(config.position_std).log()
+            self.position_log_std = nn.Parameter(log_std, requires_grad=config.learn_position_std)
         self.value_head = nn.Linear(config.hidden_size, 1)
-        for head in (self.patch_head, self.skip_head, self.value_head):
+        for head in (self.patch_head, self.skip_head, self.position_head, self.value_head):
             if head is not None:  # start undecided
                 nn.init.orthogonal_(head.weight, gain=0.01)
                 nn.init.zeros_(head.bias)
@@ -116,6 +137,11 @@ class RecurrentPolicy(nn.Module):
             belief = torch.cat((observation["belief"], observation["time"]), dim=1)
             features = torch.cat((features, self.encode_belief(belief)), dim=1)
         return self.gru(features, hidden if self.recurrent else torch.zeros_like(hidden))
+
+    def position(self, hidden: Tensor) -> Normal:
+        """The Gaussian over continuous positions, (B, 2) on the scale [0, 1]."""
+        assert self.position_head is not None
+        return Normal(self.position_head(hidden).sigmoid(), self.position_log_std.exp())
 
 
 # ---------------------------------------------------------------------------------------------------------- rollout
@@ -183,13 +209,14 @@ class Reinforce:
     """REINFORCE with a value baseline, in Stable-Baselines3's dialect.
 
     With a skip bit in the action space it trains both heads jointly, or, given ``patch_policy``, the skip head alone. A
-    skipped frame shows no patch, so it gives no patch log-probability. Every rollout reseeds the environment from the
+    skipped frame shows no patch, so it gives no patch log-probability. Continuous positions are drawn from a Gaussian
+    and clipped; ``predict`` takes its mean if deterministic. Every rollout reseeds the environment from the
     agent's seed and its own count, so training is deterministic on the CPU, and a loaded agent goes on exactly as the
     saved one would have.
 
     Args:
-        env: ``gym.make_vec("AdaFocus-v0", …)`` (fastest with ``output="torch"``), any other vector env over it, or a
-            single env.
+        env: ``gym.make_vec("AdaFocus-v0", …)`` or ``"AdaFocusTSM-v0"`` (fastest with ``output="torch"``), any other
+            vector env over them, or a single env.
         seed: Seed of the weights, of the actions and of the environment.
         patch_policy: A policy over the same grid, frozen (arg-max): its patches are used, only the skip head is
             trained.
@@ -247,28 +274,28 @@ class Reinforce:
         self.seed, self.patch_policy = int(seed), patch_policy
         self.device = torch.device(device)
         self._has_skip = isinstance(action_space, spaces.MultiDiscrete)
+        self._continuous = isinstance(action_space, spaces.Box) and action_space.shape == (2,)
+        self._num_patches: int | None = None
         if isinstance(action_space, spaces.MultiDiscrete):
             self._num_patches = int(action_space.nvec[0])
         elif isinstance(action_space, spaces.Discrete):
             self._num_patches = int(action_space.n)
-        else:
-            raise ValueError(f"Reinforce needs patch indices as actions, not {action_space}")
+        elif not self._continuous:
+            raise ValueError(f"Reinforce needs patch indices or positions as actions, not {action_space}")
         if patch_policy is not None and not self._has_skip:
             raise ValueError(
                 "patch_policy freezes the patches, so the environment must have skip=True to train anything"
             )
         frozen_space = getattr(patch_policy, "action_space", None)
-        if frozen_space is not None and frozen_space not in (
-            spaces.Discrete(self._num_patches), spaces.MultiDiscrete([self._num_patches, 2])
-        ):  # fmt: skip
-            raise ValueError(
-                f"patch_policy acts in {frozen_space}, but the environment has {self._num_patches} patches"
-            )
+        if isinstance(action_space, spaces.MultiDiscrete) and frozen_space is not None:
+            patches = int(action_space.nvec[0])
+            if frozen_space not in (spaces.Discrete(patches), spaces.MultiDiscrete([patches, 2])):
+                raise ValueError(f"patch_policy acts in {frozen_space}, but the environment has {patches} patches")
         glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
         belief_size = 0
         if self.config.use_belief:
-            if not isinstance(observation_space, spaces.Dict):
-                raise ValueError("use_belief=True needs an environment with observation='full'")
+            if not isinstance(observation_space, spaces.Dict) or "belief" not in observation_space.spaces:
+                raise ValueError("use_belief=True needs an environment that shows it: observation='full'")
             belief_size = int(np.prod(observation_space["belief"].shape or ()))
         if not isinstance(glance, spaces.Box) or len(glance.shape) != 3:
             raise ValueError(f"Reinforce needs a glance of shape (C, h, w), not {glance}")
@@ -279,7 +306,7 @@ class Reinforce:
             torch.manual_seed(seed)
             self.policy = RecurrentPolicy(
                 (channels, height, width), belief_size, None if patch_policy is not None else self._num_patches,
-                self._has_skip, self.config,
+                self._has_skip, self._continuous, self.config,
             ).to(self.device)  # fmt: skip
         self._average = AveragedModel(self.policy, avg_fn=self._move_average)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
@@ -423,7 +450,9 @@ class Reinforce:
                     entropy=entropy,
                     value=self.policy.value_head(hidden)[:, 0],
                     reward=torch.as_tensor(reward, dtype=torch.float32, device=self.device),
-                    focused=(action[:, 1] == 0) if self._has_skip else torch.ones_like(action, dtype=torch.bool),
+                    focused=(
+                        action[:, 1] == 0 if self._has_skip else torch.ones(lanes, dtype=torch.bool, device=self.device)
+                    ),
                     patch_log_probs=patch_log_probs,
                     infos={key: torch.as_tensor(info[key], device=self.device) for key in self.info_keys},
                 )
@@ -442,6 +471,11 @@ class Reinforce:
         of all patches."""
         log_prob = entropy = torch.zeros(len(hidden), device=self.device)
         patch_log_probs = torch.empty(len(hidden), 0, device=self.device)
+        if policy.position_head is not None:
+            gaussian = policy.position(hidden)
+            drawn = torch.normal(gaussian.mean.detach(), gaussian.stddev.detach(), generator=generator)
+            log_prob, entropy = gaussian.log_prob(drawn).sum(dim=1), gaussian.entropy().sum(dim=1)
+            return _as_action(drawn), log_prob, entropy, patch_log_probs
         skip = None
         if policy.skip_head is not None:
             bernoulli = Bernoulli(logits=policy.skip_head(hidden)[:, 0])
@@ -474,7 +508,7 @@ class Reinforce:
             observation: A batch of observations, or one, as arrays or tensors.
             state: What the last call returned; ``None`` at the start.
             episode_start: (B,) bool, lanes whose recurrent state starts anew.
-            deterministic: Arg-max (the paper's test time) instead of sampling.
+            deterministic: Arg-max, or the mean of positions (the paper's test time), instead of sampling.
 
         Returns:
             Actions, as the observations came (array or tensor, batched or not), and the recurrent state.
@@ -501,7 +535,9 @@ class Reinforce:
         patch = None
         if self.patch_policy is not None:
             patch, patch_state = self._frozen_patches(observation, patch_state, episode_start)
-        if deterministic:
+        if deterministic and policy.position_head is not None:
+            action = _as_action(policy.position(hidden).mean)
+        elif deterministic:
             if policy.patch_head is not None:
                 patch = policy.patch_head(hidden).argmax(dim=1)
             assert patch is not None
@@ -641,7 +677,11 @@ class Reinforce:
             )
         patches = state["num_patches"]
         action_space: spaces.Space[Any] = (
-            spaces.MultiDiscrete([patches, 2]) if state["skip"] else spaces.Discrete(patches)
+            spaces.Box(-1, 1, (2,), np.float32)
+            if patches is None
+            else spaces.MultiDiscrete([patches, 2])
+            if state["skip"]
+            else spaces.Discrete(patches)
         )
         agent = cls.__new__(cls)
         agent._build(observation_space, action_space, state["seed"], patch_policy, state["hyperparameters"], device)
@@ -700,6 +740,11 @@ class Reinforce:
             callback = ConvertCallback(callback) if callback is not None else CallbackList([])
         callback.init_callback(self)
         return callback
+
+
+def _as_action(place: Tensor) -> Tensor:
+    """Positions from top left, 0, to bottom right, 1, clipped to the frame, as actions from -1 to 1."""
+    return 2 * place.clamp(0, 1) - 1
 
 
 def _as_vector_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv
+from agents.environments import vector_env_class
 
 
 class AdaFocusVecEnv(VecEnv):
@@ -74,7 +75,7 @@ class AdaFocusVecEnv(VecEnv):
                 infos[lane] = {key: final[key][lane] for key in keys}
                 infos[lane]["terminal_observation"] = info["final_obs"][lane]
                 infos[lane]["TimeLimit.truncated"] = False
-                infos[lane]["episode"] = {"r": float(self._returns[lane]), "l": self.env.num_frames, "t": 0.0}
+                infos[lane]["episode"] = {"r": float(self._returns[lane]), "l": self.env.num_steps, "t": 0.0}
                 self._returns[lane] = 0
         return observation, reward, terminated, infos
 
@@ -107,15 +108,19 @@ class AdaFocusVecEnv(VecEnv):
         return [wrapper_class is Monitor] * len(list(self._get_indices(indices)))
 
 
-def make_vec_env(num_envs: int, *, seed: int | None = None, **env_kwargs: Any) -> AdaFocusVecEnv:
+def make_vec_env(
+    num_envs: int, *, env_id: str | None = None, seed: int | None = None, **env_kwargs: Any
+) -> AdaFocusVecEnv:
     """An SB3 ``VecEnv`` over the batched environment.
 
     Args:
         num_envs: Lanes.
+        env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` goes by the recogniser that is passed.
         seed: Lane i is seeded ``seed + i``; ``None`` leaves that to SB3's model.
         env_kwargs: As in ``gym.make("AdaFocus-v0", …)``.
     """
-    env = AdaFocusVectorEnv(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, output="numpy", **env_kwargs)
+    kind = vector_env_class(env_id, env_kwargs)
+    env = kind(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, output="numpy", **env_kwargs)
     vec_env = AdaFocusVecEnv(env)
     if seed is not None:
         vec_env.seed(seed)
@@ -135,7 +140,7 @@ class GlanceExtractor(BaseFeaturesExtractor):
     """
 
     def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 256) -> None:
-        full = isinstance(observation_space, spaces.Dict)
+        full = isinstance(observation_space, spaces.Dict) and "belief" in observation_space.spaces
         super().__init__(observation_space, features_dim + (64 if full else 0))
         glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
         if glance.shape is None or len(glance.shape) != 3:
@@ -149,14 +154,16 @@ class GlanceExtractor(BaseFeaturesExtractor):
             nn.ReLU(),
         )
         self.encode_belief: nn.Module | None = None
-        if isinstance(observation_space, spaces.Dict):
+        if full:
+            assert isinstance(observation_space, spaces.Dict)
             size = int(np.prod(observation_space["belief"].shape or ()))
             self.encode_belief = nn.Sequential(nn.Linear(size + 1, 64), nn.ReLU())
 
     def forward(self, observations: Any) -> Tensor:
         """(B, features_dim) features of a batch of observations."""
         if self.encode_belief is None:
-            return self.encode_glance(observations)
+            glance = observations["glance"] if isinstance(observations, dict) else observations
+            return self.encode_glance(glance)
         belief = torch.cat((observations["belief"], observations["time"]), dim=1)
         return torch.cat((self.encode_glance(observations["glance"]), self.encode_belief(belief)), dim=1)
 

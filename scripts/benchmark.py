@@ -15,7 +15,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,21 +30,25 @@ from stable_baselines3 import PPO
 from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RecognizerConfig, RoamingFashion
-from adafocus_env.recognition import BackboneConfig
+from adafocus_env.official_tsm import OfficialTSMPolicy
+from adafocus_env.recognition import BackboneConfig, TSMRecognizer
+from adafocus_env.recognition.presets import TSM_PATCH_SIZES, TSM_PRESETS
 from adafocus_env.run_folder import RunFolder
 from agents import Reinforce, from_pretrained
 from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS
 from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
 
-Scale = Literal["embedded", "paper"]
+Scale = Literal["embedded", "paper", "tsm"]
 GRID = 7
 console = Console(soft_wrap=True)
 
 
 @dataclass
 class Config:
-    scales: tuple[Scale, ...] = ("embedded", "paper")
-    """The shipped recogniser, and networks of the paper's size."""
+    scales: tuple[Scale, ...] = ("embedded", "paper", "tsm")
+    """The shipped recogniser, networks of the paper's size, and those of its AdaFocus-TSM."""
+    clips: int = 64
+    """Clips in a batch of AdaFocus-TSM."""
     device: str = "cpu"
     """torch device."""
     seconds: float = 4.0
@@ -495,6 +499,45 @@ def deployment(scale: Scale, bank: FeatureBank, config: Config, results: Results
         agreement(recognizer, config, results)
 
 
+def clips(config: Config, results: Results) -> None:
+    """AdaFocus-TSM at its patch sizes beside its networks on whole frames: videos per second, and latency of one."""
+    torch.manual_seed(0)
+    preset = TSM_PRESETS["something-v1-144"]
+    policy = OfficialTSMPolicy().to(config.device).eval()
+    full = TSMRecognizer(replace(preset, patch_size=preset.glance_size, local_frames=preset.global_frames))
+    twins = {"TSM": full} | {
+        f"AdaFocus-TSM {size}²": TSMRecognizer(replace(preset, patch_size=size)) for size in TSM_PATCH_SIZES
+    }
+    fast = {name: model.to(config.device).deployed() for name, model in twins.items()}
+    size = (preset.global_frames + preset.local_frames, 3, preset.glance_size, preset.glance_size)
+
+    @torch.no_grad()
+    def whole_frames(frames: Tensor, *, glance: bool) -> None:
+        for batch in fast["TSM"].batches(frames[:, : preset.global_frames], preset.glance_size):
+            fast["TSM"].look(batch)
+            if glance:
+                fast["TSM"].glance(batch)
+
+    found: dict[int, dict[str, float]] = {}
+    for count in (config.clips, 1):
+        frames = torch.randint(0, 256, (count, *size), dtype=torch.uint8).to(config.device)
+        groups: dict[str, Callable[[], Any]] = {
+            "TSM, 8 whole frames": functools.partial(whole_frames, frames, glance=False),
+            "TSM+, 8 + 8 whole frames": functools.partial(whole_frames, frames, glance=True),
+        }
+        for name in list(fast)[1:]:
+            groups[name] = functools.partial(fast[name].recognize, frames, policy)
+        found[count] = side_by_side(groups, config)
+        for name, seconds in found[count].items():
+            results.add("tsm", f"{name}, batch of {count}", count / seconds, "videos/s")
+        if count == 1:
+            for name, seconds in found[count].items():
+                results.add("tsm", f"{name}, latency", 1e3 * seconds, "ms")
+    for what, count, asked in (("throughput", config.clips, 1.37), ("latency", 1, 1.31)):
+        ratio = found[count]["TSM+, 8 + 8 whole frames"] / found[count]["AdaFocus-TSM 144²"]
+        results.ratio(f"tsm: {what}, AdaFocus-TSM 144² / TSM+", ratio, f"at least {asked}")
+
+
 def agreement(recognizer: Recognizer, config: Config, results: Results) -> None:
     """How often bfloat16 changes the patch that the shipped policy chooses: as environments use it, where the global
     CNN stays in float32, and in both CNNs."""
@@ -617,7 +660,9 @@ def _subjects(scale: Scale, num_videos: int) -> tuple[Recognizer, RoamingFashion
 
 def draw(results: Results, path: Path) -> None:
     """Bar chart of all environment steps per second at 64 lanes."""
-    scales = list(dict.fromkeys(row["scale"] for row in results.rows))
+    scales = list(dict.fromkeys(row["scale"] for row in results.rows if row["unit"] == "env steps/s"))
+    if not scales:
+        return
     figure, axes = plt.subplots(1, len(scales), figsize=(7 * len(scales), 4), squeeze=False, layout="constrained")
     for axis, scale in zip(axes[0], scales, strict=True):
         rows = [row for row in results.rows if row["scale"] == scale and row["num_envs"] == 64]
@@ -633,7 +678,7 @@ def draw(results: Results, path: Path) -> None:
 
 def main(config: Config) -> None:
     if config.quick:
-        config.seconds, config.repeats = 0.5, 3
+        config.seconds, config.repeats, config.clips = 0.5, 3, 2
     results = Results()
     started = time.perf_counter()
     with RunFolder(config.out, config) as run:
@@ -642,6 +687,9 @@ def main(config: Config) -> None:
             f"{platform.processor() or platform.machine()}"
         )
         for scale in config.scales:
+            if scale == "tsm":
+                clips(config, results)
+                continue
             num_videos = {"paper": 1 if config.quick else 3, "embedded": 64 if config.quick else 500}[scale]
             recognizer, videos = _subjects(scale, num_videos)
             recognizer = recognizer.to(config.device)

@@ -15,10 +15,10 @@ from pathlib import Path
 import tyro
 from rich import print
 
-from adafocus_env import FeatureBank, FrozenFeatures, Recognizer
+from adafocus_env import FeatureBank, FrozenFeatures, load_recognizer
 from adafocus_env.feature_bank import TableDtype, build_together
 from adafocus_env.processes import num_processes, process_group, process_number
-from adafocus_env.recognition.recognizer import Precision
+from adafocus_env.recognition.image_networks import Precision
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 
@@ -48,7 +48,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    recognizer = Recognizer.from_pretrained(config.recognizer)
+    recognizer = load_recognizer(config.recognizer)
     videos = get_videos(config.videos, config.split)
     size = FeatureBank.predicted_bytes(recognizer, videos, config.grid, config.dtype)
     existing = next(folder for folder in (config.out, *config.out.absolute().parents) if folder.exists())

@@ -12,23 +12,24 @@ from pathlib import Path
 import tyro
 from rich import print
 
-from adafocus_env import Recognizer
+from adafocus_env import load_recognizer
 from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.optimization import Progress, clear_checkpoints
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from agents import evaluate, finetune, load_policy
+from agents.environments import vector_env_class
 from agents.presets import STAGE3
 
 
 @dataclass
 class Config:
-    policy: str = "roaming-fashion"
-    """Any policy: a baseline's or shipped policy's name, a reinforce.pt, a ppo.zip."""
+    policy: str | None = None
+    """Any policy: a baseline's or shipped policy's name, a reinforce.pt, a ppo.zip; by default the shipped one."""
     recognizer: str = "roaming-fashion"
-    """A shipped name or a file."""
-    videos: str = "roaming-fashion"
-    """A registered data set, or a TOML file that describes one on disk."""
+    """A shipped name or a file, of either kind."""
+    videos: str | None = None
+    """A registered data set, or a TOML file that describes one on disk; by default the shipped one."""
     rollouts: int = 1
     """How often each video is rolled out; more than once is for policies that draw at random."""
     device: str = "cpu"
@@ -44,21 +45,23 @@ class Config:
 
 def main(config: Config) -> None:
     with process_group(config.device) as device:
-        recognizer = Recognizer.from_pretrained(config.recognizer, device=device)
-        policy = load_policy(config.policy)
+        recognizer = load_recognizer(config.recognizer, device=device)
+        default = vector_env_class(None, {"recognizer": recognizer}).default_name
+        videos, policy_name = config.videos or default, config.policy or default
+        policy = load_policy(policy_name)
         if not config.resume:
             clear_checkpoints(config.out)
         with RunFolder(config.out, config, append=config.resume) as run:
             tuned = finetune(
-                recognizer, policy, config.stage3, videos=config.videos, rollouts=config.rollouts, seed=config.seed,
+                recognizer, policy, config.stage3, videos=videos, rollouts=config.rollouts, seed=config.seed,
                 progress=Progress(run.log, bar=True, folder=config.out),
             )  # fmt: skip
-            tuned.metadata = {**recognizer.metadata, "stage3": f"policy {config.policy}, seed {config.seed}"}
+            tuned.metadata = {**recognizer.metadata, "stage3": f"policy {policy_name}, seed {config.seed}"}
             if process_number() > 0:
                 return
             tuned.save(config.out / "recognizer.safetensors")
             for name, model in (("before", recognizer), ("after", tuned)):
-                found = evaluate(policy, "val", recognizer=model, videos=config.videos).summary()
+                found = evaluate(policy, "val", recognizer=model, videos=videos).summary()
                 run.log(f"val/{name}", 0, found)
                 print(f"{name} stage 3, on the validation videos:", found)
             print(config.out / "recognizer.safetensors")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from adafocus_env import Recognizer
+from adafocus_env import TSMRecognizer, load_recognizer
 from adafocus_env.run_folder import RunFolder
 from agents import load_policy
 from agents.figures import animation, film_strip, play
@@ -15,23 +15,24 @@ from agents.figures import animation, film_strip, play
 
 @dataclass
 class Config:
-    policy: str = "roaming-fashion-skip"
-    """A baseline's or shipped policy's name, a reinforce.pt, a ppo.zip."""
+    policy: str | None = None
+    """A baseline's or shipped policy's name, a reinforce.pt, a ppo.zip; by default the recogniser's kind's."""
     indices: tuple[int, ...] = (0, 1, 2, 3)
     """Which videos of the split."""
     split: str = "val"
     recognizer: str = "roaming-fashion"
-    """A shipped name or a file."""
-    videos: str = "roaming-fashion"
-    """A registered data set."""
+    """A shipped name or a file, of either kind."""
+    videos: str | None = None
+    """A registered data set, or a TOML file that describes one on disk; by default the recogniser's kind's."""
     seed: int = 0
     out: Path = Path("runs/render")
     """Folder for the pictures."""
 
 
 def main(config: Config) -> None:
-    policy = load_policy(config.policy)
-    recognizer = Recognizer.from_pretrained(config.recognizer)
+    recognizer = load_recognizer(config.recognizer)
+    default = "roaming-motion" if isinstance(recognizer, TSMRecognizer) else "roaming-fashion-skip"
+    policy = load_policy(config.policy or default)
     with RunFolder(config.out, config):
         pictures = play(policy, config.indices, config.split, videos=config.videos, recognizer=recognizer)
         film_strip(config.out / "film_strip.png", pictures)

@@ -4,6 +4,7 @@ python scripts/train_policy.py                              # patch policy, REIN
 python scripts/train_policy.py --algo ppo                   # patch policy, Stable-Baselines3 PPO
 python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.pt
 python scripts/train_policy.py --train both                 # patch and skip heads jointly
+python scripts/train_policy.py --recognizer roaming-motion  # AdaFocus-TSM: one continuous position per clip
 """
 
 from __future__ import annotations
@@ -18,14 +19,21 @@ import tyro
 from rich import print
 from stable_baselines3.common.logger import configure
 
-from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
+from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, FeatureBank, load_recognizer
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import Reinforce, evaluate, load_policy
-from agents.evaluation import is_policy
+from agents.environments import is_policy, vector_env_class
 from agents.experiments.algorithms import ALGORITHMS
 from agents.figures import learning_curves
-from agents.presets import PATCH_EPISODES, SKIP_EPISODES, SKIP_HYPERPARAMETERS
+from agents.presets import (
+    CLIP_EPISODES,
+    CLIP_HYPERPARAMETERS,
+    CLIP_PATCH_HYPERPARAMETERS,
+    PATCH_EPISODES,
+    SKIP_EPISODES,
+    SKIP_HYPERPARAMETERS,
+)
 from agents.sb3 import PPO_EPISODES
 
 
@@ -50,9 +58,11 @@ class Config:
     skip_cost: float | None = None
     """Price of a focused frame; the default is the environment's."""
     recognizer: str = "roaming-fashion"
-    """A shipped name or a file."""
-    videos: str = "roaming-fashion"
-    """A registered data set."""
+    """A shipped name or a file; its kind decides whether this is AdaFocus-v0 or AdaFocusTSM-v0."""
+    videos: str | None = None
+    """A registered data set, or a TOML file that describes one on disk; by default the recogniser's kind's."""
+    action: Literal["continuous", "grid"] = "continuous"
+    """Of AdaFocusTSM-v0: any position, or a patch index. Algorithms for patch indices take the latter."""
     bank: Path | None = None
     """A file of build_feature_bank.py, for these videos and this recogniser; by default the table is in memory."""
     seed: int = 0
@@ -69,10 +79,10 @@ def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str
     return Reinforce(env, seed=config.seed, patch_policy=patch_policy, **settings_for(config, SKIP_HYPERPARAMETERS))
 
 
-def settings_for(config: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
+def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = True) -> dict[str, Any]:
     """An algorithm's settings; on the glance alone there is no belief to use."""
-    without = {"use_belief": False} if config.observation == "glance" and "use_belief" in settings else {}
-    return {**settings, **without}
+    without = {"use_belief": False} if "use_belief" in settings else {}
+    return {**settings, **({} if belief and config.observation != "glance" else without)}
 
 
 def main(config: Config) -> None:
@@ -81,7 +91,13 @@ def main(config: Config) -> None:
         raise SystemExit(f"--algo: unknown {config.algo!r}; there are {sorted(ALGORITHMS)}")
     if config.train == "skip" and config.algo != "reinforce":
         raise SystemExit("--train skip needs --algo reinforce: no other knows frozen patches")
-    recognizer, videos = Recognizer.from_pretrained(config.recognizer), get_videos(config.videos, "train")
+    recognizer = load_recognizer(config.recognizer)
+    env_class = vector_env_class(None, {"recognizer": recognizer})
+    of_clips = issubclass(env_class, AdaFocusTSMVectorEnv)
+    if of_clips and config.train != "patch":
+        raise SystemExit("--train: AdaFocusTSM-v0 has no skip bit, so there is only the patch to train")
+    data = config.videos or env_class.default_name
+    videos = get_videos(data, "train")
     features = (
         FeatureBank.open(config.bank, recognizer, videos) if config.bank else FeatureBank.shared(recognizer, videos)
     )
@@ -89,22 +105,29 @@ def main(config: Config) -> None:
         "observation": config.observation or algorithm.env.get("observation", "full"),
         "reward": config.reward or ("gain_over_previous" if config.train == "skip" else "gain_over_random"),
         "baseline": config.baseline or algorithm.env.get("baseline", "sample"),
-        "skip": config.train != "patch",
         "skip_cost": config.skip_cost,
     }
+    if not of_clips:
+        env_kwargs["skip"] = config.train != "patch"
+    elif config.algo in ("reinforce", "ppo", "a2c", "recurrent_ppo"):
+        env_kwargs["action"] = config.action
     with RunFolder(config.out, config) as run:
         started = time.perf_counter()
         policy: Any
         if config.train == "skip":
             policy = make_skip_policy(config, features, env_kwargs)
         else:
-            settings = settings_for(config, algorithm.settings)
+            settings = algorithm.settings
+            if of_clips and config.algo == "reinforce":
+                settings = CLIP_HYPERPARAMETERS if config.action == "continuous" else CLIP_PATCH_HYPERPARAMETERS
+            settings = settings_for(config, settings, belief=not of_clips)
             policy = algorithm.make(features, config.seed, env_kwargs, settings, config.num_envs)
         own = isinstance(policy, Reinforce)
         if not own:
             policy.set_logger(configure(str(config.out / config.algo), ["tensorboard", "csv"]))
-        default = SKIP_EPISODES if config.train == "skip" else PATCH_EPISODES if own else PPO_EPISODES
-        policy.learn((config.episodes or default) * videos.num_frames, progress_bar=True)
+        default = CLIP_EPISODES if of_clips else PATCH_EPISODES if own else PPO_EPISODES
+        default = SKIP_EPISODES if config.train == "skip" else default
+        policy.learn((config.episodes or default) * features.num_steps, progress_bar=True)
         path = config.out / f"{config.algo}.{'pt' if own else 'zip'}"
         policy.save(path)
         if own:
@@ -114,7 +137,7 @@ def main(config: Config) -> None:
             learning_curves(config.out / "learning_curve.png", {config.algo: points}, ylabel="return of an episode")
         seconds = time.perf_counter() - started
         shared = {name: env_kwargs[name] for name in ("skip_cost", "reward")}
-        found = evaluate(policy, "val", videos=config.videos, recognizer=recognizer, **shared).summary()
+        found = evaluate(policy, "val", videos=data, recognizer=recognizer, **shared).summary()
         run.log("val", 0, {**found, "training_seconds": seconds})
     print(f"{path}, trained in {seconds:.0f} s; on the validation videos:", found)
 

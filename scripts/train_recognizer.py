@@ -1,7 +1,8 @@
 """Train a recogniser: stages 0 and 1 of AdaFocus.
 
-`python scripts/train_recognizer.py` reproduces the shipped recogniser (under 30 minutes on two cores). Other presets
-take the paper's recipe, on `--videos` described by a TOML file:
+`python scripts/train_recognizer.py` reproduces the shipped recogniser, and `--preset roaming-motion` that of
+AdaFocus-TSM (each under 30 minutes on two cores). Other presets take the paper's recipe, on `--videos` described by a
+TOML file:
 
 `torchrun --nproc-per-node 4 scripts/train_recognizer.py --preset activitynet-128 --videos activitynet.toml
 --backbone-weights DEFAULT --device cuda --stage1.precision float16`
@@ -26,7 +27,7 @@ from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.assessment import reference_accuracies
 from adafocus_env.recognition.backbones import BackboneConfig
 from adafocus_env.recognition.optimization import Progress, clear_checkpoints
-from adafocus_env.recognition.presets import PRESETS
+from adafocus_env.recognition.presets import PRESETS, TSM_PRESETS
 from adafocus_env.recognition.recognizer import RecognizerConfig
 from adafocus_env.recognition.training import (
     PAPER_STAGE0,
@@ -38,17 +39,28 @@ from adafocus_env.recognition.training import (
     train_stage0,
     train_stage1,
 )
+from adafocus_env.recognition.tsm_recognizer import TSMConfig, TSMRecognizer
+from adafocus_env.recognition.tsm_training import (
+    EMBEDDED_TSM_STAGE0,
+    EMBEDDED_TSM_STAGE1,
+    PAPER_TSM_STAGE1,
+    start_from,
+    train_tsm_stage0,
+    train_tsm_stage1,
+)
 from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos import get_videos
+from adafocus_env.videos import VideoDataset, get_videos
 
 EMBEDDED = "roaming-fashion"
+EMBEDDED_TSM = "roaming-motion"
+EVERY_PRESET: dict[str, RecognizerConfig | TSMConfig] = {**PRESETS, **TSM_PRESETS}
 
 
 @dataclass
 class Config:
     preset: str = EMBEDDED
     """Sizes of the networks, a name out of adafocus_env.recognition.presets; and the recipe that goes with it."""
-    videos: str = "roaming-fashion"
+    videos: str = EMBEDDED
     """A registered data set, or a TOML file that describes one on disk."""
     global_backbone: str | None = None
     """Name of a torchvision model in place of the preset's."""
@@ -61,7 +73,11 @@ class Config:
     patch_size: int | None = None
     """In place of the preset's, pixels."""
     hidden_size: int | None = None
-    """Of the classifier, in place of the preset's."""
+    """Of the recurrent classifier, in place of the preset's."""
+    shift: bool = True
+    """Of AdaFocus-TSM: shift channels in time. Without it, networks are blind to the order of frames."""
+    start_from: str | None = None
+    """Of AdaFocus-TSM: a recogniser, by shipped name or file, whose CNNs to start from."""
     device: str = "cpu"
     """torch device; under torchrun, "cuda" takes a GPU per process."""
     resume: bool = False
@@ -74,7 +90,7 @@ class Config:
     stage1: Stage1Config = field(default_factory=Stage1Config)
 
 
-def network_sizes(config: Config, num_classes: int) -> RecognizerConfig:
+def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMConfig:
     """The preset, with what the command line puts in its place."""
     chosen = {
         name: BackboneConfig(backbone)
@@ -86,25 +102,51 @@ def network_sizes(config: Config, num_classes: int) -> RecognizerConfig:
         for name in ("glance_size", "patch_size", "hidden_size")
         if (size := getattr(config, name)) is not None
     }
-    return replace(PRESETS[config.preset], num_classes=num_classes, **chosen, **sizes)
+    preset = EVERY_PRESET[config.preset]
+    if isinstance(preset, TSMConfig):
+        sizes["shift"] = config.shift
+    return replace(preset, num_classes=num_classes, **chosen, **sizes)
+
+
+def train_frame_by_frame(
+    config: Config, sizes: RecognizerConfig, videos: VideoDataset, progress: Progress
+) -> Recognizer:
+    """Stages 0 and 1 of AdaFocus."""
+    recognizer = Recognizer(sizes, backbone_weights=config.backbone_weights).to(config.device)
+    warm_up = train_stage0 if isinstance(videos, LocatedVideos) else train_frame_classifiers
+    warm_up(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
+    train_stage1(recognizer, videos, config.stage1, seed=config.seed, progress=progress)
+    return recognizer
+
+
+def train_clips(config: Config, sizes: TSMConfig, videos: VideoDataset, progress: Progress) -> TSMRecognizer:
+    """Stages 0 and 1 of AdaFocus-TSM."""
+    recognizer = TSMRecognizer(sizes, backbone_weights=config.backbone_weights).to(config.device)
+    if config.start_from is not None:
+        start_from(recognizer, Recognizer.from_pretrained(config.start_from))
+    train_tsm_stage0(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
+    train_tsm_stage1(recognizer, videos, config.stage1, seed=config.seed, progress=progress)
+    return recognizer
 
 
 def main(config: Config) -> None:
-    if config.preset not in PRESETS:
-        raise SystemExit(f"--preset: unknown {config.preset!r}; there are {sorted(PRESETS)}")
+    if config.preset not in EVERY_PRESET:
+        raise SystemExit(f"--preset: unknown {config.preset!r}; there are {sorted(EVERY_PRESET)}")
     started = time.perf_counter()
     with process_group(config.device) as device:
         torch.manual_seed(config.seed)
         videos = get_videos(config.videos, "recognizer")
         sizes = network_sizes(config, videos.num_classes)
-        recognizer = Recognizer(sizes, backbone_weights=config.backbone_weights).to(device)
+        config = replace(config, device=str(device))
         if not config.resume:
             clear_checkpoints(config.out)
         with RunFolder(config.out, config, append=config.resume) as run:
             progress = Progress(run.log, bar=True, folder=config.out)
-            warm_up = train_stage0 if isinstance(videos, LocatedVideos) else train_frame_classifiers
-            warm_up(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
-            train_stage1(recognizer, videos, config.stage1, seed=config.seed, progress=progress)
+            recognizer = (
+                train_clips(config, sizes, videos, progress)
+                if isinstance(sizes, TSMConfig)
+                else train_frame_by_frame(config, sizes, videos, progress)
+            )
             found = reference_accuracies(recognizer, get_videos(config.videos, "val"))
             run.log("val", 0, found)
         recognizer.metadata = {
@@ -126,6 +168,13 @@ def preset_config() -> Config:
     preset = parser.parse_known_args()[0].preset
     if preset == EMBEDDED:
         return Config()
+    if preset == EMBEDDED_TSM:
+        return Config(
+            preset=preset, videos=EMBEDDED_TSM, start_from=EMBEDDED, stage0=EMBEDDED_TSM_STAGE0,
+            stage1=EMBEDDED_TSM_STAGE1,
+        )  # fmt: skip
+    if preset in TSM_PRESETS:
+        return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_TSM_STAGE1)
     return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_STAGE1)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adafocus_env import RoamingFashion, VideoDataset
 from adafocus_env.videos import SPLITS
 from adafocus_env.videos.registry import get_videos, register_videos
-from adafocus_env.videos.roaming_fashion import _shipped_pool, _textures
+from adafocus_env.videos.scenery import _shipped_pool, _textures
 
 
 @settings(max_examples=15, deadline=None)
@@ -63,7 +63,7 @@ def test_items_are_where_locations_say() -> None:
     assert bool((boxes[..., :2] >= 0).all())
     assert bool((boxes[..., :2] + 28 <= 112).all())
     bare = RoamingFashion("val", num_videos=40, num_distractors=0)
-    scene = bare._background(indices).view(torch.uint8).unflatten(-1, (-1, 4))[..., :3].permute(0, 1, 4, 2, 3)
+    scene = bare._frames_of(bare._background(indices, torch.arange(8)))
     changed = (bare.frames(indices) != scene).any(dim=2)
     for video, time in np.ndindex(40, 8):
         rows, columns = changed[video, time].nonzero(as_tuple=True)

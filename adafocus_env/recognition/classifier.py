@@ -43,6 +43,7 @@ class RecurrentClassifier(nn.Module):
         super().__init__()
         self.global_size = global_size
         self.hidden_size = hidden_size
+        self.gates_size = 3 * hidden_size
         self.gru = nn.GRU(global_size + local_size, hidden_size, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden_size, num_classes)
@@ -50,6 +51,10 @@ class RecurrentClassifier(nn.Module):
     def initial_state(self, batch_size: int) -> Tensor:
         """(B, D) zeros: the state before the first frame."""
         return self.fc.weight.new_zeros(batch_size, self.hidden_size)
+
+    def start(self, frame_gates: Tensor) -> Tensor:
+        """(B, D) zeros, the states before the first frames, whose projections are (B, 3·D)."""
+        return self.initial_state(len(frame_gates))
 
     def project_global(self, vector: Tensor) -> Tensor:
         """(…, global_size) -> (…, 3·D): a frame's share of the gates' input, with the bias."""

@@ -9,11 +9,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from adafocus_env.patches import crop, grid_corners, grid_of
+from adafocus_env.patches import crop, grid_corners, grid_of, position_corners
 from adafocus_env.recognition.compute_cost import policy_gflops
 
 if TYPE_CHECKING:
     from adafocus_env.recognition.recognizer import Recognition, Recognizer
+    from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 
 
 @torch.no_grad()
@@ -87,3 +88,36 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         skipped=skipped,
         gflops=times * (price.always + policy_cost) + focused * price.local,
     )
+
+
+@torch.no_grad()
+def recognize_clips(recognizer: TSMRecognizer, frames: Tensor, policy: Any) -> Recognition:
+    """See :meth:`adafocus_env.TSMRecognizer.recognize`."""
+    from adafocus_env.recognition.recognizer import Recognition
+
+    frames = frames.to(recognizer.device)
+    size, patch_size = (frames.shape[-2], frames.shape[-1]), recognizer.config.patch_size
+    glanced = recognizer.batches(recognizer.glanced(frames), recognizer.config.glance_size)
+    maps, logits = (torch.cat(part) for part in zip(*map(recognizer.glance, glanced), strict=True))
+    observation: Any = maps.cpu().numpy()
+    if not isinstance(getattr(policy, "observation_space", None), spaces.Box):
+        observation = {"glance": observation}
+    actions, _ = policy.predict(
+        observation, state=None, episode_start=np.ones(len(frames), dtype=bool), deterministic=True
+    )
+    chosen = torch.as_tensor(actions, device=recognizer.device)
+    if (grid := grid_of(policy.action_space)) is None:
+        corners = position_corners(chosen, size, patch_size)
+    else:
+        corners = grid_corners(grid, size, patch_size).to(recognizer.device)[chosen]
+    patches = recognizer.batches(recognizer.cut(frames, corners), patch_size)
+    cost = recognizer.cost()
+    return Recognition(
+        logits=(logits + torch.cat([recognizer.look(batch) for batch in patches]))[:, None],
+        corners=corners[:, None],
+        skipped=torch.zeros(len(frames), 1, dtype=torch.bool, device=recognizer.device),
+        gflops=torch.full(
+            (len(frames),), cost.always + cost.local + policy_gflops(policy), dtype=torch.float64,
+            device=recognizer.device,
+        ),
+    )  # fmt: skip

@@ -50,8 +50,23 @@ PRESETS: dict[str, RecognizerConfig] = {
 
 TSM_PATCH_SIZES = (144, 160, 176)
 TSM_PRESETS: dict[str, TSMConfig] = {
-    f"something-{version}-{patch_size}": tsm_config(174, patch_size)
-    for version in ("v1", "v2")
-    for patch_size in TSM_PATCH_SIZES
+    "roaming-motion": TSMConfig(
+        num_classes=10,
+        global_backbone=BackboneConfig("tiny_resnet", widths=(16, 16, 32, 64), strides=(2, 2, 2, 1)),
+        local_backbone=BackboneConfig("tiny_resnet", widths=(32, 32, 64, 128), strides=(2, 2, 2, 2)),
+        glance_size=56,
+        glance_interpolation="bilinear",
+        patch_size=40,
+        global_frames=4,
+        local_frames=6,
+        dropout=0.3,
+        mean=(0.43, 0.43, 0.43),
+        std=(0.21, 0.21, 0.21),
+    ),
+    **{
+        f"something-{version}-{patch_size}": tsm_config(174, patch_size)
+        for version in ("v1", "v2")
+        for patch_size in TSM_PATCH_SIZES
+    },
 }
-"""AdaFocus-TSM's, such as ``"something-v1-144"``."""
+"""``"roaming-motion"``; and AdaFocus-TSM's, such as ``"something-v1-144"``."""

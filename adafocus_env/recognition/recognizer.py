@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.optimization import fuse
-from torch.fx.proxy import TraceError
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
@@ -19,9 +15,6 @@ from adafocus_env.recognition.backbones import build_backbone, map_bounds, map_s
 from adafocus_env.recognition.classifier import RecurrentClassifier
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
-
-Precision = Literal["float32", "bfloat16"]
-"""What the CNNs compute in."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +61,6 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
 
     def __init__(self, config: RecognizerConfig, *, backbone_weights: str | None = None) -> None:
         super().__init__(config)
-        self._cost: ComputeCost | None = None
         self.global_cnn = build_backbone(config.global_backbone, backbone_weights)
         self.local_cnn = build_backbone(config.local_backbone, backbone_weights)
         self.glance_shape = map_shape(self.global_cnn, config.glance_size)
@@ -159,54 +151,40 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         finally:
             self.train(training)
 
-    def cost(self) -> ComputeCost:
-        """Multiply-adds of each component on one frame, measured on the modules themselves, once."""
-        if self._cost is not None:
-            return self._cost
+    def measure_cost(self) -> ComputeCost:
+        """See :meth:`ImageNetworks.cost`: per frame."""
         size, patch = self.config.glance_size, self.config.patch_size
-        model = copy.deepcopy(self).eval().cpu()
 
         def classify() -> None:
-            hidden = model.classifier.initial_state(1)
-            context = model.classifier.context(
-                model.classifier.project_global(torch.zeros(1, self.glance_shape[0])), hidden
+            hidden = self.classifier.initial_state(1)
+            context = self.classifier.context(
+                self.classifier.project_global(torch.zeros(1, self.glance_shape[0])), hidden
             )
-            patch_gates = model.classifier.project_local(torch.zeros(1, self.local_size))
-            model.classifier.predict(model.classifier.advance(patch_gates, context))
+            patch_gates = self.classifier.project_local(torch.zeros(1, self.local_size))
+            self.classifier.predict(self.classifier.advance(patch_gates, context))
 
-        self._cost = ComputeCost(
-            glance=multiply_adds(lambda: model.glance(torch.zeros(1, 3, size, size, dtype=torch.uint8))) / 1e9,
-            local=multiply_adds(lambda: model.look(torch.zeros(1, 3, patch, patch, dtype=torch.uint8))) / 1e9,
+        return ComputeCost(
+            glance=multiply_adds(lambda: self.glance(torch.zeros(1, 3, size, size, dtype=torch.uint8))) / 1e9,
+            local=multiply_adds(lambda: self.look(torch.zeros(1, 3, patch, patch, dtype=torch.uint8))) / 1e9,
             classifier=multiply_adds(classify) / 1e9,
         )
-        return self._cost
 
-    def frozen(self) -> Recognizer:
-        """An independent copy in evaluation mode that needs no gradients."""
-        return copy.deepcopy(self).eval().requires_grad_(False)
+    def num_steps(self, num_frames: int) -> int:
+        """See :meth:`ImageNetworks.num_steps`: one per frame."""
+        return num_frames
 
-    def deployed(self, precision: Precision = "float32", global_precision: Precision | None = None) -> Recognizer:
-        """A frozen copy made for speed: batch norms folded into the convolutions before them, CNNs in ``precision``.
+    def units(self, frames: Tensor) -> Tensor:
+        """See :meth:`ImageNetworks.units`: single frames, (B·T, 3, H, W)."""
+        return frames.flatten(0, 1)
 
-        In float32 it is a fifth faster on the CPU and equal but for rounding. It is no longer a recogniser to save or
-        to train.
+    def glanced(self, units: Tensor) -> Tensor:
+        """See :meth:`ImageNetworks.glanced`: the frames themselves."""
+        return units
 
-        Args:
-            precision: ``"float32"``, or ``"bfloat16"`` where the hardware has it. The classifier stays in float32.
-            global_precision: The same for the global CNN alone, on whose maps policies are sensitive to rounding;
-                ``None`` means ``precision``.
+    def cut(self, units: Tensor, corners: Tensor, source: Tensor | None = None) -> Tensor:
+        """See :meth:`ImageNetworks.cut`: (B, 3, P, P) patches."""
+        return crop(units, corners, self.config.patch_size, source)
 
-        Raises:
-            ValueError: Another precision.
-        """
-        precisions = {"global_cnn": global_precision or precision, "local_cnn": precision}
-        for wanted in precisions.values():
-            if wanted not in get_args(Precision):
-                raise ValueError(f"precision must be one of {get_args(Precision)}, not {wanted!r}")
-        self.cost()  # measured on the original; the copy keeps it
-        twin = self.frozen()
-        for name, wanted in precisions.items():
-            with contextlib.suppress(TraceError):  # a network that branches on its input stays as it is
-                setattr(twin, name, fuse(getattr(twin, name), inplace=True))
-            getattr(twin, name).to(getattr(torch, wanted), memory_format=torch.channels_last)
-        return twin
+    def blank_gates(self) -> Tensor:
+        """See :meth:`ImageNetworks.blank_gates`: zeros, as the projection has no bias."""
+        return torch.zeros(self.classifier.gates_size, device=self.device)

@@ -7,9 +7,12 @@ eighth one frame forward, with zeros at the ends of the clip: 2D convolutions th
 from __future__ import annotations
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
+
+torch.fx.wrap("temporal_shift")  # traced as one operation, so that the batch norms around it can still be folded
 
 SHARE = 8
 """One channel out of so many is moved each way."""

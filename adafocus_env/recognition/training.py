@@ -155,7 +155,7 @@ def train_stage0(
             config.local_steps,
         ),
     ):
-        _warm_up(name, objective, steps, config, generator.manual_seed(seed), progress)
+        warm_up(name, objective, steps, config, generator.manual_seed(seed), progress)
 
 
 def train_frame_classifiers(
@@ -196,10 +196,10 @@ def train_frame_classifiers(
             return nn.functional.cross_entropy(logits, target), logits.argmax(dim=1) == target
 
         objective = Objective((network, head), videos, loss_of)
-        _warm_up(name, objective, steps, config, torch.Generator().manual_seed(seed), progress)
+        warm_up(name, objective, steps, config, torch.Generator().manual_seed(seed), progress)
 
 
-def _warm_up(
+def warm_up(
     name: str,
     objective: Objective,
     steps: int,
@@ -212,7 +212,7 @@ def _warm_up(
     objective.networks.train()
     optimize(
         name, objective, [config.learning_rate] * 2, config,
-        num_rows=num_videos, steps=_steps(num_videos, config, steps), generator=generator,
+        num_rows=num_videos, steps=num_steps(num_videos, config, steps), generator=generator,
         progress=progress or Progress(),
     )  # fmt: skip
     objective.networks.eval()
@@ -271,7 +271,7 @@ def _train_stage1(
         (config.local_learning_rate, config.classifier_learning_rate),
         config,
         num_rows=len(videos),
-        steps=_steps(len(videos), config, config.steps),
+        steps=num_steps(len(videos), config, config.steps),
         generator=generator,
         progress=progress or Progress(),
     )
@@ -472,6 +472,6 @@ def _loss_at_every_frame(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor
     return nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten()), logits[:, -1].argmax(-1) == labels
 
 
-def _steps(num_videos: int, config: Stage0Config | Stage1Config, steps: int) -> int:
+def num_steps(num_videos: int, config: Stage0Config | Stage1Config, steps: int) -> int:
     """Optimiser steps of a stage, whose length is given in steps or in epochs."""
     return steps if config.epochs is None else config.epochs * max(1, num_videos // config.videos_per_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,13 @@ from torchvision.transforms.v2.functional import resize
 
 from adafocus_env.patches import crop
 from adafocus_env.recognition.backbones import BackboneConfig, build_backbone, map_bounds
+from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 from adafocus_env.recognition.temporal_shift import insert_temporal_shift
+
+if TYPE_CHECKING:
+    from adafocus_env.recognition.recognizer import Recognition
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,43 @@ class TSMConfig(NetworkConfig):
     local_frames: int = 12
     shift: bool = True
     dropout: float = 0.5
+
+
+class LogitSum:
+    """f_C of AdaFocus-TSM, which has nothing to learn: the state is the sum of the logits so far.
+
+    Its members are those of :class:`adafocus_env.recognition.classifier.RecurrentClassifier`, for one step.
+
+    Args:
+        num_classes: Length of the state and of what f_G and f_L say.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.hidden_size = self.gates_size = num_classes
+
+    def start(self, frame_gates: Tensor) -> Tensor:
+        """(B, classes), the states before the look at a patch: f_G's logits."""
+        return frame_gates
+
+    def project_global(self, logits: Tensor) -> Tensor:
+        """f_G's logits as they are."""
+        return logits
+
+    def project_local(self, logits: Tensor) -> Tensor:
+        """f_L's logits as they are."""
+        return logits
+
+    def context(self, frame_gates: Tensor, hidden: Tensor) -> FrameContext:
+        """What all patches of a clip share: f_G's logits, (…, classes), as its ``gates``."""
+        return FrameContext(frame_gates, hidden, hidden)
+
+    def advance(self, patch_gates: Tensor, context: FrameContext) -> Tensor:
+        """(…, classes), f_L's logits of a patch, which are overwritten, added to f_G's."""
+        return patch_gates.add_(context.gates)
+
+    def predict(self, hidden: Tensor) -> Tensor:
+        """(…, classes) logits, the state itself."""
+        return hidden
 
 
 class TSMRecognizer(ImageNetworks[TSMConfig]):
@@ -68,6 +110,8 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         self.global_head = nn.Linear(channels, config.num_classes)
         self.dropout = nn.Dropout(config.dropout)
         self.local_head = nn.Linear(self.local_size, config.num_classes)
+        self.classifier = LogitSum(config.num_classes)
+        self.frames_per_patch = config.local_frames
         self.to(memory_format=torch.channels_last)
 
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,11 +129,47 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         maps = self._run(self.global_cnn, images).unflatten(0, frames.shape[:2])
         return maps.flatten(1, 2), self.global_head(maps.mean(dim=(1, 3, 4)))
 
+    def local_vectors(self, patches: Tensor) -> Tensor:
+        """f_L's vectors, (B, local_frames, local_size), of patches, (B, local_frames, 3, P, P) uint8 RGB."""
+        flat = self._flat(patches, self.config.local_frames)
+        return self._run(self.local_cnn, flat.to(self.device)).mean(dim=(2, 3)).unflatten(0, patches.shape[:2])
+
     def look(self, patches: Tensor) -> Tensor:
         """f_L's logits, (B, classes), of patches, (B, local_frames, 3, P, P) uint8 RGB."""
-        flat = self._flat(patches, self.config.local_frames)
-        vectors = self._run(self.local_cnn, flat.to(self.device)).mean(dim=(2, 3))
-        return self.local_head(self.dropout(vectors)).unflatten(0, patches.shape[:2]).mean(dim=1)
+        return self.local_head(self.dropout(self.local_vectors(patches))).mean(dim=1)
+
+    def samplings(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames for f_G and those for f_L, out of both, (B, global_frames + local_frames, 3, H, W).
+
+        Raises:
+            ValueError: There is another number of frames.
+        """
+        sizes = [self.config.global_frames, self.config.local_frames]
+        if frames.ndim != 5 or frames.shape[1] != sum(sizes):
+            raise ValueError(
+                f"frames must be (B, {sizes[0]} + {sizes[1]}, 3, H, W), those for f_G first, not {tuple(frames.shape)}"
+            )
+        global_frames, local_frames = frames.split(sizes, dim=1)
+        return global_frames, local_frames
+
+    def cut(self, frames: Tensor, corners: Tensor, source: Tensor | None = None) -> Tensor:
+        """Patches for f_L, (B, local_frames, 3, P, P), out of frames as :meth:`samplings` takes them.
+
+        Args:
+            frames: (M, global_frames + local_frames, 3, H, W).
+            corners: (B, 2) int64, top-left pixels.
+            source: (B,) int64, the clip that each patch is cut from; ``None`` cuts one from every clip, B = M.
+
+        Raises:
+            IndexError: A patch leaves its frame.
+        """
+        first, times = self.config.global_frames, self.config.local_frames
+        if source is None:
+            source = torch.arange(len(frames), device=frames.device)
+        chosen = source[:, None] * frames.shape[1] + torch.arange(first, first + times, device=frames.device)
+        corners = corners.repeat_interleave(times, dim=0)
+        patches = crop(frames.flatten(0, 1), corners, self.config.patch_size, chosen.flatten())
+        return patches.unflatten(0, (-1, times))
 
     def forward(self, global_frames: Tensor, local_frames: Tensor, corners: Tensor) -> Tensor:
         """Recognise clips from one patch position each.
@@ -111,8 +191,52 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         patches = crop(flat, corners.repeat_interleave(times, dim=0), self.config.patch_size)
         return self.glance(global_frames)[1] + self.look(patches.unflatten(0, (-1, times)))
 
-    def cost(self) -> ComputeCost:
-        """Multiply-adds of each component on one clip, measured on the modules themselves."""
+    def recognize(self, frames: Tensor, policy: Any) -> Recognition:
+        """Recognise clips with a policy, in evaluation mode: glances, one decision each, patches.
+
+        Args:
+            frames: (B, global_frames + local_frames, 3, H, W) uint8 RGB, one sampling after the other.
+            policy: Anything with SB3's ``predict`` on batched observations and an ``action_space``, of positions or
+                patch indices.
+
+        Returns:
+            As of :meth:`adafocus_env.Recognizer.recognize`, with T = 1.
+
+        Raises:
+            ValueError: ``frames`` has the wrong shape.
+        """
+        from adafocus_env.recognition.deployment import recognize_clips
+
+        training = self.training
+        try:
+            return recognize_clips(self.eval(), frames, policy)
+        finally:
+            self.train(training)
+
+    def num_steps(self, num_frames: int) -> int:
+        """See :meth:`ImageNetworks.num_steps`: one, for the whole clip."""
+        wanted = self.config.global_frames + self.config.local_frames
+        if num_frames != wanted:
+            raise ValueError(
+                f"the recogniser reads {self.config.global_frames} + {self.config.local_frames} frames of a clip, but "
+                f"videos have {num_frames}: pass videos with both samplings"
+            )
+        return 1
+
+    def units(self, frames: Tensor) -> Tensor:
+        """See :meth:`ImageNetworks.units`: the clips as they are, with both samplings."""
+        return frames
+
+    def glanced(self, units: Tensor) -> Tensor:
+        """See :meth:`ImageNetworks.glanced`: the first of the two samplings."""
+        return self.samplings(units)[0]
+
+    def blank_gates(self) -> Tensor:
+        """See :meth:`ImageNetworks.blank_gates`: the head on a zero vector, its bias."""
+        return self.local_head.bias
+
+    def measure_cost(self) -> ComputeCost:
+        """See :meth:`ImageNetworks.cost`: per clip."""
         size, patch = self.config.glance_size, self.config.patch_size
         clip = torch.zeros(1, self.config.global_frames, 3, size, size, dtype=torch.uint8)
         patches = torch.zeros(1, self.config.local_frames, 3, patch, patch, dtype=torch.uint8)

@@ -4,6 +4,16 @@ from adafocus_env.videos.dataset import SPLITS, VideoDataset
 from adafocus_env.videos.frame_folders import FrameFolders
 from adafocus_env.videos.registry import get_videos, register_videos
 from adafocus_env.videos.roaming_fashion import RoamingFashion
+from adafocus_env.videos.roaming_motion import RoamingMotion
 from adafocus_env.videos.video_files import VideoFiles
 
-__all__ = ["SPLITS", "FrameFolders", "RoamingFashion", "VideoDataset", "VideoFiles", "get_videos", "register_videos"]
+__all__ = [
+    "SPLITS",
+    "FrameFolders",
+    "RoamingFashion",
+    "RoamingMotion",
+    "VideoDataset",
+    "VideoFiles",
+    "get_videos",
+    "register_videos",
+]

@@ -21,6 +21,8 @@ class VideoDataset(Protocol):
 
     - ``locations(indices) -> (boxes, visible)``, the ground truth that the oracle policy needs; see
       :meth:`adafocus_env.RoamingFashion.locations`;
+    - ``samplings``, a tuple of numbers of frames that sum up to ``num_frames``, where a video is sampled more than
+      once, as AdaFocus-TSM asks for: the frames of one sampling come after those of the other;
     - ``label_sets``, (V, classes) bool, where videos have several labels;
     - ``changing = True``, where a video is another view at every visit, so that a :class:`adafocus_env.FeatureBank`
       can't remember it.

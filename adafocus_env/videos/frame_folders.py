@@ -13,7 +13,6 @@ from torch import Tensor
 
 from adafocus_env.videos.listed_videos import Choice, ListedVideos
 from adafocus_env.videos.lists import Entry
-from adafocus_env.videos.views import middle_frames
 
 _START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
 
@@ -87,7 +86,7 @@ class FrameFolders(ListedVideos):
         return Path(self._path(entry, 1))
 
     def _problem(self, entry: Entry) -> str | None:
-        chosen = {0, entry.num_frames - 1, *middle_frames(entry.num_frames, self.num_frames).tolist()}
+        chosen = {0, entry.num_frames - 1, *self.evaluated_frames(entry.num_frames).tolist()}
         for number in sorted(chosen):
             path = self._path(entry, number + 1)
             try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adafocus_env.videos.dataset import check_indices
 from adafocus_env.videos.lists import Entry, OnError, Separator, read_list, summary
-from adafocus_env.videos.views import evaluation_view, middle_frames, random_frames, training_view
+from adafocus_env.videos.views import Repeat, evaluation_view, middle_frames, random_frames, training_view
 
 Choice = Callable[[int], npt.NDArray[np.int64]]
 """The number of frames that there are, to the (T,) frames that are wanted, counted from 0."""
@@ -37,7 +37,9 @@ class ListedVideos(ABC):
         list_file: See :func:`adafocus_env.videos.lists.read_list`.
         num_classes: Number of classes.
         class_names: One name per class; ``None`` names them by number.
-        num_frames: T.
+        num_frames: T; or several numbers, such as (8, 12) for AdaFocus-TSM: samplings of the same video, whose frames
+            come one sampling after the other.
+        repeat: Of a video shorter than T, ``"last"`` gives its last frame again, ``"first"`` its first frame for all.
         frame_size: Height and width of what is seen, pixels.
         resized: Shorter side before the centre crop, pixels.
         separator: Of the list file; ``None`` goes by its first line.
@@ -74,7 +76,8 @@ class ListedVideos(ABC):
         *,
         num_classes: int,
         class_names: Sequence[str] | None = None,
-        num_frames: int = 16,
+        num_frames: int | Sequence[int] = 16,
+        repeat: Repeat = "last",
         frame_size: int = 224,
         resized: int = 256,
         separator: Separator | None = None,
@@ -91,9 +94,13 @@ class ListedVideos(ABC):
             raise FileNotFoundError(f"no folder of videos at {self.root}")
         if not 1 <= frame_size <= resized:
             raise ValueError(f"frame_size must be between 1 and resized={resized}, not {frame_size}")
-        if num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, not {num_frames}")
-        self.num_frames, self.frame_size, self.num_classes = num_frames, (frame_size, frame_size), num_classes
+        self.samplings = (num_frames,) if isinstance(num_frames, int) else tuple(num_frames)
+        if not self.samplings or min(self.samplings) < 1:
+            raise ValueError(f"num_frames must be at least 1, or several such numbers, not {num_frames}")
+        if repeat not in get_args(Repeat):
+            raise ValueError(f"repeat must be one of {get_args(Repeat)}, not {repeat!r}")
+        self.repeat: Repeat = repeat
+        self.num_frames, self.frame_size, self.num_classes = sum(self.samplings), (frame_size, frame_size), num_classes
         self.class_names: Sequence[str] = [str(k) for k in range(num_classes)] if class_names is None else class_names
         if len(self.class_names) != num_classes:
             raise ValueError(f"class_names must be {num_classes} names, not {len(self.class_names)}")
@@ -134,7 +141,7 @@ class ListedVideos(ABC):
     def fingerprint(self) -> str:
         """Of the list, the settings, and size and time of change of a file of every video."""
         settings = (
-            self.num_frames,
+            self.num_frames if len(self.samplings) == 1 and self.repeat == "last" else (self.samplings, self.repeat),
             self.frame_size,
             self._resized,
             self.training,
@@ -176,11 +183,18 @@ class ListedVideos(ABC):
     def _load(self, row: int, visit: int) -> Tensor:
         entry = self.entries[row]
         if not self.training:
-            frames = self._read(entry, functools.partial(middle_frames, num_frames=self.num_frames))
+            frames = self._read(entry, self.evaluated_frames)
             return evaluation_view(frames, self._resized, self.frame_size[0])
         random = np.random.default_rng((self.seed, row, visit))
-        frames = self._read(entry, functools.partial(random_frames, num_frames=self.num_frames, random=random))
+        frames = self._read(entry, functools.partial(self._random_frames, random=random))
         return training_view(frames, self.frame_size[0], random, flip=self.flip)
+
+    def evaluated_frames(self, available: int) -> npt.NDArray[np.int64]:
+        """(num_frames,) int64, the frames that evaluation reads of so many, counted from 0."""
+        return np.concatenate([middle_frames(available, count, self.repeat) for count in self.samplings])
+
+    def _random_frames(self, available: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+        return np.concatenate([random_frames(available, count, random, self.repeat) for count in self.samplings])
 
     def where(self, entry: Entry) -> str:
         """List file and line of a video, for messages."""

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from adafocus_env.videos.dataset import SPLITS, VideoDataset
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.roaming_fashion import RoamingFashion
+from adafocus_env.videos.roaming_motion import RoamingMotion
 
 DEFAULT_VIDEOS = "roaming-fashion"
-_makers: dict[str, Callable[[str], VideoDataset]] = {DEFAULT_VIDEOS: RoamingFashion}
+_makers: dict[str, Callable[[str], VideoDataset]] = {DEFAULT_VIDEOS: RoamingFashion, "roaming-motion": RoamingMotion}
 
 
 def register_videos(name: str, make: Callable[[str], VideoDataset]) -> None:

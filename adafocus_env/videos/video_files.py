@@ -63,7 +63,7 @@ def read_frames(path: Path, choose: Choice) -> np.ndarray:
 
     Args:
         path: The file.
-        choose: Takes the number of frames in the file, gives those that are wanted, counted from 0, in rising order.
+        choose: Takes the number of frames in the file, gives those that are wanted, counted from 0.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
@@ -107,7 +107,7 @@ def _seek_and_decode(
     found: dict[int, np.ndarray] = {}
     pictures: Iterator[Any] = iter(())
     position: int | None = None  # time of the picture that was decoded last
-    for number in dict.fromkeys(wanted):
+    for number in sorted(set(wanted)):
         target = times[number]
         before = bisect_right(keys, target)
         key = keys[before - 1] if before else times[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -11,33 +13,42 @@ SCALES = (1.0, 0.875, 0.75, 0.66)
 """Sides of training crops, as shares of the frame's shorter side."""
 
 
-def middle_frames(available: int, num_frames: int) -> npt.NDArray[np.int64]:
-    """Frames for evaluation, counted from 0: the middles of T segments, int(n/T/2 + n/T·k).
+Repeat = Literal["last", "first"]
+"""What a video shorter than T gives: all its frames and the last again; or the first for all (Something-Something)."""
 
-    A video shorter than T gives all its frames and repeats the last.
+
+def middle_frames(available: int, num_frames: int, repeat: Repeat = "last") -> npt.NDArray[np.int64]:
+    """Frames for evaluation, counted from 0: the middles of T segments, int(n/T/2 + n/T·k).
 
     Args:
         available: n, frames of the video.
         num_frames: T.
+        repeat: Of a video shorter than T.
 
     Returns:
         (T,) int64.
     """
     if available < num_frames:
-        return np.minimum(np.arange(num_frames), available - 1)
+        return _short(available, num_frames, repeat)
     length = available / num_frames
     return np.array([int(length / 2 + length * k) for k in range(num_frames)])
 
 
-def random_frames(available: int, num_frames: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
+def random_frames(
+    available: int, num_frames: int, random: np.random.Generator, repeat: Repeat = "last"
+) -> npt.NDArray[np.int64]:
     """Frames for training, counted from 0: one of each of T segments of floor(n/T); the remainder is never drawn.
 
     Args and returns as :func:`middle_frames`; ``random`` draws.
     """
     if available < num_frames:
-        return np.minimum(np.arange(num_frames), available - 1)
+        return _short(available, num_frames, repeat)
     length = available // num_frames
     return np.arange(num_frames) * length + random.integers(length, size=num_frames)
+
+
+def _short(available: int, num_frames: int, repeat: Repeat) -> npt.NDArray[np.int64]:
+    return np.minimum(np.arange(num_frames), available - 1 if repeat == "last" else 0)
 
 
 def evaluation_view(frames: Tensor, resized: int, size: int) -> Tensor:

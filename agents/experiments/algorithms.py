@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adafocus_env import AdaFocusVectorEnv, FeatureBank
+from adafocus_env import FeatureBank
 from agents.all_action import AllAction
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.environments import patches_alone, vector_env_class
 from agents.localizer import Localizer
 from agents.paper_ppo import PaperPPO
 from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS
@@ -29,7 +30,7 @@ class Algorithm:
     Attributes:
         title: Its name in tables and figures.
         make: Makes the model.
-        env: Arguments of the environment, besides ``skip=False``.
+        env: Arguments of the environment, besides those that make actions patch indices.
         settings: Hyper-parameters that it starts from, in the names of its own library.
         search: Values to try for some of them in tuning; empty where the settings are to stay as published.
     """
@@ -43,16 +44,17 @@ class Algorithm:
 
 def _own(kind: type[Reinforce]) -> Maker:
     def make(features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES) -> Reinforce:
-        kwargs = {"skip": False, **env}
+        env_class = vector_env_class(None, {"features": features})
+        kwargs = {**patches_alone(env_class), **env}
         num_envs = min(num_envs, settings.get("episodes_per_batch", num_envs))
-        return kind(AdaFocusVectorEnv(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
+        return kind(env_class(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
 
     return make
 
 
 def _sb3(name: str) -> Maker:
     def make(features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES) -> Any:
-        kwargs = {"skip": False, **env}
+        kwargs = {**patches_alone(vector_env_class(None, {"features": features})), **env}
         return make_model(name, make_vec_env(num_envs, seed=seed, features=features, **kwargs), seed=seed, **settings)
 
     return make

@@ -1,0 +1,31 @@
+"""Recognisers of either kind, by name or file."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from adafocus_env.recognition.image_networks import read_format
+from adafocus_env.recognition.recognizer import Recognizer
+from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
+
+
+def load_recognizer(
+    name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> Recognizer | TSMRecognizer:
+    """Load a shipped recogniser by name, or a saved one by path, of the kind that its file holds.
+
+    Args:
+        name_or_path: ``"roaming-fashion"``, ``"roaming-motion"``, or a path.
+        device: torch device.
+
+    Returns:
+        A :class:`Recognizer` or a :class:`TSMRecognizer`, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: Neither a shipped name nor a file.
+        ValueError: The file is not a recogniser's.
+    """
+    kind = TSMRecognizer if read_format(name_or_path) == TSMRecognizer.file_format else Recognizer
+    return kind.from_pretrained(name_or_path, device)

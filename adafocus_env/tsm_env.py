@@ -1,0 +1,198 @@
+"""``AdaFocusTSM-v0``: one look per clip. The rules are those of ``AdaFocus-v0``; only the spaces differ."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from adafocus_env.env import AdaFocusEnv
+from adafocus_env.frozen_features import FrozenFeatures
+from adafocus_env.patches import position_corners
+from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
+from adafocus_env.rewards import Reward
+from adafocus_env.vector_env import AdaFocusVectorEnv, check_choice
+from adafocus_env.videos.dataset import VideoDataset
+
+ACTIONS = ("continuous", "grid")
+
+
+class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
+    """Many episodes of ``AdaFocusTSM-v0`` at once; see :class:`adafocus_env.AdaFocusTSMEnv` for the environment itself.
+
+    Made by ``gym.make_vec("AdaFocusTSM-v0", num_envs=64)``. Arguments and attributes are those of
+    :class:`AdaFocusVectorEnv`, but for these.
+
+    Args:
+        num_envs: Lanes.
+        action: ``"continuous"``, a position, or ``"grid"``, a patch index.
+        recognizer: A :class:`TSMRecognizer`, a path or a shipped name; ``None`` is ``"roaming-motion"``.
+        videos: As there, with the recogniser's two samplings; ``None`` is ``"roaming-motion"``.
+        kwargs: As there. There is no ``skip``: no action carries a skip bit.
+
+    Raises:
+        ValueError: An argument is not allowed; the message names it and what is.
+    """
+
+    recognizer_class: ClassVar[type[TSMRecognizer]] = TSMRecognizer
+    default_name: ClassVar[str] = "roaming-motion"
+
+    def __init__(self, num_envs: int = 1, *, action: str = "continuous", **kwargs: Any) -> None:
+        check_choice("action", action, ACTIONS)
+        if "skip" in kwargs:
+            raise TypeError("AdaFocusTSM-v0 takes no argument 'skip': no action carries a skip bit")
+        self.action = action
+        super().__init__(num_envs, skip=False, **kwargs)
+
+    def _spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+        observation_space, action_space = super()._spaces()
+        if self.action == "continuous":
+            action_space = spaces.Box(-1, 1, (2,), np.float32)
+        return observation_space, action_space
+
+    def _spaces_beside_glance(self) -> dict[str, spaces.Space[Any]]:
+        return {}
+
+    def _observe_beside_glance(self) -> dict[str, Any]:
+        return {}
+
+    def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
+        if self.action == "grid":
+            return super()._read_actions(actions)
+        shape = (self.num_envs, 2)
+        wanted = f"actions must be {shape} numbers from -1 (top, left) to 1 (bottom, right)"
+        try:
+            values = actions if isinstance(actions, Tensor) else torch.as_tensor(np.array(actions, dtype=np.float64))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{wanted}, not {actions!r}") from error
+        if tuple(values.shape) != shape or not bool((values.abs() <= 1).all()):
+            raise ValueError(f"{wanted}, not {values.tolist()} of shape {tuple(values.shape)}")
+        return position_corners(values.to(self.device), self.frame_size, self.patch_size), self._never
+
+    def _pictures(self, lanes: Tensor, time: Tensor) -> Tensor:
+        """The frames that f_L reads of the clip."""
+        assert isinstance(self.recognizer, TSMRecognizer)
+        return self.recognizer.samplings(self._load_units(lanes, time))[1]
+
+
+class AdaFocusTSMEnv(AdaFocusEnv):
+    """
+    ## Description
+
+    Where temporal order matters (Something-Something), both networks of the recogniser have temporal shift modules, and
+    one patch position serves the whole clip: the global network glances at some of its frames, the agent decides once
+    where to look, and the local network reads that patch of all the frames of a second sampling. The episode is a
+    contextual bandit's: one step. From "Adaptive Focus for Efficient Video Recognition" (AdaFocus, ICCV 2021, Sec. 4.2,
+    AdaFocus-TSM).
+
+    By default the videos are those of ``RoamingMotion``, the embedded benchmark, in which the class is what the item
+    does, and the recogniser is the one that ships with the package: no downloads, no GPU.
+
+    ```python
+    >>> import gymnasium as gym
+    >>> import adafocus_env
+    >>> env = gym.make("AdaFocusTSM-v0", action="grid")
+    >>> observation, info = env.reset(seed=0)
+    >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+    >>> terminated
+    True
+
+    ```
+
+    ## Action Space
+
+    With ``action="continuous"`` (the paper's), ``Box(-1, 1, (2,))``: row and column, −1 top or left, 1 bottom or right.
+    The patch's top-left corner is floor((row + 1) / 2 · (H − P)), and likewise for the column. Positions off the grid
+    are computed when they are asked for. With ``action="grid"``, ``Discrete(N)``: the candidates of ``AdaFocus-v0``,
+    whose looks are remembered.
+
+    ## Observation Space
+
+    With ``observation="full"`` a ``Dict`` with one float32 ``Box``, ``glance``, (frames·C, h, w): the global network's
+    maps of all its frames, stacked. With ``"glance"`` that ``Box`` alone.
+
+    ## Rewards
+
+    As of ``AdaFocus-v0``: r = p(chosen) − p(reference) − λ, p being the softmax confidence on the true label of the
+    sum of both networks' logits. The reference is a random patch (`gain_over_random`), the global network's logits
+    alone (`gain_over_previous`), an all-zero local vector (`gain_over_blank`), or nothing (`confidence`).
+
+    ## Starting State
+
+    A uniformly random clip of the split, of which only the glance is known. `reset(options={"video": i})` picks it.
+
+    ## Episode End
+
+    After one step. Never truncated.
+
+    ## Information
+
+    As of ``AdaFocus-v0``; `gflops` is the whole clip's.
+
+    ## Arguments
+
+    Those of ``AdaFocus-v0`` but `skip`, with `videos` and `recognizer` `"roaming-motion"` by default, and
+
+    | argument | default | meaning |
+    |---|---|---|
+    | `action` | `"continuous"` | or `"grid"` |
+
+    ## Vectorized environment
+
+    `gym.make_vec("AdaFocusTSM-v0", num_envs=64)`: see :class:`adafocus_env.AdaFocusTSMVectorEnv`.
+
+    ## Version History
+
+    * v0: first release
+
+    Attributes:
+        num_frames: Frames of a clip, of both samplings together.
+        num_steps: 1.
+        frame_size: (H, W), pixels.
+        patch_size: P, pixels.
+        num_patches: N.
+        num_classes: Number of classes.
+
+    Raises:
+        ValueError: An argument is not allowed; the message names it and what is.
+    """
+
+    def __init__(
+        self,
+        *,
+        split: str = "train",
+        videos: VideoDataset | str | None = None,
+        recognizer: TSMRecognizer | str | os.PathLike[str] | None = None,
+        grid: int = 7,
+        action: Literal["continuous", "grid"] = "continuous",
+        skip_cost: float | None = None,
+        reward: str | Reward = "gain_over_random",
+        baseline: str = "sample",
+        observation: str = "full",
+        render_mode: str | None = None,
+        device: str | torch.device = "cpu",
+        features: FrozenFeatures | None = None,
+    ) -> None:
+        self._take(
+            AdaFocusTSMVectorEnv(
+                1,
+                split=split,
+                videos=videos,
+                recognizer=recognizer,
+                grid=grid,
+                action=action,
+                skip_cost=skip_cost,
+                reward=reward,
+                baseline=baseline,
+                observation=observation,
+                render_mode=render_mode,
+                device=device,
+                features=features,
+                autoreset_mode=AutoresetMode.DISABLED,
+            )
+        )

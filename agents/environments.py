@@ -1,0 +1,73 @@
+"""Which environment a policy, a recogniser or an id belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gymnasium import spaces
+
+from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, TSMRecognizer, load_recognizer
+from adafocus_env.patches import grid_of
+
+VECTOR_ENVS: dict[str, type[AdaFocusVectorEnv]] = {
+    "AdaFocus-v0": AdaFocusVectorEnv,
+    "AdaFocusTSM-v0": AdaFocusTSMVectorEnv,
+}
+
+
+def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: Any = None) -> type[AdaFocusVectorEnv]:
+    """The vector environment behind an id; without one, that of the recogniser, else that of the policy.
+
+    Args:
+        env_id: ``"AdaFocus-v0"``, ``"AdaFocusTSM-v0"`` or ``None``.
+        env_kwargs: As in ``gym.make``; ``features`` and ``recognizer`` tell.
+        policy: One that acts in positions belongs to AdaFocus-TSM.
+
+    Raises:
+        ValueError: An unknown id.
+    """
+    if env_id is not None:
+        if env_id not in VECTOR_ENVS:
+            raise ValueError(f"env_id must be one of {sorted(VECTOR_ENVS)}, not {env_id!r}")
+        return VECTOR_ENVS[env_id]
+    features, recognizer = env_kwargs.get("features"), env_kwargs.get("recognizer")
+    if features is not None:
+        recognizer = features.recognizer
+    if recognizer is None:
+        return AdaFocusTSMVectorEnv if acts_in_positions(policy) else AdaFocusVectorEnv
+    if not hasattr(recognizer, "cost"):
+        recognizer = load_recognizer(recognizer)
+    return AdaFocusTSMVectorEnv if isinstance(recognizer, TSMRecognizer) else AdaFocusVectorEnv
+
+
+def patches_alone(kind: type[AdaFocusVectorEnv]) -> dict[str, Any]:
+    """Arguments of an environment whose actions are patch indices, without skip bit."""
+    return {"action": "grid"} if issubclass(kind, AdaFocusTSMVectorEnv) else {"skip": False}
+
+
+def is_policy(policy: Any) -> bool:
+    """Whether this is a policy itself, not a callable that makes one."""
+    return hasattr(policy, "predict") and not isinstance(policy, type)
+
+
+def acts_in_positions(policy: Any) -> bool:
+    """Whether a policy's actions are continuous positions."""
+    return isinstance(getattr(policy, "action_space", None), spaces.Box)
+
+
+def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv] = AdaFocusVectorEnv) -> dict[str, Any]:
+    """Environment arguments (``skip`` or ``action``, ``grid``, ``observation``) that a policy's spaces imply."""
+    if not is_policy(policy):
+        return {}
+    space = policy.action_space
+    arguments: dict[str, Any] = (
+        {"action": "continuous" if acts_in_positions(policy) else "grid"}
+        if issubclass(kind, AdaFocusTSMVectorEnv)
+        else {"skip": isinstance(space, spaces.MultiDiscrete)}
+    )
+    if (grid := grid_of(space)) is not None:
+        arguments["grid"] = grid
+    if isinstance(getattr(policy, "observation_space", None), spaces.Box):
+        arguments["observation"] = "glance"
+    return arguments
