@@ -194,7 +194,7 @@ class FrozenFeatures:
         return maps, gates
 
     @torch.no_grad()
-    def compute_look(self, patches: Tensor, video: Tensor, reader: Recognizer | None = None) -> Tensor:
+    def compute_look(self, patches: Tensor, video: Tensor, reader: ImageNetworks[Any] | None = None) -> Tensor:
         """Run f_L and the classifier's projection.
 
         Args:

@@ -14,7 +14,8 @@ from adafocus_env.bank_file import BankFile
 from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
 from adafocus_env.patches import scaled_size
 from adafocus_env.recognition.compute_cost import multiply_adds
-from adafocus_env.recognition.recognizer import Precision, Recognizer
+from adafocus_env.recognition.image_networks import Precision
+from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
 AR_NET_SCALES = (1.0, 0.75, 0.5)
