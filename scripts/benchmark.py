@@ -374,7 +374,7 @@ def filling(
     some = (
         paper_videos("train", 1 if config.quick else 3)
         if paper
-        else RoamingFashion("train", num_videos=2 if config.quick else 96)
+        else RoamingFashion("train", num_videos=2 if config.quick else 192)
     )
     size, frames = recognizer.config.patch_size, some.num_frames
     patches = len(some) * frames * GRID**2
