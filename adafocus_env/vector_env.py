@@ -628,7 +628,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             "prediction": stepped["prediction"].clone(),
             "confidence": stepped["confidence"].clone(),
             "baseline_confidence": stepped["baseline_confidence"],
-            "patch": stepped["patch"].clone(),
+            "patch": stepped["patch"],
             "skipped": stepped["skipped"].clone(),
             "gflops": stepped["gflops"],
         }

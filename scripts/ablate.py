@@ -62,6 +62,7 @@ def main(config: Config) -> None:
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
     few = 100 if config.quick else config.num_videos
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=few)
+    left_out = bench.unknown
     bench.build(("train", "val", config.split))
     everything = []
     for name in config.ablations:
@@ -69,7 +70,7 @@ def main(config: Config) -> None:
         work = [
             (trial, variant.on(bench))
             for variant in ABLATIONS[name]
-            if variant.algorithm not in bench.unknown
+            if variant.algorithm not in left_out
             for trial in variant.trials(seeds, episodes, config.split)
         ]
         trials, benches = zip(*work, strict=True)

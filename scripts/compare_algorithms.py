@@ -62,16 +62,15 @@ def main(config: Config) -> None:
         raise SystemExit(f"--algorithms: unknown {unknown}; there are {sorted(ALGORITHMS)}")
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
+    left_out = bench.unknown
     bench.build(("train", "val", config.split))
     tuned = json.loads(config.tuned.read_text()) if config.tuned.exists() else {}
-    trials = [
-        Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items() if name not in bench.unknown
-    ]
+    trials = [Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items() if name not in left_out]
     trials += [
         Trial(ALGORITHMS[name].title, name, seed, episodes, settings=tuned.get(name, {}), split=config.split)
         for seed in range(seeds)
         for name in config.algorithms
-        if name not in bench.unknown
+        if name not in left_out
     ]
     with contextlib.ExitStack() as stack:
         if config.backend == "dask":

@@ -69,12 +69,13 @@ def main(config: Config) -> None:
     started = time.perf_counter()
     count, seeds, episodes = (2, 1, 512) if config.quick else (config.settings, config.seeds, config.episodes)
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
+    left_out = bench.unknown
     bench.build(("train", "val"))
     trials = [
         Trial(ALGORITHMS[name].title, name, FIRST_SEED + seed, episodes, settings=settings, split="val",
               curve=CURVE_POINTS)
         for name in config.algorithms
-        if name not in bench.unknown
+        if name not in left_out
         for settings in draw_settings(ALGORITHMS[name].search, count, config.seed)
         for seed in range(seeds)
     ]  # fmt: skip

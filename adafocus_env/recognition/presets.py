@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adafocus_env.recognition.backbones import BackboneConfig
 from adafocus_env.recognition.recognizer import RecognizerConfig
 from adafocus_env.recognition.tsm_recognizer import TSMConfig
@@ -26,18 +28,23 @@ NUM_CLASSES = {"activitynet": 200, "fcvid": 239, "mini-kinetics": 200}
 """Classes of the data sets that the paper reports on."""
 PATCH_SIZES = (96, 128, 160, 192)
 
+_EMBEDDED: dict[str, Any] = {
+    "num_classes": 10,
+    "global_backbone": BackboneConfig("tiny_resnet", widths=(16, 16, 32, 64), strides=(2, 2, 2, 1)),
+    "glance_size": 56,
+    "glance_interpolation": "bilinear",
+    "dropout": 0.3,
+    "mean": (0.43, 0.43, 0.43),
+    "std": (0.21, 0.21, 0.21),
+}
+"""What the recognisers of both embedded benchmarks share, as their videos share a scenery."""
+
 PRESETS: dict[str, RecognizerConfig] = {
     "roaming-fashion": RecognizerConfig(
-        num_classes=10,
-        global_backbone=BackboneConfig("tiny_resnet", widths=(16, 16, 32, 64), strides=(2, 2, 2, 1)),
+        **_EMBEDDED,
         local_backbone=BackboneConfig("tiny_resnet", widths=(32, 32, 64, 128), strides=(2, 1, 2, 2)),
-        glance_size=56,
-        glance_interpolation="bilinear",
         patch_size=32,
         hidden_size=128,
-        dropout=0.3,
-        mean=(0.43, 0.43, 0.43),
-        std=(0.21, 0.21, 0.21),
     ),
     **{
         f"{name}-{patch_size}": paper_config(num_classes, patch_size)
@@ -51,17 +58,11 @@ PRESETS: dict[str, RecognizerConfig] = {
 TSM_PATCH_SIZES = (144, 160, 176)
 TSM_PRESETS: dict[str, TSMConfig] = {
     "roaming-motion": TSMConfig(
-        num_classes=10,
-        global_backbone=BackboneConfig("tiny_resnet", widths=(16, 16, 32, 64), strides=(2, 2, 2, 1)),
+        **_EMBEDDED,
         local_backbone=BackboneConfig("tiny_resnet", widths=(32, 32, 64, 128), strides=(2, 2, 2, 2)),
-        glance_size=56,
-        glance_interpolation="bilinear",
         patch_size=40,
         global_frames=4,
         local_frames=6,
-        dropout=0.3,
-        mean=(0.43, 0.43, 0.43),
-        std=(0.21, 0.21, 0.21),
     ),
     **{
         f"something-{version}-{patch_size}": tsm_config(174, patch_size)

@@ -83,8 +83,7 @@ def train_tsm_stage0(
     generator = torch.Generator()
 
     def classify(logits: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        target = videos.labels[rows].to(device)
-        return nn.functional.cross_entropy(logits, target), logits.argmax(dim=1) == target
+        return _loss(logits, videos.labels[rows])
 
     def glance_loss(rows: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         maps, logits = recognizer.glance(recognizer.glanced(frames))
