@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.patches import random_corners
-from adafocus_env.random_draws import integers, uniform
+from adafocus_env.random_draws import uniform
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.recognition.recognizer import Recognizer
@@ -164,15 +164,23 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._prices = None if bool((local == local[0]).all()) else (self.skip_cost * local / local.max()).float()
         self._squares = nn.functional.pad(self.corners, (0, 1), value=self.patch_size).to(self.device)
         self._never, self._any_candidate = self._zeros(torch.bool), self._zeros(torch.int64)
+        self._always = ~self._never
         self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
 
         # When episodes start and end is known without the recogniser, so that part of the state lives on the host.
         # `_time` is the number of steps taken; _lane_seed and _episode key the random draws.
         self._time = np.zeros(self.num_envs, dtype=np.int64)
+        self._shares = np.arange(self.num_steps + 1, dtype=np.float32)[:, None] / np.float32(self.num_steps)
         self._lane_seed, self._episode = np.zeros_like(self._time), np.zeros_like(self._time)
         self._needs_reset = np.ones(self.num_envs, dtype=np.bool_)
         self._stepped = np.zeros(self.num_envs, dtype=np.bool_)  # since the last reset
         self._seeded = False
+        # What is drawn for an episode: stream and step of every number.
+        streams = {"sample": [_CANDIDATE_STREAM], "pixel": [_TOP_STREAM, _LEFT_STREAM]}.get(baseline, [])
+        if self.reward.reference != "random":
+            streams = []
+        self._streams = np.concatenate(([_VIDEO_STREAM], np.repeat(streams, self.num_steps))).astype(np.int64)
+        self._stream_steps = np.concatenate(([0], np.tile(np.arange(self.num_steps), len(streams)))).astype(np.int64)
         # The rest lives on the device. These tensors are replaced, never changed in place.
         self._video = self._zeros(torch.int64)
         self._label = self._zeros(torch.int64)
@@ -218,8 +226,10 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """One value per lane, to the device. Where all lanes agree, as they mostly do, nothing is transferred; on the
         CPU the tensor shares the array's memory."""
         tensor = torch.from_numpy(values)
-        if self.device.type != "cpu" and (values == values[0]).all():
-            return torch.full((self.num_envs,), values[0].item(), dtype=tensor.dtype, device=self.device)
+        if self.device.type == "cpu":
+            return tensor
+        if (values == values[0]).all():
+            return torch.full_like(tensor, values.flat[0].item(), device=self.device)
         return tensor.to(self.device)
 
     # ------------------------------------------------------------------------------------------------ episodes
@@ -316,34 +326,33 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         def where_chosen(value: Tensor, otherwise: Tensor) -> Tensor:
             return value if everyone else torch.where(chosen.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
 
+        # All that an episode draws: its video, and its reference patches if there are any.
+        draws = uniform(self._lane_seed[:, None], self._episode[:, None], self._streams, self._stream_steps)
         if video is None:
-            video = integers(len(self.videos), self._lane_seed, self._episode, _VIDEO_STREAM, 0)
+            video = (draws[:, 0] * len(self.videos)).astype(np.int64)
         before, self._video = self._video, where_chosen(self._upload(video), self._video)
         if self._frames is not None:
             # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
             self._frames_loaded &= (self._video == before) if self.features.remembers else ~chosen
         self._label = self._labels[self._video]
         self._video_gflops = where_chosen(torch.zeros_like(self._video_gflops), self._video_gflops)
-        if self.reward.reference == "random" and self.baseline != "exact":
-            self._random_patches = where_chosen(self._draw_random_patches(), self._random_patches)
+        if len(self._streams) > 1:
+            self._random_patches = where_chosen(self._as_patches(draws[:, 1:]), self._random_patches)
         self.features.ensure_videos(self._video, self._load_videos)
         self._glance(mask)
         hidden = self.recognizer.classifier.start(self._frame_gates)
-        probabilities = torch.softmax(self.recognizer.classifier.predict(hidden), dim=-1)
+        probabilities = self.recognizer.classifier.probabilities(hidden)
         self._hidden = where_chosen(hidden, self._hidden)
         self._confidence = where_chosen(probabilities.gather(1, self._label[:, None])[:, 0], self._confidence)
         self._prediction = where_chosen(probabilities.argmax(dim=1), self._prediction)
 
-    def _draw_random_patches(self) -> Tensor:
-        """The reference patches of all steps of the lanes' episodes."""
-        lane_seed, episode = self._lane_seed[:, None], self._episode[:, None]
-        time = np.arange(self.num_steps)
+    def _as_patches(self, draws: NDArray[np.float64]) -> Tensor:
+        """The reference patches of all steps of episodes, out of uniform numbers: (num_envs, steps) candidates, of one
+        for each step; or (num_envs, steps, 2) corners, of one for each top and then one for each left."""
         if self.baseline == "sample":
-            drawn = torch.from_numpy(integers(self.num_patches, lane_seed, episode, _CANDIDATE_STREAM, time))
-        else:
-            draws = [uniform(lane_seed, episode, stream, time) for stream in (_TOP_STREAM, _LEFT_STREAM)]
-            drawn = random_corners(self.frame_size, self.patch_size, torch.from_numpy(np.stack(draws, axis=-1)))
-        return drawn.to(self.device)
+            return torch.from_numpy((draws * self.num_patches).astype(np.int64)).to(self.device)
+        places = draws.reshape(self.num_envs, 2, self.num_steps).swapaxes(1, 2)
+        return random_corners(self.frame_size, self.patch_size, torch.from_numpy(places)).to(self.device)
 
     def _glance(self, mask: BoolArray) -> None:
         """Look at the current frames of the lanes of ``mask`` through the global CNN."""
@@ -427,7 +436,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _transition(self, place: Tensor, skipped: Tensor, moving: BoolArray) -> dict[str, Tensor]:
         """Advance the classifier in the lanes of ``moving`` and find the reward. The rules of the process are here."""
         all_moving = bool(moving.all())
-        focused = ~skipped if all_moving else ~skipped & self._upload(moving)
+        focused = ~skipped if self.skip else self._always
+        if not all_moving:
+            focused = focused & self._upload(moving)
         everyone = bool(focused.all()) if self.skip else all_moving  # the usual case without skip bit needs no masks
 
         def where_focused(value: Tensor, otherwise: Tensor | float) -> Tensor:
@@ -484,21 +495,22 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             all lanes were focused; and the confidences after all patches that were compared, (num_envs, k).
         """
         if place.ndim == 1:
-            candidates, anywhere = place[:, None], None
+            candidates, anywhere = place.unsqueeze(1), None
         else:
             candidates, anywhere = place[:, :0], place[:, None]
         match self.reward.reference, self.baseline:
             case "random", "exact":
                 candidates = self._everywhere
             case "random", "sample":
-                candidates = torch.cat((candidates, self._random_patches.gather(1, self._frame[:, None])), dim=1)
+                drawn = self._random_patches.gather(1, self._frame.unsqueeze(1))
+                candidates = torch.cat((candidates, drawn), dim=1)
             case "random", "pixel":
                 drawn = self._random_patches.take_along_dim(self._frame[:, None, None], dim=1)
                 anywhere = drawn if anywhere is None else torch.cat((anywhere, drawn), dim=1)
         # What the bank remembers is gathered anew for every frame, so it may be overwritten.
         frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
-        context = self.recognizer.classifier.context(frame_gates, self._hidden)
-        context = FrameContext(*(part[:, None] for part in context))  # shared by all patches
+        # The second dimension is that of the patches, which share this.
+        context = self.recognizer.classifier.context(frame_gates.unsqueeze(1), self._hidden.unsqueeze(1))
         lanes = (place, candidates, anywhere, focused, self._video, self._frame, self._label, context)
         # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
         block = self.num_envs
@@ -538,24 +550,26 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if self.reward.reference == "blank":
             gates = torch.cat((gates, self._blank_gates.expand_as(gates)), dim=1)
         states = classifier.advance(gates, context)
-        probabilities = torch.softmax(classifier.predict(states), dim=-1)
-        confidences = probabilities.gather(-1, label[:, None, None].expand(-1, states.shape[1], 1))[..., 0]
-        chosen: Any = (slice(None), 0)
+        probabilities = classifier.probabilities(states)
+        confidences = probabilities.gather(-1, label.view(-1, 1, 1).expand(-1, states.shape[1], 1)).squeeze(-1)
         compared = confidences
+        after, probabilities_after, confidence = (part.select(1, 0) for part in (states, probabilities, confidences))
         match self.reward.reference:
             case "random" if self.baseline == "exact":
                 if on_grid:  # the chosen candidate has its place among them all
                     chosen = (torch.arange(len(video), device=self.device), place)
+                    after, probabilities_after, confidence = (
+                        part[chosen] for part in (states, probabilities, confidences)
+                    )
                 compared = confidences[:, -self.num_patches :]
                 reference = compared.mean(dim=1)
             case "random" | "blank":
-                reference = confidences[:, 1]
+                reference = confidences.select(1, 1)
             case "previous":
                 reference = self._confidence[start : start + len(video)]
             case None:
-                reference = torch.zeros_like(confidences[:, 0])
-        prediction = probabilities[chosen].argmax(dim=-1)
-        return states[chosen], confidences[chosen], prediction, reference, compared
+                reference = torch.zeros_like(confidence)
+        return after, confidence, probabilities_after.argmax(dim=-1), reference, compared
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -602,7 +616,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     @torch.no_grad()
     def probabilities(self) -> Tensor:
         """(num_envs, classes) float32, the classifier's softmax prediction in every lane's present state."""
-        return torch.softmax(self.recognizer.classifier.predict(self._hidden), dim=-1)
+        return self.recognizer.classifier.probabilities(self._hidden)
 
     def _observe(self) -> Any:
         # A gathered map is not used again, so it is the caller's; a computed one may be.
@@ -610,15 +624,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return glance if self.observation == "glance" else {"glance": glance, **self._observe_beside_glance()}
 
     def _observe_beside_glance(self) -> dict[str, Any]:
-        time = (self._time / self.num_steps).astype(np.float32)
-        return {"belief": self._give(self._hidden.clone()), "time": self._give(time)[:, None]}
+        return {"belief": self._give(self._hidden.clone()), "time": self._give(self._shares[self._time])}
 
     def _give(self, values: Tensor | np.ndarray) -> Any:
         """Values as the ``output`` argument asks for. The caller owns them: arrays are copied, tensors are not."""
-        if isinstance(values, np.ndarray):
-            values = values.copy()
-            return self._upload(values) if self.output == "torch" else values
-        return values if self.output == "torch" else values.cpu().numpy()
+        if isinstance(values, Tensor):
+            return values if self.output == "torch" else values.cpu().numpy()
+        return self._upload(values.copy()) if self.output == "torch" else values.copy()
 
     def _reset_info(self, mask: BoolArray) -> dict[str, Any]:
         return self._masked({"video": self._video.clone(), "label": self._label.clone()}, mask)

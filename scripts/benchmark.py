@@ -236,7 +236,7 @@ class Floor:
         self.frame_gates, self.hidden_gates = empty(num_envs, 3 * hidden_size), empty(num_envs, 3 * hidden_size)
         self.gates = empty(self.block * patches, 3 * hidden_size)
         self.new, self.states = empty(self.block, patches, hidden_size), empty(self.block, patches, hidden_size)
-        self.logits = empty(self.block * patches, classifier.fc.out_features)
+        self.logits = empty(classifier.fc.out_features, self.block * patches)
         self.probabilities = torch.empty_like(self.logits)
         self.hidden = torch.zeros(num_envs, hidden_size, device=device)
 
@@ -261,11 +261,11 @@ class Floor:
             gates[..., : 2 * size].sigmoid_()
             new_hidden = self.hidden_gates[lanes, None, 2 * size :]
             torch.addcmul(gates[..., 2 * size :], gates[..., :size], new_hidden, out=new)
-            new.tanh_()
+            new.mul_(2).sigmoid_().mul_(2).sub_(1) if new.device.type == "cpu" else new.tanh_()
             torch.lerp(new, self.hidden[lanes, None], gates[..., size : 2 * size], out=states)
-            logits, probabilities = self.logits[: count * patches], self.probabilities[: count * patches]
-            torch.addmm(fc.bias, states.view(-1, size), fc.weight.T, out=logits)
-            torch.softmax(logits, dim=1, out=probabilities)
+            logits, probabilities = self.logits[:, : count * patches], self.probabilities[:, : count * patches]
+            torch.addmm(fc.bias[:, None], fc.weight, states.view(-1, size).T, out=logits)
+            torch.softmax(logits, dim=0, out=probabilities)
             self.hidden[lanes].copy_(states[:, 0])
 
 

@@ -94,12 +94,21 @@ class RecurrentClassifier(nn.Module):
         size = self.hidden_size
         patch_gates += context.gates
         gates = patch_gates[..., : 2 * size].sigmoid_()
-        new = torch.addcmul(patch_gates[..., 2 * size :], gates[..., :size], context.new_hidden).tanh_()
+        new = _tanh_(torch.addcmul(patch_gates[..., 2 * size :], gates[..., :size], context.new_hidden))
         return torch.lerp(new, context.hidden, gates[..., size:])
 
     def predict(self, hidden: Tensor) -> Tensor:
         """(…, D) -> (…, classes) logits."""
         return self.fc(self.dropout(hidden) if self.training else hidden)
+
+    def probabilities(self, hidden: Tensor) -> Tensor:
+        """(…, D) -> (…, classes): the softmax of :meth:`predict`, in evaluation mode.
+
+        The classes come first in memory, so that product and softmax run along many states at once: five times as fast
+        on the CPU as state by state.
+        """
+        logits = torch.addmm(self.fc.bias[:, None], self.fc.weight, hidden.flatten(0, -2).t())
+        return torch.softmax(logits, dim=0).t().view(*hidden.shape[:-1], -1)
 
     def forward(self, global_vectors: Tensor, local_vectors: Tensor, skipped: Tensor | None = None) -> Tensor:
         """Logits after every frame of a batch of videos, in float32 under autocast too.
@@ -122,3 +131,10 @@ class RecurrentClassifier(nn.Module):
                 hidden = after if skipped is None else torch.where(skipped[:, time, None], hidden, after)
                 states.append(hidden)
             return self.predict(torch.stack(states, dim=1))
+
+
+def _tanh_(values: Tensor) -> Tensor:
+    """tanh, in place. On the CPU torch's sigmoid takes a sixth of the time of its tanh, so tanh x = 2σ(2x) − 1."""
+    if values.device.type != "cpu" or values.requires_grad:
+        return values.tanh_()
+    return values.mul_(2).sigmoid_().mul_(2).sub_(1)

@@ -77,6 +77,10 @@ class LogitSum:
         """(…, classes) logits, the state itself."""
         return hidden
 
+    def probabilities(self, hidden: Tensor) -> Tensor:
+        """(…, classes), their softmax."""
+        return torch.softmax(hidden, dim=-1)
+
 
 class TSMRecognizer(ImageNetworks[TSMConfig]):
     """f_G and f_L with temporal shift, each with a linear classifier of its own.
