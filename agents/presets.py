@@ -45,8 +45,9 @@ RESOLUTION_HYPERPARAMETERS: dict[str, Any] = {
     "entropy_coefficient": 0.01,
     "use_belief": True,
 }
-"""REINFORCE, adaptive resolution: both heads jointly, rewarded like the skip policy."""
-RESOLUTION_EPISODES = 25_600
+"""REINFORCE, adaptive resolution: both heads jointly, rewarded like the skip policy, for as many episodes as π and π′
+have together."""
+RESOLUTION_EPISODES = PATCH_EPISODES + SKIP_EPISODES
 
 CLIP_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 2e-3,

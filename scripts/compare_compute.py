@@ -3,8 +3,8 @@
 Fewer frames, lower resolution, or, in the manner of AR-Net, a resolution or a skip that a policy chooses for every
 frame: accuracy against multiply-adds, beside AdaFocus.
 
-The local CNN and the classifier of the shipped recogniser are trained further on whole frames, and on patches of other
-sizes, first. What a killed run has trained or evaluated is not done again.
+The local CNN and the classifier of the shipped recogniser are first trained further, on whole frames and on patches of
+each size, with the same number of videos. What a killed run has trained or evaluated is not done again.
 """
 
 from __future__ import annotations
@@ -48,24 +48,22 @@ ADAPTIVE = "adaptive resolution"
 class Config:
     whole_frames: Stage1Config = field(
         default_factory=lambda: Stage1Config(
-            steps=2200, videos_per_step=16, local_learning_rate=1e-3, precision="bfloat16"
+            steps=6000, videos_per_step=16, local_learning_rate=1e-3, precision="bfloat16"
         )
     )
     """Training on whole frames."""
     patch_sizes: tuple[int, ...] = (24, 32, 48)
-    """P of AdaFocus, pixels; 32 is the shipped recogniser."""
-    patches: Stage1Config = field(default_factory=lambda: Stage1Config(steps=1500, precision="bfloat16"))
-    """Training on patches of another size."""
+    """P of AdaFocus, pixels."""
+    patches: Stage1Config = field(default_factory=lambda: Stage1Config(steps=3000, precision="bfloat16"))
+    """Training on patches of each size."""
     skip_costs: tuple[float, ...] = (0.01, 0.02, 0.04)
     """Prices of a focused frame for AdaFocus+, a policy each."""
-    resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.08, 0.16)
+    resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.16)
     """Prices of a frame at full resolution for adaptive resolution, a policy each."""
     frames: tuple[int, ...] = (1, 2, 4, 6, 8)
     """How many evenly spaced whole frames to read."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Training seeds of the policies: adaptive resolution, and AdaFocus with the shipped recogniser."""
-    other_seeds: tuple[int, ...] = (0, 1, 2)
-    """Training seeds of the policies at other patch sizes."""
+    """Training seeds of the policies."""
     accuracies: tuple[float, ...] = (66.0, 68.0, 70.0, 72.0, 74.0, 75.0, 76.0, 77.0, 78.0)
     """Where compute is compared, percent."""
     split: str = "test"
@@ -85,7 +83,7 @@ def videos(config: Config, split: str) -> RoamingFashion:
 
 
 def adapted(config: Config, name: str, patch_size: int, train: Callable[..., None], settings: Stage1Config) -> Path:
-    """The shipped recogniser, trained further to read patches of another size; or what an earlier run has trained."""
+    """The shipped recogniser, trained further on patches of one size; or what an earlier run has trained."""
     path = config.out / f"{name}.safetensors"
     if not path.exists():
         shipped = Recognizer.from_pretrained(SHIPPED)
@@ -172,16 +170,13 @@ def whole_frames(config: Config) -> list[Point]:
 
 def patches(config: Config, size: int) -> list[Point]:
     """AdaFocus and AdaFocus+ with patches of one size."""
-    model, seeds = Recognizer.from_pretrained(SHIPPED), config.seeds
-    if size != model.config.patch_size:
-        seeds = config.other_seeds
-        model = Recognizer.from_pretrained(adapted(config, f"patch{size}", size, train_stage1, config.patches))
+    model = Recognizer.from_pretrained(adapted(config, f"patch{size}", size, train_stage1, config.patches))
     banks = [FeatureBank(model, videos(config, split), precision="bfloat16") for split in ("train", config.split)]
     points = [
         evaluated(config, f"{name}, {size}²", "no skip", 0, lambda p=policy: p, banks[1], skip=False)
         for name, policy in (("random", RandomPolicy), ("true location", OraclePolicy))
     ]
-    for seed in seeds:
+    for seed in config.seeds:
 
         def learn_patches(seed: int = seed) -> Reinforce:
             return learned(
@@ -203,17 +198,7 @@ def patches(config: Config, size: int) -> list[Point]:
 
 def settings_of(config: Config) -> dict[str, Any]:
     """All that determines the numbers in a folder, but for the seeds, which may be added later."""
-    free = (
-        "seeds",
-        "other_seeds",
-        "accuracies",
-        "jobs",
-        "out",
-        "patch_sizes",
-        "skip_costs",
-        "resolution_costs",
-        "frames",
-    )
+    free = ("seeds", "accuracies", "jobs", "out", "patch_sizes", "skip_costs", "resolution_costs", "frames")
     return {
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in free},
         "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
@@ -228,7 +213,7 @@ def main(config: Config) -> None:
     started = time.perf_counter()
     if config.quick:
         config.whole_frames, config.patches = (replace(c, steps=2) for c in (config.whole_frames, config.patches))
-        for name in ("patch_sizes", "skip_costs", "resolution_costs", "frames", "seeds", "other_seeds"):
+        for name in ("patch_sizes", "skip_costs", "resolution_costs", "frames", "seeds"):
             setattr(config, name, getattr(config, name)[:2])
     check_settings(config.out / "settings.json", settings_of(config))
     with RunFolder(config.out, config, append=True) as run:

@@ -16,6 +16,11 @@ def test_compute_is_interpolated_along_the_best_points() -> None:
     assert compute_at(60.0, CURVE) == pytest.approx(1.0)
 
 
+def test_what_a_mixture_of_its_neighbours_beats_does_not_count() -> None:
+    assert compute_at(75.0, [*CURVE, (3.2, 74.0)]) == pytest.approx(3.0)
+    assert compute_at(75.0, [*CURVE, (2.5, 76.0)]) == pytest.approx(2.0 + 0.5 * 5 / 6)
+
+
 def test_a_curve_says_nothing_beyond_its_ends() -> None:
     assert math.isnan(compute_at(59.9, CURVE))
     assert math.isnan(compute_at(80.1, CURVE))

@@ -56,10 +56,10 @@ def mean_curves(points: Iterable[Point]) -> dict[str, list[Place]]:
 
 
 def compute_at(accuracy: float, curve: Iterable[Place]) -> float:
-    """GFLOPs at which a curve reaches an accuracy, linearly between its points.
+    """GFLOPs at which a curve reaches an accuracy, along the upper convex hull of its points.
 
-    Points that cost more than others and reach no more don't count. What lies between two points can be had, by leaving
-    it to chance which of the two policies a video gets.
+    What lies between two points can be had, by leaving it to chance which of the two policies a video gets. So points
+    below such a line don't count.
 
     Args:
         accuracy: Percent.
@@ -68,10 +68,21 @@ def compute_at(accuracy: float, curve: Iterable[Place]) -> float:
     Returns:
         ``nan`` where the curve never reaches the accuracy, or exceeds it at its cheapest point.
     """
-    gflops, reached = np.array(sorted(curve)).T
-    best = np.maximum.accumulate(reached)
-    counts = np.concatenate(([True], np.diff(best) > 0))
-    return float(np.interp(accuracy, best[counts], gflops[counts], left=np.nan, right=np.nan))
+    hull: list[Place] = []
+    for place in sorted(curve):
+        if hull and place[1] <= hull[-1][1]:
+            continue  # costs more and reaches no more
+        while len(hull) > 1 and _is_below(hull[-1], hull[-2], place):
+            hull.pop()
+        hull.append(place)
+    gflops, reached = np.array(hull).T
+    return float(np.interp(accuracy, reached, gflops, left=np.nan, right=np.nan))
+
+
+def _is_below(place: Place, left: Place, right: Place) -> bool:
+    """Whether a place is on or below the line between two others."""
+    along, above = right[0] - left[0], right[1] - left[1]
+    return (place[1] - left[1]) * along <= (place[0] - left[0]) * above
 
 
 def compute_ratios(
