@@ -18,7 +18,8 @@ def test_compute_is_interpolated_along_the_best_points() -> None:
 
 def test_what_a_mixture_of_its_neighbours_beats_does_not_count() -> None:
     assert compute_at(75.0, [*CURVE, (3.2, 74.0)]) == pytest.approx(3.0)
-    assert compute_at(75.0, [*CURVE, (2.5, 76.0)]) == pytest.approx(2.0 + 0.5 * 5 / 6)
+    assert compute_at(72.0, [*CURVE, (2.5, 74.0)]) == pytest.approx(2.25)
+    assert compute_at(65.0, [*CURVE, (1.5, 69.0)]) == pytest.approx(1.0 + 0.5 * 5 / 9)
 
 
 def test_a_curve_says_nothing_beyond_its_ends() -> None:
