@@ -332,8 +332,8 @@ class FeatureBank(FrozenFeatures):
         anywhere: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`FrozenFeatures.look`: candidates out of the table, patches elsewhere computed anew."""
-        unit = video * self.num_steps + time
-        key = torch.add(candidates, unit[:, None], alpha=len(self.corners))
+        unit = torch.add(time, video, alpha=self.num_steps)
+        key = torch.add(candidates, unit.unsqueeze(1), alpha=len(self.corners))
         if focused is not None:
             key.masked_fill_(~focused[:, None], len(self._patch_row) - 1)
         width = candidates.shape[1]
