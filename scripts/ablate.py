@@ -85,9 +85,10 @@ def main(config: Config) -> None:
             measure_noise(bench, seeds, episodes, config)
         report = write_report(folder, title=f"Ablation: {name}", note=note)
         print(f"{report} after {(time.perf_counter() - started) / 60:.1f} minutes")
-    text = return_against_accuracy(everything)
-    write_atomically(config.out / "return.md", f"{text}\n".encode())
-    print(text)
+    if everything:  # not where all trials had benches of their own, on which returns mean something else
+        text = return_against_accuracy(everything)
+        write_atomically(config.out / "return.md", f"{text}\n".encode())
+        print(text)
 
 
 if __name__ == "__main__":
