@@ -168,9 +168,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
 
         # When episodes start and end is known without the recogniser, so that part of the state lives on the host.
-        # `_time` is the number of steps taken; _lane_seed and _episode key the random draws.
+        # `_time` is the number of steps taken, `_shares` what it is of all of them; _lane_seed and _episode key the draws.
         self._time = np.zeros(self.num_envs, dtype=np.int64)
-        self._shares = np.arange(self.num_steps + 1, dtype=np.float32)[:, None] / np.float32(self.num_steps)  # of the steps
+        self._shares = np.arange(self.num_steps + 1, dtype=np.float32)[:, None] / np.float32(self.num_steps)
         self._lane_seed, self._episode = np.zeros_like(self._time), np.zeros_like(self._time)
         self._needs_reset = np.ones(self.num_envs, dtype=np.bool_)
         self._stepped = np.zeros(self.num_envs, dtype=np.bool_)  # since the last reset
