@@ -168,7 +168,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
 
         # When episodes start and end is known without the recogniser, so that part of the state lives on the host.
-        # `_time` is the number of steps taken, `_shares` what it is of all of them; _lane_seed and _episode key the draws.
+        # `_time` is the number of steps taken (as a share of all: `_shares`); _lane_seed and _episode key the draws.
         self._time = np.zeros(self.num_envs, dtype=np.int64)
         self._shares = np.arange(self.num_steps + 1, dtype=np.float32)[:, None] / np.float32(self.num_steps)
         self._lane_seed, self._episode = np.zeros_like(self._time), np.zeros_like(self._time)
