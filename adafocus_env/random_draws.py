@@ -53,4 +53,9 @@ def integers(high: ArrayLike, *counters: ArrayLike) -> NDArray[np.int64]:
         high: Exclusive upper bound(s), at least 1, below 2**53.
         counters: As in :func:`uniform`.
     """
-    return (uniform(*counters) * np.asarray(high)).astype(np.int64)
+    return as_integers(uniform(*counters), high)
+
+
+def as_integers(draws: NDArray[np.float64], high: ArrayLike) -> NDArray[np.int64]:
+    """Uniform numbers in [0, 1) as uniform ones in {0, …, high − 1}; ``high`` as in :func:`integers`."""
+    return (draws * np.asarray(high)).astype(np.int64)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.patches import random_corners
-from adafocus_env.random_draws import uniform
+from adafocus_env.random_draws import as_integers, uniform
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.recognition.recognizer import Recognizer
@@ -329,7 +329,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         # All that an episode draws: its video, and its reference patches if there are any.
         draws = uniform(self._lane_seed[:, None], self._episode[:, None], self._streams, self._stream_steps)
         if video is None:
-            video = (draws[:, 0] * len(self.videos)).astype(np.int64)
+            video = as_integers(draws[:, 0], len(self.videos))
         before, self._video = self._video, where_chosen(self._upload(video), self._video)
         if self._frames is not None:
             # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
@@ -350,7 +350,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """The reference patches of all steps of episodes, out of uniform numbers: (num_envs, steps) candidates, of one
         for each step; or (num_envs, steps, 2) corners, of one for each top and then one for each left."""
         if self.baseline == "sample":
-            return torch.from_numpy((draws * self.num_patches).astype(np.int64)).to(self.device)
+            return torch.from_numpy(as_integers(draws, self.num_patches)).to(self.device)
         places = draws.reshape(self.num_envs, 2, self.num_steps).swapaxes(1, 2)
         return random_corners(self.frame_size, self.patch_size, torch.from_numpy(places)).to(self.device)
 
@@ -552,24 +552,21 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         states = classifier.advance(gates, context)
         probabilities = classifier.probabilities(states)
         confidences = probabilities.gather(-1, label.view(-1, 1, 1).expand(-1, states.shape[1], 1)).squeeze(-1)
+        chosen: Any = (slice(None), 0)
         compared = confidences
-        after, probabilities_after, confidence = (part.select(1, 0) for part in (states, probabilities, confidences))
         match self.reward.reference:
             case "random" if self.baseline == "exact":
                 if on_grid:  # the chosen candidate has its place among them all
                     chosen = (torch.arange(len(video), device=self.device), place)
-                    after, probabilities_after, confidence = (
-                        part[chosen] for part in (states, probabilities, confidences)
-                    )
                 compared = confidences[:, -self.num_patches :]
                 reference = compared.mean(dim=1)
             case "random" | "blank":
-                reference = confidences.select(1, 1)
+                reference = confidences[:, 1]
             case "previous":
                 reference = self._confidence[start : start + len(video)]
             case None:
-                reference = torch.zeros_like(confidence)
-        return after, confidence, probabilities_after.argmax(dim=-1), reference, compared
+                reference = torch.zeros_like(confidences[:, 0])
+        return states[chosen], confidences[chosen], probabilities[chosen].argmax(dim=-1), reference, compared
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""

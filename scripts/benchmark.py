@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RecognizerConfig, RoamingFashion
 from adafocus_env.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition import BackboneConfig, TSMRecognizer
+from adafocus_env.recognition.classifier import tanh_
 from adafocus_env.recognition.presets import TSM_PATCH_SIZES, TSM_PRESETS
 from adafocus_env.run_folder import RunFolder
 from agents import Reinforce, from_pretrained
@@ -261,7 +262,7 @@ class Floor:
             gates[..., : 2 * size].sigmoid_()
             new_hidden = self.hidden_gates[lanes, None, 2 * size :]
             torch.addcmul(gates[..., 2 * size :], gates[..., :size], new_hidden, out=new)
-            new.mul_(2).sigmoid_().mul_(2).sub_(1) if new.device.type == "cpu" else new.tanh_()
+            tanh_(new)
             torch.lerp(new, self.hidden[lanes, None], gates[..., size : 2 * size], out=states)
             logits, probabilities = self.logits[:, : count * patches], self.probabilities[:, : count * patches]
             torch.addmm(fc.bias[:, None], fc.weight, states.view(-1, size).T, out=logits)
