@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
 from adafocus_env.patches import random_corners
+from adafocus_env.progress import BoolArray, Progress
 from adafocus_env.random_draws import as_integers, uniform
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.image_networks import ImageNetworks
@@ -26,8 +27,6 @@ from adafocus_env.render import SceneRenderer
 from adafocus_env.rewards import BASELINES, Reward, get_reward
 from adafocus_env.videos.dataset import VideoDataset
 from adafocus_env.videos.registry import get_videos
-
-BoolArray = NDArray[np.bool_]
 
 DEFAULT_SKIP_COST = 0.015
 """λ where the action carries a skip bit and none is given, in label confidence."""
@@ -167,13 +166,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._always = ~self._never
         self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
 
-        # When episodes start and end is known without the recogniser, so that part of the state lives on the host.
-        # `_time` is the number of steps taken (as a share of all: `_shares`); _lane_seed and _episode key the draws.
-        self._time = np.zeros(self.num_envs, dtype=np.int64)
-        self._shares = np.arange(self.num_steps + 1, dtype=np.float32)[:, None] / np.float32(self.num_steps)
-        self._lane_seed, self._episode = np.zeros_like(self._time), np.zeros_like(self._time)
-        self._needs_reset = np.ones(self.num_envs, dtype=np.bool_)
-        self._stepped = np.zeros(self.num_envs, dtype=np.bool_)  # since the last reset
+        # This part of the state lives on the host. _lane_seed and _episode key the draws.
+        steps = np.zeros(self.num_envs, dtype=np.int64)
+        self._start = Progress(steps, self.num_steps, self.device)
+        self._progress = Progress(steps + self.num_steps, self.num_steps, self.device)  # every lane needs a reset
+        self._lane_seed, self._episode = np.zeros_like(steps), np.zeros_like(steps)
         self._seeded = False
         # What is drawn for an episode: stream and step of every number.
         streams = {"sample": [_CANDIDATE_STREAM], "pixel": [_TOP_STREAM, _LEFT_STREAM]}.get(baseline, [])
@@ -184,7 +181,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         # The rest lives on the device. These tensors are replaced, never changed in place.
         self._video = self._zeros(torch.int64)
         self._label = self._zeros(torch.int64)
-        self._frame = self._zeros(torch.int64)  # the current one; after the last step, still the last
         classifier = self.recognizer.classifier
         self._hidden = torch.zeros(self.num_envs, classifier.hidden_size, device=self.device)
         self._confidence = self._zeros(torch.float32)
@@ -318,10 +314,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _start_episodes(self, mask: BoolArray, video: NDArray[np.int64] | None = None) -> None:
         """Put the lanes of ``mask`` before the first frame of their next episode."""
         self._episode = self._episode + mask
-        self._time = np.where(mask, 0, self._time)
-        self._needs_reset = self._needs_reset & ~mask
-        self._stepped = self._stepped & ~mask
         everyone, chosen = bool(mask.all()), self._upload(mask)
+        self._progress = self._start if everyone else self._progress.restarted(mask)
 
         def where_chosen(value: Tensor, otherwise: Tensor) -> Tensor:
             return value if everyone else torch.where(chosen.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
@@ -356,7 +350,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _glance(self, mask: BoolArray) -> None:
         """Look at the current frames of the lanes of ``mask`` through the global CNN."""
-        time = self._frame = self._upload(np.minimum(self._time, self.num_steps - 1))
+        time = self._progress.frame
         if self.features.remembers or mask.all():
             self._map, self._frame_gates = self.features.glance(
                 self._video, time, lambda rows: self._load_units(rows, time[rows])
@@ -387,31 +381,28 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """
         place, skipped = self._read_actions(actions)
         mode = self.metadata["autoreset_mode"]
-        restart = self._needs_reset
-        if restart.any():
+        before = self._progress
+        if before.any_over:
             if mode is not AutoresetMode.NEXT_STEP or not self._seeded:
                 raise gym.error.ResetNeeded("call reset() before the first step and after the end of an episode")
-            self._start_episodes(restart)
-            if restart.all():  # the usual case: all episodes have the same length
-                nothing = np.zeros(self.num_envs, dtype=np.bool_)
-                reward = np.zeros(self.num_envs, dtype=np.float32)
-                info = self._reset_info(restart)
+            self._start_episodes(before.over)
+            if before.all_over:  # the usual case: all episodes have the same length
+                nothing, reward = self._start.over, np.zeros(self.num_envs, dtype=np.float32)
+                info = self._reset_info(before.over)
                 return self._observe(), self._give(reward), self._give(nothing), self._give(nothing), info
 
-        moving = ~restart
-        stepped = self._transition(place, skipped, moving)
-        done = moving & (self._time == self.num_steps)
-        self._needs_reset = done
-        self._glance(moving & ~done)
-        info = self._step_info(stepped, done, moving)
+        stepped = self._transition(place, skipped, before)
+        self._progress = before.next.restarted(before.over) if before.any_over else before.next
+        done = self._progress.over
+        self._glance(before.running & self._progress.running)
+        info = self._step_info(stepped, before)
         if self._renderer is not None:
             self._last_step = {name: stepped[name].clone() for name in ("patch", "skipped", "prediction")}
-        self._stepped = self._stepped | moving
         if self.render_mode == "human":
             self.render()
-        if mode is AutoresetMode.SAME_STEP and done.any():
+        if mode is AutoresetMode.SAME_STEP and self._progress.any_over:
             info = self._restart_in_place(info, done)
-        reward, truncated = self._give(stepped["reward"]), self._give(np.zeros_like(done))
+        reward, truncated = self._give(stepped["reward"]), self._give(self._start.over)
         return self._observe(), reward, self._give(done), truncated, info
 
     def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
@@ -433,12 +424,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             return values[:, 0], values[:, 1] == 1
         return values, self._never
 
-    def _transition(self, place: Tensor, skipped: Tensor, moving: BoolArray) -> dict[str, Tensor]:
-        """Advance the classifier in the lanes of ``moving`` and find the reward. The rules of the process are here."""
-        all_moving = bool(moving.all())
+    def _transition(self, place: Tensor, skipped: Tensor, before: Progress) -> dict[str, Tensor]:
+        """Advance the classifier in the lanes that were running and find the reward. The rules of the process are
+        here."""
+        all_moving = not before.any_over
         focused = ~skipped if self.skip else self._always
         if not all_moving:
-            focused = focused & self._upload(moving)
+            focused = focused & self._upload(before.running)
         everyone = bool(focused.all()) if self.skip else all_moving  # the usual case without skip bit needs no masks
 
         def where_focused(value: Tensor, otherwise: Tensor | float) -> Tensor:
@@ -449,7 +441,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._hidden = where_focused(after, self._hidden)
         self._confidence = where_focused(confident, self._confidence)
         self._prediction = where_focused(predicted, self._prediction)
-        self._time = self._time + moving
         patch = place if place.ndim == 1 else self._any_candidate  # places off the grid cost what candidates do
         gflops = self._gflops.index_select(0, patch if everyone else torch.where(focused, patch, self.num_patches))
         price = self.skip_cost if self._prices is None else self._prices[patch]
@@ -461,7 +452,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 raise FloatingPointError(f"the recogniser's confidence is not finite on video {bad}")
             raise ValueError(f"reward must give {tuple(focused.shape)} finite numbers, not {reward}")
         if not all_moving:
-            resting = ~self._upload(moving)
+            resting = self._upload(before.over)
             reward, gflops = reward.masked_fill(resting, 0.0), gflops.masked_fill(resting, 0.0)
         self._video_gflops = self._video_gflops + gflops
         stepped = {
@@ -494,6 +485,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             State (num_envs, D), confidence on the label, prediction and reference confidence, each (num_envs,), as if
             all lanes were focused; and the confidences after all patches that were compared, (num_envs, k).
         """
+        drawn = self._random_patches[self._progress.now]
         if place.ndim == 1:
             candidates, anywhere = place.unsqueeze(1), None
         else:
@@ -502,16 +494,15 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             case "random", "exact":
                 candidates = self._everywhere
             case "random", "sample":
-                drawn = self._random_patches.gather(1, self._frame.unsqueeze(1))
-                candidates = torch.cat((candidates, drawn), dim=1)
+                candidates = torch.cat((candidates, drawn.unsqueeze(1)), dim=1)
             case "random", "pixel":
-                drawn = self._random_patches.take_along_dim(self._frame[:, None, None], dim=1)
+                drawn = drawn.unsqueeze(1)
                 anywhere = drawn if anywhere is None else torch.cat((anywhere, drawn), dim=1)
         # What the bank remembers is gathered anew for every frame, so it may be overwritten.
         frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
-        # The second dimension is that of the patches, which share this.
-        context = self.recognizer.classifier.context(frame_gates.unsqueeze(1), self._hidden.unsqueeze(1))
-        lanes = (place, candidates, anywhere, focused, self._video, self._frame, self._label, context)
+        context = self.recognizer.classifier.context(frame_gates, self._hidden)
+        context = FrameContext(*(part.unsqueeze(1) for part in context))  # shared by the patches of a lane
+        lanes = (place, candidates, anywhere, focused, self._video, self._progress.frame, self._label, context)
         # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
         block = self.num_envs
         if self.device.type == "cpu":
@@ -566,7 +557,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 reference = self._confidence[start : start + len(video)]
             case None:
                 reference = torch.zeros_like(confidences[:, 0])
-        return states[chosen], confidences[chosen], probabilities[chosen].argmax(dim=-1), reference, compared
+        return states[chosen], confidences[chosen], probabilities[chosen].max(dim=-1).indices, reference, compared
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -607,7 +598,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def current_frames(self) -> Tensor:
         """(num_envs,) int64, the frame that the next action of every lane is about (0 where it is about all); after the
         last step the number of steps."""
-        return self._upload(self._time.copy())
+        return self._upload(self._progress.steps.copy())
 
     @property
     @torch.no_grad()
@@ -621,7 +612,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return glance if self.observation == "glance" else {"glance": glance, **self._observe_beside_glance()}
 
     def _observe_beside_glance(self) -> dict[str, Any]:
-        return {"belief": self._give(self._hidden.clone()), "time": self._give(self._shares[self._time])}
+        return {"belief": self._give(self._hidden.clone()), "time": self._give(self._progress.share)}
 
     def _give(self, values: Tensor | np.ndarray) -> Any:
         """Values as the ``output`` argument asks for. The caller owns them: arrays are copied, tensors are not."""
@@ -632,7 +623,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _reset_info(self, mask: BoolArray) -> dict[str, Any]:
         return self._masked({"video": self._video.clone(), "label": self._label.clone()}, mask)
 
-    def _step_info(self, stepped: dict[str, Tensor], done: BoolArray, moving: BoolArray) -> dict[str, Any]:
+    def _step_info(self, stepped: dict[str, Tensor], before: Progress) -> dict[str, Any]:
         values = {
             "prediction": stepped["prediction"].clone(),
             "confidence": stepped["confidence"].clone(),
@@ -643,8 +634,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         }
         if self._exact:
             values["candidate_rewards"] = stepped["candidate_rewards"]
-        info = self._masked(values, moving) | self._reset_info(np.ones_like(moving))
-        if done.any():
+        info = self._masked(values, before.running) | self._reset_info(self._start.running)
+        if self._progress.any_over:
+            done = self._progress.over
             success = self._upload(done) & (stepped["prediction"] == self._label)
             info |= self._masked({"is_success": success, "video_gflops": self._video_gflops.clone()}, done)
         return info
@@ -704,8 +696,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if not self._seeded:
             raise gym.error.ResetNeeded("call reset() before render()")
         lanes = torch.arange(1 if self.render_mode == "human" else self.num_envs, device=self.device)
-        step, stepped = self._last_step, self._stepped.tolist()
-        time = np.where(self._stepped, self._time - 1, self._time)
+        step, steps = self._last_step, self._progress.steps
+        stepped = ((steps > 0) & bool(step)).tolist()
+        time = np.maximum(steps - 1, 0)
         frames = self._pictures(lanes, self._upload(time)[lanes]).permute(0, 1, 3, 4, 2).cpu().numpy()
         pictures = tuple(
             self._renderer.draw(

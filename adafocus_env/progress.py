@@ -1,0 +1,57 @@
+"""How far the episodes of a vector environment's lanes are: known without the recogniser, so kept on the host."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BoolArray = NDArray[np.bool_]
+
+
+class Progress:
+    """Steps taken in every lane, and what follows from them. Nothing of it is ever changed in place.
+
+    Lanes mostly go together, from the start of an episode to its end. Each :class:`Progress` remembers the next one, so
+    that then nothing is computed, nor brought to the device, but in the first episode.
+
+    Args:
+        steps: (num_envs,) int64, from 0 to ``num_steps``.
+        num_steps: Steps of an episode.
+        device: torch device of the tensors.
+
+    Attributes:
+        steps: The same.
+        over: (num_envs,) bool array, the lanes whose episodes have ended.
+        running: (num_envs,) bool array, the others.
+        any_over: Whether an episode has ended.
+        all_over: Whether all have.
+        share: (num_envs, 1) float32 array, steps as a share of all.
+        frame: (num_envs,) int64 tensor, what the next step is about; after the last step, still the last.
+        now: Index of the same in a (num_envs, num_steps, …) tensor.
+    """
+
+    def __init__(self, steps: NDArray[np.int64], num_steps: int, device: torch.device) -> None:
+        self.steps, self._num_steps, self._device = steps, num_steps, device
+        self.over: BoolArray = steps == num_steps
+        self.running: BoolArray = ~self.over
+        self.any_over, self.all_over = bool(self.over.any()), bool(self.over.all())
+        self.share = (steps.astype(np.float32) / np.float32(num_steps))[:, None]
+        frame = np.minimum(steps, num_steps - 1)
+        self.frame = torch.from_numpy(frame).to(device)
+        together = bool((frame == frame[0]).all())
+        lanes = slice(None) if together else torch.arange(len(steps), device=device)
+        self.now: tuple[Any, int | Tensor] = (lanes, int(frame[0]) if together else self.frame)
+
+    @functools.cached_property
+    def next(self) -> Progress:
+        """After a step of every lane that is running."""
+        return Progress(self.steps + self.running, self._num_steps, self._device)
+
+    def restarted(self, lanes: BoolArray) -> Progress:
+        """After a restart of some lanes."""
+        return Progress(np.where(lanes, 0, self.steps), self._num_steps, self._device)
