@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ class Progress:
         all_over: Whether all have.
         share: (num_envs, 1) float32 array, steps as a share of all.
         frame: (num_envs,) int64 tensor, what the next step is about; after the last step, still the last.
-        now: Index of the same in a (num_envs, num_steps, …) tensor.
+        now: Index of the same in a (num_envs, num_steps, …) tensor, for (num_envs, 1, …).
     """
 
     def __init__(self, steps: NDArray[np.int64], num_steps: int, device: torch.device) -> None:
@@ -43,9 +42,11 @@ class Progress:
         self.share = (steps.astype(np.float32) / np.float32(num_steps))[:, None]
         frame = np.minimum(steps, num_steps - 1)
         self.frame = torch.from_numpy(frame).to(device)
-        together = bool((frame == frame[0]).all())
-        lanes = slice(None) if together else torch.arange(len(steps), device=device)
-        self.now: tuple[Any, int | Tensor] = (lanes, int(frame[0]) if together else self.frame)
+        self.now: tuple[slice, slice] | tuple[Tensor, Tensor]
+        if bool((frame == frame[0]).all()):
+            self.now = slice(None), slice(int(frame[0]), int(frame[0]) + 1)
+        else:
+            self.now = torch.arange(len(steps), device=device)[:, None], self.frame[:, None]
 
     @functools.cached_property
     def next(self) -> Progress:

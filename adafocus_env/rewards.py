@@ -50,7 +50,7 @@ class ConfidenceGain:
 
     def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float | Tensor) -> Tensor:
         """See :meth:`Reward.__call__`."""
-        return focused * (confidence - reference - skip_cost)
+        return (confidence - reference).sub_(skip_cost).mul_(focused)
 
 
 REWARDS: dict[str, Reward] = {

@@ -155,7 +155,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
         highest = torch.tensor([self.num_patches - 1, 1] if self.skip else self.num_patches - 1, device=self.device)
         self._lowest_action, self._highest_action = torch.zeros_like(highest), highest
-        self._blank_gates = self.recognizer.blank_gates()
+        self._classifier, self._blank_gates = self.recognizer.classifier, self.recognizer.blank_gates()
         # Constants on the device: GFLOPs of a frame by candidate, and last, when it is skipped; the price of every
         # candidate, if they differ; top, left and size of every candidate.
         local = features.local_gflops.to(self.device)
@@ -181,8 +181,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         # The rest lives on the device. These tensors are replaced, never changed in place.
         self._video = self._zeros(torch.int64)
         self._label = self._zeros(torch.int64)
-        classifier = self.recognizer.classifier
-        self._hidden = torch.zeros(self.num_envs, classifier.hidden_size, device=self.device)
+        self._hidden = torch.zeros(self.num_envs, self._classifier.hidden_size, device=self.device)
         self._confidence = self._zeros(torch.float32)
         self._prediction = self._zeros(torch.int64)
         self._video_gflops = self._zeros(torch.float64)
@@ -193,7 +192,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         )
         # The current frame's global map and projected global vector.
         self._map = torch.zeros(self.num_envs, *self.recognizer.glance_shape, device=self.device)
-        self._frame_gates = torch.zeros(self.num_envs, classifier.gates_size, device=self.device)
+        self._frame_gates = torch.zeros(self.num_envs, self._classifier.gates_size, device=self.device)
         # Frames of the lanes' videos, loaded only when the bank misses something or a picture is drawn.
         self._frames: Tensor | None = None
         self._frames_loaded = self._zeros(torch.bool)
@@ -230,6 +229,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     # ------------------------------------------------------------------------------------------------ episodes
 
+    @torch.no_grad()
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
@@ -328,17 +328,17 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if self._frames is not None:
             # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
             self._frames_loaded &= (self._video == before) if self.features.remembers else ~chosen
-        self._label = self._labels[self._video]
+        self._label = self._labels.index_select(0, self._video)
         self._video_gflops = where_chosen(torch.zeros_like(self._video_gflops), self._video_gflops)
         if len(self._streams) > 1:
             self._random_patches = where_chosen(self._as_patches(draws[:, 1:]), self._random_patches)
         self.features.ensure_videos(self._video, self._load_videos)
         self._glance(mask)
-        hidden = self.recognizer.classifier.start(self._frame_gates)
-        probabilities = self.recognizer.classifier.probabilities(hidden)
+        hidden = self._classifier.start(self._frame_gates)
+        probabilities = self._classifier.probabilities(hidden)
         self._hidden = where_chosen(hidden, self._hidden)
         self._confidence = where_chosen(probabilities.gather(1, self._label[:, None])[:, 0], self._confidence)
-        self._prediction = where_chosen(probabilities.argmax(dim=1), self._prediction)
+        self._prediction = where_chosen(probabilities.max(dim=1).indices, self._prediction)
 
     def _as_patches(self, draws: NDArray[np.float64]) -> Tensor:
         """The reference patches of all steps of episodes, out of uniform numbers: (num_envs, steps) candidates, of one
@@ -365,6 +365,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     # ---------------------------------------------------------------------------------------------------- step
 
+    @torch.no_grad()
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Take one step in every lane.
 
@@ -409,13 +410,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """Places to look at, which are patch indices (num_envs,) or corners (num_envs, 2), both int64, and skip bits
         (num_envs,) bool."""
         shape = (self.num_envs, 2) if self.skip else (self.num_envs,)
-        wanted = f"actions must be {shape} integers" + (" (patch index, skip bit)" if self.skip else "")
+        wanted = "actions must be {} integers" + (" (patch index, skip bit)" if self.skip else "")
         try:
             values = actions if isinstance(actions, Tensor) else torch.as_tensor(np.array(actions))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{wanted}, not {actions!r}") from error
+            raise ValueError(f"{wanted.format(shape)}, not {actions!r}") from error
         if tuple(values.shape) != shape or values.is_floating_point() or values.dtype == torch.bool:
-            raise ValueError(f"{wanted}, not {values.dtype} of shape {tuple(values.shape)}")
+            raise ValueError(f"{wanted.format(shape)}, not {values.dtype} of shape {tuple(values.shape)}")
         values = values.to(self.device, torch.int64)
         if not torch.equal(values.clamp(self._lowest_action, self._highest_action), values):
             allowed = f"patch indices 0 to {self.num_patches - 1}" + (" and skip bits 0 or 1" if self.skip else "")
@@ -478,6 +479,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             return self._squares.index_select(0, place)
         return nn.functional.pad(place, (0, 1), value=self.patch_size)
 
+    @torch.inference_mode()
     def _outcomes(self, place: Tensor, focused: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What the classifier would say after the chosen patch, and after those that the reward compares it with.
 
@@ -485,7 +487,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             State (num_envs, D), confidence on the label, prediction and reference confidence, each (num_envs,), as if
             all lanes were focused; and the confidences after all patches that were compared, (num_envs, k).
         """
-        drawn = self._random_patches[self._progress.now]
         if place.ndim == 1:
             candidates, anywhere = place.unsqueeze(1), None
         else:
@@ -494,13 +495,14 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             case "random", "exact":
                 candidates = self._everywhere
             case "random", "sample":
-                candidates = torch.cat((candidates, drawn.unsqueeze(1)), dim=1)
+                drawn = self._random_patches[self._progress.now]
+                candidates = torch.cat((candidates, drawn), dim=1)
             case "random", "pixel":
-                drawn = drawn.unsqueeze(1)
+                drawn = self._random_patches[self._progress.now]
                 anywhere = drawn if anywhere is None else torch.cat((anywhere, drawn), dim=1)
         # What the bank remembers is gathered anew for every frame, so it may be overwritten.
         frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
-        context = self.recognizer.classifier.context(frame_gates, self._hidden)
+        context = self._classifier.context(frame_gates, self._hidden)
         context = FrameContext(*(part.unsqueeze(1) for part in context))  # shared by the patches of a lane
         lanes = (place, candidates, anywhere, focused, self._video, self._progress.frame, self._label, context)
         # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
@@ -529,7 +531,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         context: FrameContext,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """:meth:`_outcomes` of a block of lanes, from lane ``start`` on."""
-        classifier = self.recognizer.classifier
         gates = self.features.look(
             video, frame, candidates, focused,
             lambda rows, corners: self._cut(start + rows, frame[rows], corners), anywhere,
@@ -540,24 +541,27 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             gates = gates.roll(anywhere.shape[1], dims=1)
         if self.reward.reference == "blank":
             gates = torch.cat((gates, self._blank_gates.expand_as(gates)), dim=1)
-        states = classifier.advance(gates, context)
-        probabilities = classifier.probabilities(states)
+        states = self._classifier.advance(gates, context)
+        probabilities = self._classifier.probabilities(states)
         confidences = probabilities.gather(-1, label.view(-1, 1, 1).expand(-1, states.shape[1], 1)).squeeze(-1)
-        chosen: Any = (slice(None), 0)
         compared = confidences
         match self.reward.reference:
             case "random" if self.baseline == "exact":
-                if on_grid:  # the chosen candidate has its place among them all
-                    chosen = (torch.arange(len(video), device=self.device), place)
                 compared = confidences[:, -self.num_patches :]
                 reference = compared.mean(dim=1)
             case "random" | "blank":
-                reference = confidences[:, 1]
+                reference = confidences.select(1, 1)
             case "previous":
                 reference = self._confidence[start : start + len(video)]
             case None:
                 reference = torch.zeros_like(confidences[:, 0])
-        return states[chosen], confidences[chosen], probabilities[chosen].max(dim=-1).indices, reference, compared
+        outcomes = (states, confidences, probabilities)
+        if self._exact and on_grid:  # the chosen candidate has its place among them all
+            found = (part[torch.arange(len(video), device=self.device), place] for part in outcomes)
+        else:
+            found = (part.select(1, 0) for part in outcomes)
+        state, confidence, probability = found
+        return state, confidence, probability.max(dim=-1).indices, reference, compared
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -604,7 +608,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     @torch.no_grad()
     def probabilities(self) -> Tensor:
         """(num_envs, classes) float32, the classifier's softmax prediction in every lane's present state."""
-        return self.recognizer.classifier.probabilities(self._hidden)
+        return self._classifier.probabilities(self._hidden)
 
     def _observe(self) -> Any:
         # A gathered map is not used again, so it is the caller's; a computed one may be.
@@ -615,13 +619,19 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return {"belief": self._give(self._hidden.clone()), "time": self._give(self._progress.share)}
 
     def _give(self, values: Tensor | np.ndarray) -> Any:
-        """Values as the ``output`` argument asks for. The caller owns them: arrays are copied, tensors are not."""
+        """Values as the ``output`` argument asks for. The caller owns them: arrays are copied, tensors are not, but for
+        those of inference mode, with which one can't train."""
         if isinstance(values, Tensor):
-            return values if self.output == "torch" else values.cpu().numpy()
+            if self.output == "numpy":
+                return values.cpu().numpy()
+            return values.clone() if values.is_inference() else values
         return self._upload(values.copy()) if self.output == "torch" else values.copy()
 
     def _reset_info(self, mask: BoolArray) -> dict[str, Any]:
-        return self._masked({"video": self._video.clone(), "label": self._label.clone()}, mask)
+        return self._masked(self._reset_values(), mask)
+
+    def _reset_values(self) -> dict[str, Tensor]:
+        return {"video": self._video.clone(), "label": self._label.clone()}
 
     def _step_info(self, stepped: dict[str, Tensor], before: Progress) -> dict[str, Any]:
         values = {
@@ -634,7 +644,10 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         }
         if self._exact:
             values["candidate_rewards"] = stepped["candidate_rewards"]
-        info = self._masked(values, before.running) | self._reset_info(self._start.running)
+        if before.any_over:
+            info = self._masked(values, before.running) | self._reset_info(self._start.running)
+        else:
+            info = self._masked(values | self._reset_values(), before.running)
         if self._progress.any_over:
             done = self._progress.over
             success = self._upload(done) & (stepped["prediction"] == self._label)
@@ -651,6 +664,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     # -------------------------------------------------------------------------------------------------- frames
 
+    @torch.inference_mode(False)  # the buffer outlives the call; data sets may keep what they load
     def _ensure_frames(self, lanes: Tensor) -> Tensor:
         """The (num_envs, T, 3, H, W) uint8 buffer, with the videos of the given lanes in it; each is loaded once."""
         if self._frames is None:

@@ -205,7 +205,7 @@ class Stepper:
     def __call__(self) -> None:
         self.count += 1
         _, _, terminated, _, _ = self.env.step(self.actions[self.count % len(self.actions)])
-        if np.any(np.asarray(terminated)):
+        if terminated if isinstance(terminated, bool) else terminated.any():
             self.env.reset()
 
 

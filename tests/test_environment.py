@@ -15,6 +15,7 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics, RecordVideo
+from torch import Tensor
 
 import adafocus_env
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer, RoamingFashion
@@ -110,6 +111,31 @@ def test_torch_output_equals_numpy_output(env_kwargs: dict[str, Any]) -> None:
         for one, other in zip(arrays.step(actions), tensors.step(torch.from_numpy(actions)), strict=True):
             assert_same(one, other)
     assert isinstance(tensors.step(actions)[1], torch.Tensor)
+
+
+class ConfidenceItself:
+    """A reward that hands its argument on."""
+
+    reference = "random"
+
+    def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float) -> Tensor:
+        return confidence
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+@pytest.mark.parametrize("baseline", ["sample", "exact", "pixel"])
+@pytest.mark.parametrize("reward", ["gain_over_random", "gain_over_previous", "confidence", ConfidenceItself()])
+def test_one_can_train_with_all_tensors(reward: Any, baseline: str, skipped: bool, env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", 2, output="torch", reward=reward, baseline=baseline, **env_kwargs)
+    found = [*env.reset(seed=0)]
+    for _ in range(env.unwrapped.num_steps + 1):  # beyond the end and into the next episode
+        found += env.step(torch.tensor([[3, 0], [5, int(skipped)]]))
+    tensors = [value for part in found for value in (part.values() if isinstance(part, dict) else [part])]
+    assert len(tensors) > 50
+    weight = torch.ones(1, requires_grad=True)
+    for tensor in tensors:
+        (weight * tensor).sum().backward()  # which refuses the tensors of inference mode
+        tensor.zero_()
 
 
 def test_observations_belong_to_the_caller(env_kwargs: dict[str, Any]) -> None:

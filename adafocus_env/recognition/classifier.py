@@ -7,6 +7,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+_MINUS_ONE = torch.tensor(-1.0)
+
 
 class FrameContext(NamedTuple):
     """What :meth:`RecurrentClassifier.advance` needs to know of a frame and of the frames before it.
@@ -107,7 +109,7 @@ class RecurrentClassifier(nn.Module):
         The classes come first in memory, so that product and softmax run along many states at once: five times as fast
         on the CPU as state by state.
         """
-        logits = torch.addmm(self.fc.bias[:, None], self.fc.weight, hidden.flatten(0, -2).t())
+        logits = torch.addmm(self.fc.bias.unsqueeze(1), self.fc.weight, hidden.flatten(0, -2).t())
         return torch.softmax(logits, dim=0).t().view(*hidden.shape[:-1], -1)
 
     def forward(self, global_vectors: Tensor, local_vectors: Tensor, skipped: Tensor | None = None) -> Tensor:
@@ -137,4 +139,4 @@ def tanh_(values: Tensor) -> Tensor:
     """tanh, in place. On the CPU torch's sigmoid takes a sixth of the time of its tanh, so tanh x = 2σ(2x) − 1."""
     if values.device.type != "cpu" or values.requires_grad:
         return values.tanh_()
-    return values.mul_(2).sigmoid_().mul_(2).sub_(1)
+    return torch.add(_MINUS_ONE, values.mul_(2).sigmoid_(), alpha=2, out=values)
