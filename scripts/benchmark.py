@@ -102,10 +102,10 @@ def side_by_side(functions: dict[str, Callable[[], Any]], config: Config) -> dic
         timed(function, 1)
         calls[name] = max(1, min(200, int(share / max(timed(function, 1), 1e-6))))
     found: dict[str, list[float]] = {name: [] for name in functions}
-    slow = max(calls.values()) == 1  # calls of seconds vary less
-    for _ in range(3 if slow else config.repeats):
+    for repeat in range(config.repeats):
         for name, function in functions.items():
-            found[name].append(timed(function, calls[name]))
+            if repeat < 3 or calls[name] > 1:  # calls that take long vary less
+                found[name].append(timed(function, calls[name]))
     return {name: float(np.median(seconds)) for name, seconds in found.items()}
 
 
@@ -309,7 +309,6 @@ def stepping(scale: Scale, bank: FeatureBank, config: Config, results: Results) 
             group[f"floor without the glance, {baseline}"] = functools.partial(floor.step, glance=False)
         group["memoised, sample, torch, lazy table"] = make("torch", draws[:, 0], features=partial, skip=False)
         group["memoised, sample, torch, half of the frames skipped"] = make("torch", skips, features=bank, skip=True)
-        record(group, num_envs)
 
         index = torch.arange(num_envs) % len(videos)
         reference = ReferenceProcedure(
@@ -320,7 +319,7 @@ def stepping(scale: Scale, bank: FeatureBank, config: Config, results: Results) 
         def refer(reference: Any, draws: Any, count: Any, glance: bool) -> None:
             reference.step(*draws[next(count) % 32], glance=glance)
 
-        group = {"reference procedure": functools.partial(refer, reference, draws, count, True)}
+        group["reference procedure"] = functools.partial(refer, reference, draws, count, True)
         if not (paper and num_envs == 256):  # these would take minutes and say nothing new
             group["reference procedure without the global CNN"] = functools.partial(
                 refer, reference, draws, count, False
