@@ -33,7 +33,9 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
     videos, times = frames.shape[:2]
     frames = frames.to(recognizer.device)
     classifier = recognizer.classifier
-    glances = [recognizer.glance(b) for b in recognizer.batches(frames.flatten(0, 1), recognizer.config.glance_size)]
+    # All at once, as resizing takes one thread and would keep the CNN's waiting between its batches.
+    small = recognizer.resized(frames.flatten(0, 1))
+    glances = [recognizer.glance(batch) for batch in recognizer.batches(small, recognizer.config.glance_size)]
     maps, vectors = (torch.cat(part).unflatten(0, (videos, times)) for part in zip(*glances, strict=True))
     frame_gates = classifier.project_global(vectors)
     sees_belief = not isinstance(getattr(policy, "observation_space", None), spaces.Box)

@@ -142,11 +142,10 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
     def normalize(self, images: Tensor) -> Tensor:
         """What the CNNs read: (B, 3, height, width) uint8 images to normalised float32."""
-        values = images.to(self.device, torch.float32, memory_format=torch.channels_last)
-        rows = values.permute(0, 2, 3, 1).flatten(2)  # whole rows at once: five times as fast as three by three
+        rows = images.to(self.device).permute(0, 2, 3, 1).flatten(2)  # whole rows: five times as fast as three by three
         mean, std = (self.get_buffer(name).repeat(images.shape[-1]) for name in ("mean", "std"))
-        rows.div_(255).sub_(mean).div_(std)  # torchvision's order, to the last bit
-        return values
+        values = torch.div(rows, 255).sub_(mean).div_(std)  # torchvision's order, to the last bit
+        return values.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
     def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
         """Normalise uint8 images and run a CNN on them in the precision of its weights; float32 maps."""

@@ -80,12 +80,17 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         Returns:
             The map e^G, (B, C, h, w) float32, and its spatial mean, (B, C).
         """
+        maps = self._run(self.global_cnn, self.resized(frames))
+        return maps, maps.mean(dim=(2, 3))
+
+    def resized(self, frames: Tensor) -> Tensor:
+        """Frames, (B, 3, H, W) uint8 RGB, at the size that f_G reads; :meth:`glance` takes them as well.
+
+        They stay bytes, as torchvision resizes images: on the CPU five times as fast as in floating point.
+        """
         self._check(frames)
         size = [self.config.glance_size] * 2
-        # Resized as bytes, as torchvision resizes images: on the CPU five times as fast as in floating point.
-        images = resize(frames.to(self.device), size, InterpolationMode(self.config.glance_interpolation))
-        maps = self._run(self.global_cnn, images)
-        return maps, maps.mean(dim=(2, 3))
+        return resize(frames.to(self.device), size, InterpolationMode(self.config.glance_interpolation))
 
     def look(self, patches: Tensor) -> Tensor:
         """Run f_L on patches, (B, 3, P, P) uint8 RGB, for their local vectors e^L, (B, local_size) float32."""
