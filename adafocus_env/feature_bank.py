@@ -62,6 +62,7 @@ class FeatureBank(FrozenFeatures):
 
     remembers: ClassVar[bool] = True
 
+    @torch.inference_mode(False)  # the tables are written again later
     def __init__(
         self,
         recognizer: ImageNetworks[Any],

@@ -195,7 +195,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._frame_gates = torch.zeros(self.num_envs, self._classifier.gates_size, device=self.device)
         # Frames of the lanes' videos, loaded only when the bank misses something or a picture is drawn.
         self._frames: Tensor | None = None
-        self._frames_loaded = self._zeros(torch.bool)
+        self._frames_loaded: Tensor  # made with the frames
         self._renderer = SceneRenderer(self.videos.class_names, self.patch_size) if render_mode else None
         self._last_step: dict[str, Tensor] = {}
 
@@ -664,13 +664,14 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     # -------------------------------------------------------------------------------------------------- frames
 
-    @torch.inference_mode(False)  # the buffer outlives the call; data sets may keep what they load
+    @torch.inference_mode(False)  # what is written again later; data sets may keep what they load as well
     def _ensure_frames(self, lanes: Tensor) -> Tensor:
         """The (num_envs, T, 3, H, W) uint8 buffer, with the videos of the given lanes in it; each is loaded once."""
         if self._frames is None:
             shape = (self.num_envs, self.num_frames, *self.frame_size, 3)
             # Stored with the channels last, the layout in which crops and convolutions are fastest.
             self._frames = torch.empty(shape, dtype=torch.uint8, device=self.device).permute(0, 1, 4, 2, 3)
+            self._frames_loaded = self._zeros(torch.bool)
         absent = lanes[~self._frames_loaded[lanes]].unique()
         for chunk in absent.split(_LANE_LOAD):
             self._frames[chunk] = self.features.load(self._video[chunk])

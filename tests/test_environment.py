@@ -18,7 +18,7 @@ from gymnasium.wrappers import FlattenObservation, RecordEpisodeStatistics, Reco
 from torch import Tensor
 
 import adafocus_env
-from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer, RoamingFashion
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RoamingFashion
 
 
 def assert_same(first: Any, second: Any) -> None:
@@ -136,6 +136,24 @@ def test_one_can_train_with_all_tensors(reward: Any, baseline: str, skipped: boo
     for tensor in tensors:
         (weight * tensor).sum().backward()  # which refuses the tensors of inference mode
         tensor.zero_()
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+def test_inference_mode_comes_and_goes(remembers: bool, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    """As agents call their environments within it or not, and as the environment itself uses it."""
+    kind = FeatureBank if remembers else FrozenFeatures
+    with torch.inference_mode():
+        env = gym.make_vec("AdaFocus-v0", 2, features=kind(recognizer, videos, grid=4))
+        other = gym.make_vec("AdaFocus-v0", 2, features=kind(recognizer, videos, grid=4))
+        other.reset(seed=0)
+    env.reset(seed=0)
+    for step in range(2 * env.unwrapped.num_steps):
+        action = np.array([[step % 16, 0], [5, step % 2]])
+        with torch.inference_mode(step % 3 == 0):
+            found = env.step(action)
+        with torch.inference_mode(step % 2 == 0):
+            for one, same in zip(found, other.step(action), strict=True):
+                assert_same(one, same)
 
 
 def test_observations_belong_to_the_caller(env_kwargs: dict[str, Any]) -> None:
