@@ -557,10 +557,10 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 reference = torch.zeros_like(confidences[:, 0])
         outcomes = (states, confidences, probabilities)
         if self._exact and on_grid:  # the chosen candidate has its place among them all
-            found = (part[torch.arange(len(video), device=self.device), place] for part in outcomes)
+            lanes = torch.arange(len(video), device=self.device)
+            state, confidence, probability = (part[lanes, place] for part in outcomes)
         else:
-            found = (part.select(1, 0) for part in outcomes)
-        state, confidence, probability = found
+            state, confidence, probability = (part.select(1, 0) for part in outcomes)
         return state, confidence, probability.max(dim=-1).indices, reference, compared
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
