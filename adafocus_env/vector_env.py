@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from adafocus_env.feature_bank import FeatureBank
 from adafocus_env.frozen_features import FrozenFeatures
+from adafocus_env.lane_progress import BoolArray, LaneProgress
 from adafocus_env.patches import random_corners
-from adafocus_env.progress import BoolArray, Progress
 from adafocus_env.random_draws import as_integers, uniform
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.image_networks import ImageNetworks
@@ -168,8 +168,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
         # This part of the state lives on the host. _lane_seed and _episode key the draws.
         steps = np.zeros(self.num_envs, dtype=np.int64)
-        self._start = Progress(steps, self.num_steps, self.device)
-        self._progress = Progress(steps + self.num_steps, self.num_steps, self.device)  # every lane needs a reset
+        self._start = LaneProgress(steps, self.num_steps, self.device)
+        self._progress = LaneProgress(steps + self.num_steps, self.num_steps, self.device)  # every lane needs a reset
         self._lane_seed, self._episode = np.zeros_like(steps), np.zeros_like(steps)
         self._seeded = False
         # What is drawn for an episode: stream and step of every number.
@@ -425,7 +425,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             return values[:, 0], values[:, 1] == 1
         return values, self._never
 
-    def _transition(self, place: Tensor, skipped: Tensor, before: Progress) -> dict[str, Tensor]:
+    def _transition(self, place: Tensor, skipped: Tensor, before: LaneProgress) -> dict[str, Tensor]:
         """Advance the classifier in the lanes that were running and find the reward. The rules of the process are
         here."""
         all_moving = not before.any_over
@@ -633,7 +633,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _reset_values(self) -> dict[str, Tensor]:
         return {"video": self._video.clone(), "label": self._label.clone()}
 
-    def _step_info(self, stepped: dict[str, Tensor], before: Progress) -> dict[str, Any]:
+    def _step_info(self, stepped: dict[str, Tensor], before: LaneProgress) -> dict[str, Any]:
         values = {
             "prediction": stepped["prediction"].clone(),
             "confidence": stepped["confidence"].clone(),

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 
 from adafocus_env.patches import crop
 from adafocus_env.recognition.backbones import build_backbone, map_bounds, map_shape
@@ -82,15 +80,6 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         """
         maps = self._run(self.global_cnn, self.resized(frames))
         return maps, maps.mean(dim=(2, 3))
-
-    def resized(self, frames: Tensor) -> Tensor:
-        """Frames, (B, 3, H, W) uint8 RGB, at the size that f_G reads; :meth:`glance` takes them as well.
-
-        They stay bytes, as torchvision resizes images: on the CPU five times as fast as in floating point.
-        """
-        self._check(frames)
-        size = [self.config.glance_size] * 2
-        return resize(frames.to(self.device), size, InterpolationMode(self.config.glance_interpolation))
 
     def look(self, patches: Tensor) -> Tensor:
         """Run f_L on patches, (B, 3, P, P) uint8 RGB, for their local vectors e^L, (B, local_size) float32."""

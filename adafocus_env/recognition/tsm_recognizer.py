@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 
 from adafocus_env.patches import crop
 from adafocus_env.recognition.backbones import BackboneConfig, build_backbone, map_bounds
@@ -128,9 +126,7 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
             The stacked maps, (B, global_frames·C, h, w) float32, and f_G's logits, (B, classes).
         """
         flat = self._flat(frames, self.config.global_frames)
-        size = [self.config.glance_size] * 2
-        images = resize(flat.to(self.device), size, InterpolationMode(self.config.glance_interpolation))
-        maps = self._run(self.global_cnn, images).unflatten(0, frames.shape[:2])
+        maps = self._run(self.global_cnn, self.resized(flat)).unflatten(0, frames.shape[:2])
         return maps.flatten(1, 2), self.global_head(maps.mean(dim=(1, 3, 4)))
 
     def local_vectors(self, patches: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from torch import Tensor
 BoolArray = NDArray[np.bool_]
 
 
-class Progress:
+class LaneProgress:
     """Steps taken in every lane, and what follows from them. Nothing of it is ever changed in place.
 
-    Lanes mostly go together, from the start of an episode to its end. Each :class:`Progress` remembers the next one, so
-    that then nothing is computed, nor brought to the device, but in the first episode.
+    Lanes mostly go together, from the start of an episode to its end. Each :class:`LaneProgress` remembers the next
+    one, so that then nothing is computed, nor brought to the device, but in the first episode.
 
     Args:
         steps: (num_envs,) int64, from 0 to ``num_steps``.
@@ -49,10 +49,10 @@ class Progress:
             self.now = torch.arange(len(steps), device=device)[:, None], self.frame[:, None]
 
     @functools.cached_property
-    def next(self) -> Progress:
+    def next(self) -> LaneProgress:
         """After a step of every lane that is running."""
-        return Progress(self.steps + self.running, self._num_steps, self._device)
+        return LaneProgress(self.steps + self.running, self._num_steps, self._device)
 
-    def restarted(self, lanes: BoolArray) -> Progress:
+    def restarted(self, lanes: BoolArray) -> LaneProgress:
         """After a restart of some lanes."""
-        return Progress(np.where(lanes, 0, self.steps), self._num_steps, self._device)
+        return LaneProgress(np.where(lanes, 0, self.steps), self._num_steps, self._device)

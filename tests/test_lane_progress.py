@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adafocus_env.progress import Progress
+from adafocus_env.lane_progress import LaneProgress
 
 LANES, STEPS = 3, 4
 masks = st.lists(st.booleans(), min_size=LANES, max_size=LANES)
@@ -16,7 +16,7 @@ masks = st.lists(st.booleans(), min_size=LANES, max_size=LANES)
 @given(st.lists(st.none() | masks, max_size=12))
 def test_progress_equals_counting(events: list[list[bool] | None]) -> None:
     """Each event is a step of all lanes that run, or a restart of some lanes."""
-    start = Progress(np.zeros(LANES, dtype=np.int64), STEPS, torch.device("cpu"))
+    start = LaneProgress(np.zeros(LANES, dtype=np.int64), STEPS, torch.device("cpu"))
     values = torch.arange(LANES * STEPS).view(LANES, STEPS)
     progress, counts = start, [0] * LANES
     for restarted in events:
@@ -37,5 +37,5 @@ def test_progress_equals_counting(events: list[list[bool] | None]) -> None:
 
 
 def test_lanes_that_go_together_are_computed_once() -> None:
-    start = Progress(np.zeros(LANES, dtype=np.int64), STEPS, torch.device("cpu"))
+    start = LaneProgress(np.zeros(LANES, dtype=np.int64), STEPS, torch.device("cpu"))
     assert start.next.next is start.next.next
