@@ -31,57 +31,61 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         raise ValueError(f"the policy acts in {policy.action_space}, which are not the patch indices of grid {grid}")
     candidates = grid_corners(grid, (height, width), recognizer.config.patch_size).to(recognizer.device)
     videos, times = frames.shape[:2]
-    frames = frames.to(recognizer.device)
+    frames = frames.to(recognizer.device).flatten(0, 1)
+    # All videos' first frames, then all second ones, as the policy and the classifier read them: (T, B).
+    order = torch.arange(len(frames), device=recognizer.device).view(videos, times).t()
     classifier = recognizer.classifier
     # All at once, as resizing takes one thread and would keep the CNN's waiting between its batches.
-    small = recognizer.resized(frames.flatten(0, 1))
+    small = recognizer.resized(frames).permute(0, 2, 3, 1).index_select(0, order.flatten()).permute(0, 3, 1, 2)
     glances = [recognizer.glance(batch) for batch in recognizer.batches(small, recognizer.config.glance_size)]
-    maps, vectors = (torch.cat(part).unflatten(0, (videos, times)) for part in zip(*glances, strict=True))
+    maps, vectors = (torch.cat(part).unflatten(0, order.shape) for part in zip(*glances, strict=True))
     frame_gates = classifier.project_global(vectors)
     sees_belief = not isinstance(getattr(policy, "observation_space", None), spaces.Box)
 
-    patch = torch.zeros(videos, times, dtype=torch.int64, device=recognizer.device)
-    skipped = torch.zeros(videos, times, dtype=torch.bool, device=recognizer.device)
+    patch = torch.zeros_like(order)
+    skipped = torch.zeros_like(order, dtype=torch.bool)
     hidden = classifier.initial_state(videos)
     states: list[Tensor] = []
     memory: Any = None
 
     def local_gates(time: slice) -> Tensor:
-        """(videos, frames, 3·D) of the focused patches in some frames, in one batch; zero where skipped."""
-        focused = ~skipped[:, time].flatten()
-        gates = frame_gates.new_zeros(len(focused), frame_gates.shape[-1])
-        if bool(focused.any()):
-            corners = candidates[patch[:, time].flatten()[focused]]
-            size = recognizer.config.patch_size
-            patches = crop(frames[:, time].flatten(0, 1), corners, size, focused.nonzero()[:, 0])
-            found = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
-            gates[focused] = classifier.project_local(found)
-        return gates.unflatten(0, (videos, -1))
+        """(frames, videos, 3·D) of the focused patches in some frames, in one batch; zero where skipped."""
+        focused = ~skipped[time]
+        if not bool(focused.any()):
+            return torch.zeros_like(frame_gates[time])
+        size = recognizer.config.patch_size
+        patches = crop(frames, candidates[patch[time][focused]], size, order[time][focused])
+        found = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
+        gates = classifier.project_local(found)
+        if bool(focused.all()):
+            return gates.view(*focused.shape, -1)
+        return torch.zeros_like(frame_gates[time]).index_put_((focused,), gates)
 
     def advance(patch_gates: Tensor, before: Tensor, time: int) -> Tensor:
-        after = classifier.advance(patch_gates, classifier.context(frame_gates[:, time].clone(), before))
-        return torch.where(skipped[:, time, None], before, after)
+        after = classifier.advance(patch_gates, classifier.context(frame_gates[time], before))
+        return torch.where(skipped[time, :, None], before, after)
 
     for time in range(times):
-        observation: Any = maps[:, time].cpu().numpy()
+        observation: Any = maps[time].cpu().numpy()
         if sees_belief:
             share = np.full((videos, 1), time / times, dtype=np.float32)
             observation = {"glance": observation, "belief": hidden.cpu().numpy(), "time": share}
         start = np.full(videos, time == 0)
         actions, memory = policy.predict(observation, state=memory, episode_start=start, deterministic=True)
         chosen = torch.as_tensor(actions, device=recognizer.device)
-        patch[:, time] = chosen[:, 0] if chosen.ndim == 2 else chosen
+        patch[time] = chosen[:, 0] if chosen.ndim == 2 else chosen
         if chosen.ndim == 2:
-            skipped[:, time] = chosen[:, 1] == 1
+            skipped[time] = chosen[:, 1] == 1
         if sees_belief:
-            hidden = advance(local_gates(slice(time, time + 1))[:, 0], hidden, time)
+            hidden = advance(local_gates(slice(time, time + 1))[0], hidden, time)
             states.append(hidden)
     if not sees_belief:
         patch_gates = local_gates(slice(None))
         for time in range(times):
-            hidden = advance(patch_gates[:, time].clone(), hidden, time)
+            hidden = advance(patch_gates[time], hidden, time)
             states.append(hidden)
 
+    patch, skipped = patch.t(), skipped.t()
     price, policy_cost = recognizer.cost(), policy_gflops(policy)
     focused = (~skipped).sum(dim=1).double()
     return Recognition(

@@ -155,7 +155,7 @@ class ImageNetworks(nn.Module, Generic[Config]):
         """What the CNNs read: (B, 3, height, width) uint8 images to normalised float32."""
         rows = images.to(self.device).permute(0, 2, 3, 1).flatten(2)  # whole rows: five times as fast as three by three
         mean, std = (self.get_buffer(name).repeat(images.shape[-1]) for name in ("mean", "std"))
-        values = torch.div(rows, 255).sub_(mean).div_(std)  # torchvision's order, to the last bit
+        values = rows.float().div_(255).sub_(mean).div_(std)  # torchvision's order, to the last bit
         return values.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
     def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
