@@ -35,8 +35,10 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
     # All videos' first frames, then all second ones, as the policy and the classifier read them: (T, B).
     order = torch.arange(len(frames), device=recognizer.device).view(videos, times).t()
     classifier = recognizer.classifier
-    # All at once, as resizing takes one thread and would keep the CNN's waiting between its batches.
-    small = recognizer.resized(frames).permute(0, 2, 3, 1).index_select(0, order.flatten()).permute(0, 3, 1, 2)
+    # All at once, as resizing takes one thread and would keep the CNN's waiting between its batches. Channels are last
+    # in memory; with them last in the shape too, whole frames are moved.
+    pixels = recognizer.resized(frames).permute(0, 2, 3, 1)
+    small = pixels.index_select(0, order.flatten()).permute(0, 3, 1, 2)
     glances = [recognizer.glance(batch) for batch in recognizer.batches(small, recognizer.config.glance_size)]
     maps, vectors = (torch.cat(part).unflatten(0, order.shape) for part in zip(*glances, strict=True))
     frame_gates = classifier.project_global(vectors)
@@ -51,15 +53,13 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
     def local_gates(time: slice) -> Tensor:
         """(frames, videos, 3·D) of the focused patches in some frames, in one batch; zero where skipped."""
         focused = ~skipped[time]
-        if not bool(focused.any()):
-            return torch.zeros_like(frame_gates[time])
-        size = recognizer.config.patch_size
-        patches = crop(frames, candidates[patch[time][focused]], size, order[time][focused])
-        found = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
-        gates = classifier.project_local(found)
-        if bool(focused.all()):
-            return gates.view(*focused.shape, -1)
-        return torch.zeros_like(frame_gates[time]).index_put_((focused,), gates)
+        gates = torch.zeros_like(frame_gates[time])
+        if bool(focused.any()):
+            size = recognizer.config.patch_size
+            patches = crop(frames, candidates[patch[time][focused]], size, order[time][focused])
+            found = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
+            gates[focused] = classifier.project_local(found)
+        return gates
 
     def advance(patch_gates: Tensor, before: Tensor, time: int) -> Tensor:
         after = classifier.advance(patch_gates, classifier.context(frame_gates[time], before))
