@@ -138,7 +138,8 @@ class BankFile:
 
     def _busy(self) -> BlockingIOError:
         return BlockingIOError(
-            f"another process is filling {self.path}: wait until it is done, or take another path for this one"
+            f"{self.path} is being filled, by another process or by another bank of this one: wait until it is done, "
+            "share that bank, or take another path for this one"
         )
 
 
@@ -149,6 +150,8 @@ def read_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: No such file.
         ValueError: The file is no such file.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no feature bank's file at {path}: fill one (scripts/build_feature_bank.py)")
     with open(path, "rb") as file:
         identity: dict[str, Any] = _parse(Path(path), file.read(_ARRAYS_AT))["identity"]
     return identity

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from adafocus_env.bank_file import BankFile, read_identity
 from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
+from adafocus_env.patches import grid_corners
 from adafocus_env.processes import gather, gather_first, num_processes, share
 from adafocus_env.recognition.image_networks import ImageNetworks, Precision
 from adafocus_env.recycled_memory import RecycledMemory
@@ -74,8 +75,6 @@ class FeatureBank(FrozenFeatures):
         dtype: TableDtype = "float32",
         precision: Precision = "float32",
     ) -> None:
-        if dtype not in get_args(TableDtype):
-            raise ValueError(f"dtype must be one of {get_args(TableDtype)}, not {dtype!r}")
         if getattr(videos, "changing", False):
             raise ValueError(
                 "these videos are another view at every visit, so there is nothing to remember: pass "
@@ -142,13 +141,19 @@ class FeatureBank(FrozenFeatures):
         The key holds fingerprints of the weights and of the data, so a stale table is never found. A bank is freed with
         the last environment that uses it; hold it to keep its table for the next one.
         """
-        device = torch.empty(0, device=device).device  # "cuda" by its number
-        key = (recognizer.fingerprint(), videos.fingerprint, grid, str(device))
+        key = _shared_key(recognizer, videos, grid, device)
         bank = _shared.get(key)
         if bank is None:
             bank = cls(recognizer, videos, grid, device)
             _shared[key] = bank
         return bank
+
+    @staticmethod
+    def already_shared(
+        recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int = 7, device: str | torch.device = "cpu"
+    ) -> FeatureBank | None:
+        """The bank that :meth:`shared` would find; ``None`` where it would make one."""
+        return _shared.get(_shared_key(recognizer, videos, grid, device))
 
     def _allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         if name == "filled":
@@ -160,7 +165,9 @@ class FeatureBank(FrozenFeatures):
         except RuntimeError as error:
             raise MemoryError(
                 f"a feature bank for {len(self.videos)} videos can grow beyond this machine's memory: keep it in a "
-                f"file (FeatureBank(…, path=…)), or take fewer videos or a smaller grid ({error})"
+                "file (features=FeatureBank(recognizer, videos, path=…); in scripts build_feature_bank.py and --bank), "
+                "or remember nothing (features=FrozenFeatures(recognizer, videos)), or take fewer videos or "
+                f"a smaller grid ({error})"
             ) from error
 
     # ---------------------------------------------------------------------------------------------------- its size
@@ -394,10 +401,24 @@ def build_together(features: FrozenFeatures, progress_bar: bool = False) -> None
                 bank._insert(video, *parts)
 
 
+def _shared_key(
+    recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int, device: str | torch.device
+) -> tuple[str, str, int, str]:
+    device = torch.empty(0, device=device).device  # "cuda" by its number
+    return recognizer.fingerprint(), videos.fingerprint, grid, str(device)
+
+
 def table_arrays(
     recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int, dtype: TableDtype
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of everything that a bank stores, by name."""
+    """Shape and dtype of everything that a bank stores, by name.
+
+    Raises:
+        ValueError: The grid or the dtype is not allowed.
+    """
+    if dtype not in get_args(TableDtype):
+        raise ValueError(f"dtype must be one of {get_args(TableDtype)}, not {dtype!r}")
+    grid_corners(grid, videos.frame_size, recognizer.config.patch_size)  # checks the grid
     units = len(videos) * recognizer.num_steps(videos.num_frames)
     patches, gates = units * grid * grid, recognizer.classifier.gates_size
     kind = getattr(torch, dtype)

@@ -67,16 +67,21 @@ class FrozenFeatures:
         *,
         precision: Precision = "float32",
     ) -> None:
+        if not isinstance(recognizer, ImageNetworks):
+            raise ValueError(f"recognizer must be a Recognizer or TSMRecognizer itself, not {recognizer!r}")
         config = recognizer.config
         if config.num_classes != videos.num_classes:
             raise ValueError(
                 f"recognizer knows {config.num_classes} classes, but videos have {videos.num_classes}: pass a pair "
                 "that matches"
             )
-        labels = torch.as_tensor(videos.labels)
-        if labels.shape != (len(videos),) or labels.dtype != torch.int64:
-            raise ValueError(f"videos.labels must be ({len(videos)},) int64, not {labels.dtype} {tuple(labels.shape)}")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < videos.num_classes:
+        labels = videos.labels
+        if not isinstance(labels, Tensor) or labels.shape != (len(videos),) or labels.dtype != torch.int64:
+            given = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+            raise ValueError(f"videos.labels must be a ({len(videos)},) int64 tensor, not {given}")
+        if not len(videos):
+            raise ValueError("videos has no videos: pass at least one")
+        if not 0 <= int(labels.min()) <= int(labels.max()) < videos.num_classes:
             raise ValueError(f"videos.labels must be between 0 and {videos.num_classes - 1}")
         for name, weights in recognizer.state_dict().items():
             if not bool(torch.isfinite(weights).all()):
@@ -99,8 +104,9 @@ class FrozenFeatures:
         """
         frames = self.videos.frames(video.cpu())
         wanted = (len(video), self.videos.num_frames, 3, *self.videos.frame_size)
-        if frames.dtype != torch.uint8 or tuple(frames.shape) != wanted:
-            raise ValueError(f"videos.frames must give {wanted} uint8, not {frames.dtype} {tuple(frames.shape)}")
+        if not isinstance(frames, Tensor) or frames.dtype != torch.uint8 or tuple(frames.shape) != wanted:
+            given = f"{frames.dtype} {tuple(frames.shape)}" if isinstance(frames, Tensor) else type(frames).__name__
+            raise ValueError(f"videos.frames must give a tensor of {wanted} uint8, not {given}")
         return frames.to(self.device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

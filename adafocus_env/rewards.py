@@ -28,7 +28,7 @@ class Reward(Protocol):
         ...
 
     def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float | Tensor) -> Tensor:
-        """Reward of one step.
+        """Reward of one step; the arguments are to stay as they are.
 
         Args:
             confidence: (num_envs,) float32, softmax confidence on the true label after this frame.
@@ -37,7 +37,7 @@ class Reward(Protocol):
             skip_cost: λ, the price of running it, in confidence; (num_envs,) where candidates differ in compute.
 
         Returns:
-            (num_envs,) float32.
+            (num_envs,), turned into float32.
         """
         ...
 

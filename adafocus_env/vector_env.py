@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
+from types import NoneType
 from typing import Any, ClassVar, Literal, cast
 
 import gymnasium as gym
@@ -61,7 +63,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         device: torch device of the recogniser and its table.
         features: Where the recogniser's outputs come from, in place of ``videos``, ``recognizer``, ``grid`` and
             ``device``: a :class:`FeatureBank`, say in a file, or a :class:`FrozenFeatures`, which remembers nothing.
-            ``None``: a bank in memory, shared by all environments of the process that agree on those four.
+            ``None``: a bank in memory, shared by all environments of the process that agree on those four; for videos
+            that are another view at every visit, ``FrozenFeatures``.
         autoreset_mode: ``NEXT_STEP``, ``SAME_STEP`` or ``DISABLED``, as :class:`gymnasium.vector.AutoresetMode` or its
             name or value.
         output: ``"numpy"``, or ``"torch"`` for tensors on ``device``.
@@ -122,15 +125,17 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if isinstance(grid, bool) or not isinstance(grid, (int, np.integer)):
             raise ValueError(f"grid must be an integer of at least 2, not {grid!r}")
         if features is None:
-            model = _as_recognizer(self.default_name if recognizer is None else recognizer, self.recognizer_class)
-            data = get_videos(self.default_name if videos is None else videos, split)
-            features = FeatureBank.shared(model, data, int(grid), _as_device(device))
+            features = self.find_features(split, videos, recognizer, int(grid), device)
         elif not isinstance(features, FrozenFeatures):
             raise ValueError(f"features must be a FeatureBank or FrozenFeatures, not {features!r}")
         elif videos is not None or recognizer is not None:
             raise ValueError("features brings its own videos and recognizer: pass either it or them")
+        elif grid not in (7, features.grid):  # 7 may be the default
+            raise ValueError(f"features has a grid of {features.grid}, so grid can't be {grid}: leave it out")
         if not isinstance(features.recognizer, self.recognizer_class):
-            raise ValueError(f"features must be of a {self.recognizer_class.__name__}, not {features.recognizer}")
+            raise ValueError(
+                f"features must be of a {self.recognizer_class.__name__}, not of a {type(features.recognizer).__name__}"
+            )
 
         self.num_envs = int(num_envs)
         self.render_mode = render_mode
@@ -199,6 +204,41 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._renderer = SceneRenderer(self.videos.class_names, self.patch_size) if render_mode else None
         self._last_step: dict[str, Tensor] = {}
 
+    @classmethod
+    def find_features(
+        cls,
+        split: str = "train",
+        videos: VideoDataset | str | None = None,
+        recognizer: ImageNetworks[Any] | str | os.PathLike[str] | None = None,
+        grid: int = 7,
+        device: str | torch.device = "cpu",
+        *,
+        remember: bool = True,
+    ) -> FrozenFeatures:
+        """What an environment with these arguments reads.
+
+        Args:
+            split: As of the environment, like the other four.
+            videos: The same.
+            recognizer: The same.
+            grid: The same.
+            device: The same.
+            remember: Make a bank if the process shares none yet. It is not worth its memory to those who visit every
+                video once.
+
+        Raises:
+            ValueError: An argument is not allowed.
+            MemoryError: A bank of these videos can grow beyond the memory.
+        """
+        model = _as_recognizer(cls.default_name if recognizer is None else recognizer, cls.recognizer_class)
+        data = get_videos(cls.default_name if videos is None else videos, split)
+        arguments = model, data, grid, _as_device(device)
+        if getattr(data, "changing", False):
+            return FrozenFeatures(*arguments)
+        if remember:
+            return FeatureBank.shared(*arguments)
+        return FeatureBank.already_shared(*arguments) or FrozenFeatures(*arguments)
+
     def _spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
         """Observations and actions of one lane."""
         low, high = self.recognizer.glance_bounds
@@ -247,6 +287,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             ValueError: A seed or an option is not allowed.
         """
+        if not isinstance(options, (Mapping, NoneType)):
+            raise ValueError(f"options must be a dict, not {options!r}")
         options = dict(options or {})
         mask = self._read_reset_mask(options.pop("reset_mask", None))
         video = self._read_videos(options.pop("video", None), mask)
@@ -446,12 +488,16 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         gflops = self._gflops.index_select(0, patch if everyone else torch.where(focused, patch, self.num_patches))
         price = self.skip_cost if self._prices is None else self._prices[patch]
         reward = self.reward(self._confidence, reference, focused, price)
-        if reward.shape != focused.shape or not math.isfinite(reward.sum()):  # a cheap test that NaN and inf fail
+        if not isinstance(reward, Tensor) or reward.shape != focused.shape:
+            given = f"one of {tuple(reward.shape)}" if isinstance(reward, Tensor) else repr(reward)
+            raise ValueError(f"reward must give a tensor of shape {tuple(focused.shape)}, not {given}")
+        reward = reward.float()
+        if not math.isfinite(reward.sum()):  # a cheap test that NaN and inf fail
             lost = ~torch.isfinite(self._confidence)
             if bool(lost.any()):
                 bad = int(self._video[lost][0])
                 raise FloatingPointError(f"the recogniser's confidence is not finite on video {bad}")
-            raise ValueError(f"reward must give {tuple(focused.shape)} finite numbers, not {reward}")
+            raise ValueError(f"reward must give finite numbers, not {reward.tolist()}")
         if not all_moving:
             resting = self._upload(before.over)
             reward, gflops = reward.masked_fill(resting, 0.0), gflops.masked_fill(resting, 0.0)
@@ -469,7 +515,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             # What each candidate would have earned: the same rule, for all lanes and candidates in one row.
             references, looked = (v[:, None].expand_as(confidences).flatten() for v in (reference, focused))
             price = self.skip_cost if self._prices is None else self._prices.repeat(self.num_envs)
-            rewards = self.reward(confidences.flatten(), references, looked, price)
+            rewards = self.reward(confidences.flatten(), references, looked, price).float()
             stepped["candidate_rewards"] = where_focused(rewards.view_as(confidences), 0.0)
         return stepped
 
@@ -773,9 +819,9 @@ def _as_recognizer(recognizer: Any, kind: type[ImageNetworks[Any]]) -> ImageNetw
 
 def _as_device(device: str | torch.device) -> torch.device:
     try:
-        return torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be a torch device, not {device!r}") from error
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"device must be a torch device of this machine, not {device!r}: {error}") from error
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,12 @@ class _Baseline:
     Args:
         env: A single or vector AdaFocus environment.
         seed: Seed of the policy's own draws.
+
+    Attributes:
+        bound: Whether it reads the state of the environment that it was made with, and so can only act there.
     """
+
+    bound: ClassVar[bool] = False
 
     def __init__(self, env: Any, *, seed: int = 0) -> None:
         self.env = env.unwrapped
@@ -101,6 +106,8 @@ class ScheduledPolicy(_Baseline):
         ValueError: ``candidate`` or ``frames`` is out of range, or the action has no skip bit.
     """
 
+    bound = True
+
     def __init__(self, env: Any, *, candidate: int = 0, frames: int = 1, seed: int = 0) -> None:
         super().__init__(env, seed=seed)
         if not isinstance(self.action_space, spaces.MultiDiscrete):
@@ -129,6 +136,8 @@ class OraclePolicy(_Baseline):
     Raises:
         ValueError: The data set has no ``locations``.
     """
+
+    bound = True
 
     def __init__(self, env: Any, *, seed: int = 0) -> None:
         super().__init__(env, seed=seed)

@@ -56,18 +56,52 @@ def acts_in_positions(policy: Any) -> bool:
     return isinstance(getattr(policy, "action_space", None), spaces.Box)
 
 
-def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv] = AdaFocusVectorEnv) -> dict[str, Any]:
-    """Environment arguments (``skip`` or ``action``, ``grid``, ``observation``) that a policy's spaces imply."""
-    if not is_policy(policy):
+def check_fit(policy: Any, env: AdaFocusVectorEnv) -> None:
+    """Raise ``ValueError`` unless a policy can act in an environment."""
+    if policy.action_space != env.single_action_space:
+        raise ValueError(
+            f"the policy acts in {policy.action_space}, but the environment takes {env.single_action_space}: "
+            "pass the `skip` (or `action`) and `grid` that it was trained with"
+        )
+    seen, shown = (
+        observed_shapes(each) for each in (getattr(policy, "observation_space", None), env.single_observation_space)
+    )
+    if not seen.items() <= shown.items():
+        raise ValueError(
+            f"the policy sees {seen}, but the environment shows {shown}: pass the `observation` and `recognizer` that "
+            "it was trained with"
+        )
+    if getattr(policy, "bound", False) and policy.env is not env.unwrapped:
+        raise ValueError(
+            f"{type(policy).__name__} reads the environment that it was made with: pass the class, or a function that "
+            "takes the environment and makes it"
+        )
+
+
+def observed_shapes(space: spaces.Space[Any] | None) -> dict[str, Any]:
+    """Shapes of an observation's parts by name; nothing of a policy that doesn't say what it sees."""
+    if space is None:
         return {}
+    return (
+        {name: part.shape for name, part in space.items()}
+        if isinstance(space, spaces.Dict)
+        else {"glance": space.shape}
+    )
+
+
+def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv], env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of an environment: those that are given, and where they are silent those that a policy's spaces imply
+    (``skip`` or ``action``, ``observation``, and ``grid`` unless ``features`` bring theirs)."""
+    if not is_policy(policy):
+        return dict(env_kwargs)
     space = policy.action_space
     arguments: dict[str, Any] = (
         {"action": "continuous" if acts_in_positions(policy) else "grid"}
         if issubclass(kind, AdaFocusTSMVectorEnv)
         else {"skip": isinstance(space, spaces.MultiDiscrete)}
     )
-    if (grid := grid_of(space)) is not None:
+    if env_kwargs.get("features") is None and (grid := grid_of(space)) is not None:
         arguments["grid"] = grid
     if isinstance(getattr(policy, "observation_space", None), spaces.Box):
         arguments["observation"] = "glance"
-    return arguments
+    return {**arguments, **env_kwargs}

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from adafocus_env.files import write_atomically
 from adafocus_env.recognition.compute_cost import policy_gflops
-from agents.environments import fitting_arguments, is_policy, vector_env_class
+from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 
 
 @dataclass(frozen=True)
@@ -175,21 +175,24 @@ def evaluate(
         seed: Seed of the environment's draws (the random patches of the reward).
         progress_bar: Show one.
         env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip`` (or ``action``), ``observation`` and ``grid`` follow
-            the policy's spaces unless given.
+            the policy's spaces unless given. As every video is visited once, no table is made: without ``features`` it
+            is the one that the process already shares for these videos, or ``FrozenFeatures``.
 
     Raises:
-        ValueError: The policy's action space doesn't fit the environment's.
+        ValueError: The policy's spaces don't fit the environment's, or it is an ``OraclePolicy`` of another one.
     """
+    if not is_policy(policy) and not callable(policy):
+        raise ValueError(f"policy must have SB3's predict or make what has, not be {policy!r} (see load_policy)")
     kind = vector_env_class(env_id, env_kwargs, policy)
-    env_kwargs = {**fitting_arguments(policy, kind), **env_kwargs}
+    env_kwargs = fitting_arguments(policy, kind, env_kwargs)
+    if env_kwargs.get("features") is None:
+        names = ("videos", "recognizer", "grid", "device")
+        found = {name: env_kwargs.pop(name) for name in names if name in env_kwargs}
+        env_kwargs["features"] = kind.find_features(split, **found, remember=False)
     env = kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="numpy", **env_kwargs)
     if not is_policy(policy):
         policy = policy(env)
-    if policy.action_space != env.single_action_space:
-        raise ValueError(
-            f"the policy acts in {policy.action_space}, but the environment takes {env.single_action_space}: "
-            "pass the `skip` (or `action`) and `grid` that it was trained with"
-        )
+    check_fit(policy, env)
     videos, steps = len(env.videos), env.num_steps
     probabilities = np.empty((videos, env.num_classes), dtype=np.float32)
     returns, gflops = np.zeros(videos), np.empty(videos)

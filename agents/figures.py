@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
-from agents.environments import fitting_arguments, is_policy, vector_env_class
+from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 
 
 def learning_curves(path: Path, curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str) -> None:
@@ -27,6 +28,30 @@ def learning_curves(path: Path, curves: Mapping[str, Sequence[tuple[float, float
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
+
+
+def metric_curves(folder: Path) -> None:
+    """Write ``training.png`` from the ``metrics.csv`` of a run's folder: a panel per metric, a line per stage."""
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    with open(folder / "metrics.csv", newline="") as file:
+        for row in csv.DictReader(file):
+            stages = curves.setdefault(row["metric"], {})
+            stages.setdefault(row["stage"], []).append((float(row["step"]), float(row["value"])))
+    curves = {
+        metric: lines
+        for metric, stages in curves.items()
+        if (lines := {stage: points for stage, points in stages.items() if len(points) > 1})
+    }
+    if not curves:
+        return
+    figure = Figure(figsize=(4.5 * len(curves), 3.5), layout="constrained")
+    for place, (metric, lines) in enumerate(curves.items(), start=1):
+        axes = figure.add_subplot(1, len(curves), place, xlabel="step", ylabel=metric)
+        for stage, points in lines.items():
+            axes.plot(*np.array(points).T, label=stage)
+        axes.legend(fontsize=8)
+        axes.grid(alpha=0.3)
+    figure.savefig(folder / "training.png", dpi=150)
 
 
 def accuracy_against_compute(
@@ -65,10 +90,11 @@ def play(
 ) -> list[list[npt.NDArray[np.uint8]]]:
     """Pictures of every step of a policy, arg-max, on some videos: one list of (height, width, 3) uint8 per video."""
     kind = vector_env_class(None, env_kwargs, policy)
-    env_kwargs = {**fitting_arguments(policy, kind), **env_kwargs}
+    env_kwargs = fitting_arguments(policy, kind, env_kwargs)
     env = kind(len(indices), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
     if not is_policy(policy):
         policy = policy(env)
+    check_fit(policy, env)
     observation, _ = env.reset(seed=0, options={"video": np.asarray(indices)})
     pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in indices]
     state, start = None, np.ones(len(indices), dtype=bool)

@@ -51,7 +51,9 @@ def finetune(
     """
     config = config or Stage3Config()
     data = get_videos(videos, split) if features is None else features.videos
-    looks = {"videos": data, "recognizer": recognizer} if features is None else {"features": features}
+    looks: dict[str, Any] = {"features": features}
+    if features is None:
+        looks = {"videos": data, "recognizer": recognizer, "device": recognizer.device}
     # The reward plays no part here, so take the one that needs no reference patches.
     runs = [
         evaluate(
@@ -60,8 +62,7 @@ def finetune(
             reward="confidence",
             seed=seed,
             progress_bar=progress is not None and progress.bar,
-            **looks,
-            **env_kwargs,
+            **{**looks, **env_kwargs},
         )
         for rollout in range(rollouts)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import torch
 
+from adafocus_env import load_official_checkpoint
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.reinforce import Reinforce
 from agents.sb3 import SB3_ALGORITHMS, algorithm_class
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BASELINE_POLICIES: dict[str, Callable[[Any], Any]] = {
+BASELINE_POLICIES: dict[str, Callable[..., Any]] = {
     "random": RandomPolicy,
     "center": CenterPolicy,
     "gaussian": GaussianPolicy,
@@ -42,21 +44,29 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
     return Reinforce.load(name_or_path, device=device)
 
 
-def load_policy(name_or_path: str | os.PathLike[str]) -> Any:
+def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -> Any:
     """Any policy that :func:`agents.evaluate` takes, from what a command line can say.
 
     Args:
         name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a ``.pt``
-            file of ``Reinforce.save``; or an SB3 model's ``.zip``, named after its algorithm (``ppo.zip``).
+            file of ``Reinforce.save``; an SB3 model's ``.zip``, named after its algorithm (``ppo.zip``); or a released
+            checkpoint, ``.pth.tar``, from stage 2 on.
+        seed: Of the draws of the first four; ``None`` gives the class itself.
 
     Raises:
         FileNotFoundError: None of these.
         ImportError: The algorithm's package isn't installed.
-        ValueError: A ``.zip`` that is not named after an algorithm.
+        ValueError: A ``.zip`` that is not named after an algorithm, or a checkpoint without a policy.
     """
     if str(name_or_path) in BASELINE_POLICIES:
-        return BASELINE_POLICIES[str(name_or_path)]
+        baseline = BASELINE_POLICIES[str(name_or_path)]
+        return baseline if seed is None else functools.partial(baseline, seed=seed)
     path = Path(name_or_path)
+    if path.name.endswith(".pth.tar") and path.is_file():
+        _, policy = load_official_checkpoint(path)
+        if policy is None:
+            raise ValueError(f"{path} is a checkpoint of stage 1, before there is a policy: take one of stage 2 or 3")
+        return policy
     if path.suffix == ".zip" and path.is_file():
         if path.stem not in SB3_ALGORITHMS:
             raise ValueError(

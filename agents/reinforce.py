@@ -28,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from adafocus_env.files import write_atomically
+from agents.environments import observed_shapes
 
 FORMAT = "adafocus-reinforce-1"
 
@@ -291,6 +292,9 @@ class Reinforce:
             patches = int(action_space.nvec[0])
             if frozen_space not in (spaces.Discrete(patches), spaces.MultiDiscrete([patches, 2])):
                 raise ValueError(f"patch_policy acts in {frozen_space}, but the environment has {patches} patches")
+        seen = observed_shapes(getattr(patch_policy, "observation_space", None))
+        if not seen.items() <= (shown := observed_shapes(observation_space)).items():
+            raise ValueError(f"patch_policy sees {seen}, but the environment shows {shown}")
         glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
         belief_size = 0
         if self.config.use_belief:

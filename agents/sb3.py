@@ -118,7 +118,12 @@ def make_vec_env(
         env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` goes by the recogniser that is passed.
         seed: Lane i is seeded ``seed + i``; ``None`` leaves that to SB3's model.
         env_kwargs: As in ``gym.make("AdaFocus-v0", …)``.
+
+    Raises:
+        ValueError: ``output`` or ``autoreset_mode`` is among them: SB3 knows but one of each.
     """
+    if taken := {"output", "autoreset_mode"} & env_kwargs.keys():
+        raise ValueError(f"{sorted(taken)} can't be chosen here: SB3 takes NumPy arrays and resets in the same step")
     kind = vector_env_class(env_id, env_kwargs)
     env = kind(num_envs, autoreset_mode=AutoresetMode.SAME_STEP, output="numpy", **env_kwargs)
     vec_env = AdaFocusVecEnv(env)

@@ -19,6 +19,7 @@ from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from agents import evaluate, finetune, load_policy
 from agents.environments import vector_env_class
+from agents.figures import metric_curves
 from agents.presets import STAGE3
 
 
@@ -39,7 +40,7 @@ class Config:
     seed: int = 0
     """Seed of the rollouts and of the training."""
     out: Path = Path("runs/finetune")
-    """Folder for the recogniser, its checkpoint, its metrics and its TensorBoard log."""
+    """Folder for the recogniser, its checkpoint, its metrics, their figure and its TensorBoard log."""
     stage3: Stage3Config = STAGE3
 
 
@@ -60,8 +61,9 @@ def main(config: Config) -> None:
             if process_number() > 0:
                 return
             tuned.save(config.out / "recognizer.safetensors")
+            metric_curves(config.out)
             for name, model in (("before", recognizer), ("after", tuned)):
-                found = evaluate(policy, "val", recognizer=model, videos=videos).summary()
+                found = evaluate(policy, "val", recognizer=model, videos=videos, device=device).summary()
                 run.log(f"val/{name}", 0, found)
                 print(f"{name} stage 3, on the validation videos:", found)
             print(config.out / "recognizer.safetensors")

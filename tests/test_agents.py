@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,11 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from adafocus_env import AdaFocusVectorEnv, RoamingFashion
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, RoamingFashion
 from adafocus_env.patches import best_candidate
 from agents import Evaluation, Reinforce, evaluate, finetune, from_pretrained, load_policy, paired_difference
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.checkpointing import Checkpoints
 from agents.figures import play
 from agents.reinforce import rewards_to_go
 from agents.sb3 import GlanceExtractor, make_vec_env
@@ -149,6 +151,26 @@ def test_a_loaded_agent_goes_on_exactly(env_kwargs: dict[str, Any], tmp_path: Pa
     assert resumed.num_timesteps == through.num_timesteps
     with pytest.raises(ValueError, match="no environment"):
         Reinforce.load(tmp_path / "half.pt").learn(1)
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    env = gym.make_vec("AdaFocus-v0", 8, **env_kwargs)
+    through = Reinforce(env, seed=1, episodes_per_batch=8).learn(4 * 8 * 6)
+
+    class Kill(BaseCallback):
+        def _on_step(self) -> bool:
+            if self.num_timesteps == 4 * 8 * 3 + 16:  # in the middle of the fourth batch
+                raise KeyboardInterrupt
+            return True
+
+    logged: list[int] = []
+    checkpoints = Checkpoints(tmp_path / "agent.checkpoint", lambda stage, step, metrics: logged.append(step), 0)
+    with pytest.raises(KeyboardInterrupt):
+        Reinforce(env, seed=1, episodes_per_batch=8).learn(4 * 8 * 6, [checkpoints, Kill()])
+    assert logged == [8, 16, 24]  # what the file knows of
+    resumed = Reinforce.load(tmp_path / "agent.checkpoint", env=env)
+    resumed.learn(4 * 8 * 6 - resumed.num_timesteps)
+    assert same(weights(through), weights(resumed))
 
 
 def test_files_of_other_kinds_are_refused(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
@@ -393,6 +415,40 @@ def test_a_policy_for_another_grid_is_an_error(env_kwargs: dict[str, Any]) -> No
         evaluate(policy, "val", **env_kwargs)
 
 
+def test_a_policy_that_sees_something_else_is_an_error(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
+    policy = Reinforce(gym.make_vec("AdaFocus-v0", 1, **env_kwargs), use_belief=True)
+    with pytest.raises(ValueError, match="belief"):
+        evaluate(policy, observation="glance", **env_kwargs)
+    other = make_tiny_recognizer(hidden_size=20)
+    with pytest.raises(ValueError, match=r"\(20,\)"):
+        evaluate(policy, **{**env_kwargs, "recognizer": other})
+    with pytest.raises(ValueError, match="patch_policy sees"):
+        Reinforce(gym.make_vec("AdaFocus-v0", 1, observation="glance", **env_kwargs), patch_policy=policy)
+    with pytest.raises(ValueError, match="load_policy"):
+        evaluate("roaming-fashion", **env_kwargs)
+
+
+def test_an_oracle_of_another_environment_is_an_error(env_kwargs: dict[str, Any]) -> None:
+    oracle = OraclePolicy(gym.make_vec("AdaFocus-v0", 12, **env_kwargs))
+    with pytest.raises(ValueError, match="OraclePolicy reads the environment"):
+        evaluate(oracle, **env_kwargs)
+    with pytest.raises(ValueError, match="OraclePolicy reads the environment"):
+        play(oracle, [0], **env_kwargs)
+
+
+def test_an_evaluation_makes_no_table(env_kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    env = gym.make_vec("AdaFocus-v0", 1, **env_kwargs)
+    remembered = evaluate(RandomPolicy, **env_kwargs)  # out of the table that env holds
+    assert int(env.unwrapped.features._filled[1]) > 0  # type: ignore[attr-defined]
+    env.close()
+    del env
+    monkeypatch.setattr(FeatureBank, "__init__", lambda *_, **__: pytest.fail("a table was made"))
+    online = evaluate(RandomPolicy, **env_kwargs)
+    np.testing.assert_array_equal(online.corners, remembered.corners)
+    np.testing.assert_allclose(online.probabilities, remembered.probabilities, atol=1e-5)
+    np.testing.assert_allclose(online.returns, remembered.returns, atol=1e-5)
+
+
 def test_paired_difference_covers_the_truth() -> None:
     random = np.random.default_rng(0)
     base = random.random(2000) < 0.5
@@ -455,6 +511,11 @@ def test_shipped_policies_beat_random_on_validation() -> None:
 
 def test_policies_by_name(tmp_path: Path) -> None:
     assert load_policy("oracle") is OraclePolicy
+    env = gym.make("AdaFocus-v0", skip=False)
+    first, again, other = (load_policy("random", seed)(env) for seed in (0, 0, 1))
+    observations = np.zeros((50, *first.observation_space["glance"].shape))
+    drawn = [policy.predict(observations)[0].tolist() for policy in (first, again, other)]
+    assert drawn[0] == drawn[1] != drawn[2]
     assert isinstance(load_policy("roaming-fashion"), Reinforce)
     with pytest.raises(FileNotFoundError, match="roaming-fashion"):
         load_policy("no-such-policy")
@@ -473,3 +534,11 @@ def test_scripts_explain_themselves(script: str) -> None:
     )
     for option in ("--seed", "--out"):
         assert option in found.stdout
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "scripts").glob("*.py")), ids=lambda path: path.stem
+)
+def test_every_script_takes_a_seed_and_a_folder(path: Path) -> None:
+    config = runpy.run_path(str(path))["Config"]
+    assert {"seed", "out"} <= {field.name for field in dataclasses.fields(config)}

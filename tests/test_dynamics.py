@@ -202,6 +202,29 @@ def test_a_custom_reward_object_is_used(env_kwargs: dict[str, Any]) -> None:
     np.testing.assert_allclose(reward, [gain[0] ** 2 - 0.5, -0.5], atol=1e-6)
 
 
+def test_custom_rewards_are_checked(env_kwargs: dict[str, Any]) -> None:
+    class Custom:
+        reference = None
+
+        def __init__(self, rule: Any) -> None:
+            self.rule = rule
+
+        def __call__(self, confidence: Any, reference: Any, focused: Any, skip_cost: float) -> Any:
+            return self.rule(confidence)
+
+    def step(rule: Any) -> Any:
+        env = AdaFocusVectorEnv(2, reward=Custom(rule), **env_kwargs)
+        env.reset(seed=0)
+        return env.step(np.array([[3, 0], [3, 1]]))[1]
+
+    assert step(lambda confidence: confidence.double()).dtype == np.float32
+    for wrong in (lambda _: 1.0, lambda confidence: confidence[:1], lambda confidence: confidence.numpy()):
+        with pytest.raises(ValueError, match=r"reward must give a tensor of shape \(2,\)"):
+            step(wrong)
+    with pytest.raises(ValueError, match="finite"):
+        step(lambda confidence: confidence / 0)
+
+
 def test_gflops_count_what_runs(env_kwargs: dict[str, Any], recognizer: Recognizer) -> None:
     cost = recognizer.cost()
     env = gym.make("AdaFocus-v0", **env_kwargs)

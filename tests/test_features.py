@@ -94,7 +94,7 @@ def test_one_process_fills_at_a_time(tmp_path: Path, recognizer: Recognizer, vid
     first = FeatureBank(recognizer, videos, 4, path=path)
     alias.symlink_to(path)
     for name in (path, alias):
-        with pytest.raises(BlockingIOError, match=r"another process is filling .*bank"):
+        with pytest.raises(BlockingIOError, match=r"bank is being filled"):
             FeatureBank(recognizer, videos, 4, path=name)
     with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(BlockingIOError):
         pool.map(_sum_of_rewards, [(str(path), 0)])
@@ -307,6 +307,18 @@ def test_changing_videos_are_loaded_afresh(recognizer: Recognizer, videos: Roami
     same = AdaFocusVectorEnv(1, features=FeatureBank(recognizer, videos, 4))
     glances = [same.reset(seed=0, options={"video": 3})[0]["glance"] for _ in range(2)]
     assert np.array_equal(glances[0], glances[1])
+
+
+def test_changing_videos_need_no_features(recognizer: Recognizer) -> None:
+    changing = make_tiny_videos()
+    changing.changing = True  # type: ignore[attr-defined]
+    env = gym.make_vec("AdaFocus-v0", 2, videos=changing, recognizer=recognizer, grid=4)
+    assert type(env.unwrapped.features) is FrozenFeatures  # type: ignore[attr-defined]
+
+
+def test_a_grid_beside_features_is_refused(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    with pytest.raises(ValueError, match="grid of 4, so grid can't be 5"):
+        AdaFocusVectorEnv(1, features=FeatureBank(recognizer, videos, 4), grid=5)
 
 
 def test_features_bring_their_own_recogniser(recognizer: Recognizer, videos: RoamingFashion) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from gymnasium import spaces
 from safetensors.torch import save_file
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, RoamingFashion
@@ -256,3 +258,38 @@ def test_traced_backbones_are_deployed_too() -> None:
     torch.testing.assert_close(fast.glance(images), recognizer.glance(images), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(fast.look(images), recognizer.look(images), atol=1e-5, rtol=1e-4)
     assert not any("bn" in name or isinstance(m, torch.nn.BatchNorm2d) for name, m in fast.local_cnn.named_modules())
+
+
+class Constant:
+    """A policy that always acts alike."""
+
+    def __init__(self, action: Any, action_space: spaces.Space[Any]) -> None:
+        self.action, self.action_space = action, action_space
+
+    def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[Any, Any]:
+        return np.array([self.action] * 3), state
+
+
+@pytest.mark.parametrize(
+    ("action", "space"),
+    [
+        (-1, spaces.Discrete(16)),
+        (16, spaces.Discrete(16)),
+        ([3, 5], spaces.MultiDiscrete([16, 2])),
+        ([16, 1], spaces.MultiDiscrete([16, 2])),
+        ([3, 0], spaces.Discrete(16)),
+    ],
+)
+def test_actions_outside_the_space_are_errors(
+    action: Any, space: spaces.Space[Any], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    with pytest.raises(ValueError, match="the policy's actions must be"):
+        recognizer.recognize(videos.frames(torch.arange(3)), Constant(action, space))
+
+
+def test_recognize_names_what_is_no_policy_or_no_tensor(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    frames = videos.frames(torch.arange(3))
+    with pytest.raises(ValueError, match="has to be made first"):
+        recognizer.recognize(frames, Constant)
+    with pytest.raises(ValueError, match=r"must be a \(B, T, 3, H, W\) tensor"):
+        recognizer.recognize(frames.numpy(), Constant(0, spaces.Discrete(16)))  # type: ignore[arg-type]

@@ -22,8 +22,10 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
     """See :meth:`adafocus_env.Recognizer.recognize`."""
     from adafocus_env.recognition.recognizer import Recognition
 
-    if frames.ndim != 5:
-        raise ValueError(f"frames must be (B, T, 3, H, W), not of shape {tuple(frames.shape)}")
+    if isinstance(policy, type) or not hasattr(policy, "predict"):
+        raise ValueError(f"policy must have SB3's predict, not be {policy!r}: a class has to be made first")
+    if not isinstance(frames, Tensor) or frames.ndim != 5:
+        raise ValueError(f"frames must be a (B, T, 3, H, W) tensor, not {getattr(frames, 'shape', type(frames))}")
     height, width = frames.shape[-2:]
     if grid is None:
         grid = grid_of(policy.action_space)
@@ -72,7 +74,7 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
             observation = {"glance": observation, "belief": hidden.cpu().numpy(), "time": share}
         start = np.full(videos, time == 0)
         actions, memory = policy.predict(observation, state=memory, episode_start=start, deterministic=True)
-        chosen = torch.as_tensor(actions, device=recognizer.device)
+        chosen = _checked(actions, policy.action_space, videos).to(recognizer.device)
         patch[time] = chosen[:, 0] if chosen.ndim == 2 else chosen
         if chosen.ndim == 2:
             skipped[time] = chosen[:, 1] == 1
@@ -111,7 +113,9 @@ def recognize_clips(recognizer: TSMRecognizer, frames: Tensor, policy: Any) -> R
     actions, _ = policy.predict(
         observation, state=None, episode_start=np.ones(len(frames), dtype=bool), deterministic=True
     )
-    chosen = torch.as_tensor(actions, device=recognizer.device)
+    if isinstance(policy.action_space, spaces.MultiDiscrete):
+        raise ValueError(f"the policy acts in {policy.action_space}, but clips have no skip bit")
+    chosen = _checked(actions, policy.action_space, len(frames)).to(recognizer.device)
     if (grid := grid_of(policy.action_space)) is None:
         corners = position_corners(chosen, size, patch_size)
     else:
@@ -127,3 +131,18 @@ def recognize_clips(recognizer: TSMRecognizer, frames: Tensor, policy: Any) -> R
             device=recognizer.device,
         ),
     )  # fmt: skip
+
+
+def _checked(actions: Any, space: spaces.Space[Any], videos: int) -> Tensor:
+    """A policy's actions on some videos, after checking that all of them are in its action space."""
+    chosen = torch.as_tensor(actions)
+    shape = (videos, *(space.shape or ()))
+    if isinstance(space, spaces.Box):
+        low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
+    else:
+        count = space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n  # type: ignore[attr-defined]
+        low, high = torch.tensor(0), torch.as_tensor(count) - 1
+    values = chosen.cpu()
+    if tuple(chosen.shape) != shape or not bool(((values >= low) & (values <= high)).all()):
+        raise ValueError(f"the policy's actions must be {shape}, each in {space}, not {values.tolist()}")
+    return chosen

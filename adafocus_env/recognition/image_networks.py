@@ -272,9 +272,10 @@ class ImageNetworks(nn.Module, Generic[Config]):
         """
         path = _find(name_or_path)
         header, weights = _read(path, weights=True)
-        if header.pop("format", None) != cls.file_format:
+        if (found := header.pop("format", None)) != cls.file_format:
             raise ValueError(
-                f"{path} is not a recogniser of format {cls.file_format!r}; write one with {cls.__name__}.save"
+                f"{path} is not a recogniser of format {cls.file_format!r}, but of {found!r}: those of AdaFocus-v0 are "
+                f"written by Recognizer.save, those of AdaFocusTSM-v0 by TSMRecognizer.save"
             )
         recognizer = cls(cast(Config, cls.config_class.from_dict(json.loads(header.pop("config")))))
         try:

@@ -99,9 +99,11 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
             (B, T, classes) float32 logits.
 
         Raises:
-            ValueError: A shape or dtype is wrong.
+            ValueError: A type, shape or dtype is wrong.
             IndexError: A patch leaves its frame.
         """
+        if not (isinstance(frames, Tensor) and isinstance(corners, Tensor)):
+            raise ValueError(f"frames and corners must be tensors, not {type(frames)} and {type(corners)}")
         if frames.ndim != 5 or corners.shape != (*frames.shape[:2], 2):
             raise ValueError(
                 f"frames must be (B, T, 3, H, W) and corners (B, T, 2), not {tuple(frames.shape)} and "
