@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -12,6 +13,7 @@ from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import evaluate, load_policy
 from agents.environments import vector_env_class
+from agents.figures import accuracy_against_compute
 from agents.report import print_table, table_row
 
 POLICIES = {"roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"), "roaming-motion": ("roaming-motion",)}
@@ -21,36 +23,48 @@ POLICIES = {"roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"), "roa
 @dataclass
 class Config:
     policies: tuple[str, ...] = ()
-    """Baselines' or shipped policies' names, reinforce.pt or ppo.zip files; by default all of the kind."""
+    """Baselines' or shipped policies' names, reinforce.pt or ppo.zip files, released checkpoints (.pth.tar); by default
+    the baselines, with the shipped recognisers' own policies."""
     split: str = "val"
     """Choose on "val"; look at "test" once."""
     recognizer: str = "roaming-fashion"
     """A shipped name or a file, of either kind."""
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the recogniser's kind's."""
+    bank: Path | None = None
+    """A file of build_feature_bank.py, for these videos and this recogniser; by default several policies share a table
+    in memory, and one alone needs none."""
     seed: int = 0
+    """Seed of the random patches of the reward, and of the baselines' draws."""
     out: Path = Path("runs/evaluate")
-    """Folder for the table."""
+    """Folder for the table and its figure."""
 
 
 def main(config: Config) -> None:
     recognizer = load_recognizer(config.recognizer)
     default = vector_env_class(None, {"recognizer": recognizer}).default_name
     data = config.videos or default
-    policies = config.policies or ("random", "center", "gaussian", *POLICIES[default], "oracle")
+    shipped = config.recognizer == default
+    located = ("oracle",) if data == default else ()
+    policies = config.policies or ("random", "center", "gaussian", *(POLICIES[default] if shipped else ()), *located)
     videos = get_videos(data, config.split)
-    bank = FeatureBank.shared(recognizer, videos)  # held here, so that all policies share one table
+    looks: dict[str, Any] = {"recognizer": recognizer, "videos": videos}
+    if config.bank is not None:
+        looks = {"features": FeatureBank.open(config.bank, recognizer, videos)}
+    elif len(policies) > 1:
+        looks = {"features": FeatureBank.shared(recognizer, videos)}  # one table for all
     rows = []
+    points: dict[str, tuple[float, float]] = {}
     with RunFolder(config.out, config) as run:
         for name in policies:
             found = evaluate(
-                load_policy(name), config.split, recognizer=recognizer, videos=videos, seed=config.seed,
-                progress_bar=True,
+                load_policy(name, config.seed), config.split, seed=config.seed, progress_bar=True, **looks,
             )  # fmt: skip
             run.log(f"{config.split}/{name}", 0, found.summary())
             rows.append(table_row(name, found))
+            points[name] = (found.gflops_per_video, 100 * found.accuracy)
         path = run.write_table(config.split, rows)
-    del bank
+        accuracy_against_compute(config.out / f"{config.split}.png", points)
     print_table(rows, title=f"{data}, {config.split} split")
     print(path)
 

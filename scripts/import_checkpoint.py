@@ -27,7 +27,8 @@ class Config:
     seed: int = 0
     """Not used: nothing here is random."""
     out: Path = Path("runs/import_checkpoint")
-    """Folder for recognizer.safetensors and, from stage 2 on, policy.pt (but AdaFocus-TSM's)."""
+    """Folder for recognizer.safetensors and, from stage 2 on, policy.pt; AdaFocus-TSM's policy stays in its .pth.tar,
+    which other scripts take as a policy."""
 
 
 def main(config: Config) -> None:
@@ -42,7 +43,7 @@ def main(config: Config) -> None:
             PaperPPO.from_official(policy).save(config.out / "policy.pt", training_state=False)
             print(config.out / "policy.pt")
         elif policy is not None:
-            print("no agent learns positions of whole clips yet: load_official_checkpoint returns the policy itself")
+            print(f"the policy of AdaFocus-TSM is used as it was released: --policy {config.checkpoint}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the recogniser's kind's."""
     seed: int = 0
+    """Seed of a baseline's draws."""
     out: Path = Path("runs/render")
     """Folder for the pictures."""
 
@@ -32,7 +33,7 @@ class Config:
 def main(config: Config) -> None:
     recognizer = load_recognizer(config.recognizer)
     default = "roaming-motion" if isinstance(recognizer, TSMRecognizer) else "roaming-fashion-skip"
-    policy = load_policy(config.policy or default)
+    policy = load_policy(config.policy or default, config.seed)
     with RunFolder(config.out, config):
         pictures = play(policy, config.indices, config.split, videos=config.videos, recognizer=recognizer)
         film_strip(config.out / "film_strip.png", pictures)

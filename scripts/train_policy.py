@@ -1,5 +1,7 @@
 """Train a policy on a frozen recogniser: stage 2 of AdaFocus, and the skip policy of AdaFocus+.
 
+This package's own agents leave a checkpoint every minute, and with `--resume` go on from it to the same policy.
+
 python scripts/train_policy.py                              # patch policy, REINFORCE
 python scripts/train_policy.py --algo ppo                   # patch policy, Stable-Baselines3 PPO
 python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.pt
@@ -9,6 +11,7 @@ python scripts/train_policy.py --recognizer roaming-motion  # AdaFocus-TSM: one 
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +23,12 @@ from rich import print
 from stable_baselines3.common.logger import configure
 
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, FeatureBank, load_recognizer
+from adafocus_env.recognition.optimization import clear_checkpoints
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import Reinforce, evaluate, load_policy
-from agents.environments import is_policy, vector_env_class
+from agents.checkpointing import Checkpoints
+from agents.environments import vector_env_class
 from agents.experiments.algorithms import ALGORITHMS
 from agents.figures import learning_curves
 from agents.presets import (
@@ -44,7 +49,7 @@ class Config:
     train: Literal["patch", "skip", "both"] = "patch"
     """Which heads: where to look, when not to look (over --patch-policy), or both jointly."""
     patch_policy: str = "roaming-fashion"
-    """The frozen patch policy under --train skip: a shipped name or a file."""
+    """The frozen patch policy under --train skip: a shipped name or a .pt file. The skip policy's file holds it too."""
     episodes: int | None = None
     """Episodes to train for; the default depends on what is trained."""
     num_envs: int = 64
@@ -65,17 +70,22 @@ class Config:
     """Of AdaFocusTSM-v0: any position, or a patch index. Algorithms for patch indices take the latter."""
     bank: Path | None = None
     """A file of build_feature_bank.py, for these videos and this recogniser; by default the table is in memory."""
+    resume: bool = False
+    """Go on from the checkpoint in --out."""
     seed: int = 0
     out: Path = Path("runs/train_policy")
-    """Folder for the policy, its metrics and its TensorBoard log."""
+    """Folder for the policy, its checkpoint, its metrics, its learning curve and its TensorBoard log."""
 
 
 def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any]) -> Reinforce:
     """The skip head over a frozen patch policy."""
     env = AdaFocusVectorEnv(config.num_envs, features=features, output="torch", **env_kwargs)
     patch_policy = load_policy(config.patch_policy)
-    if not is_policy(patch_policy):  # a baseline is made for an environment
-        patch_policy = patch_policy(env)
+    if not isinstance(patch_policy, Reinforce):
+        raise SystemExit(
+            f"--patch-policy: {config.patch_policy} is no policy of this package's own agents, and the skip policy's "
+            "file holds no other; in Python there is Reinforce(env, patch_policy=…)"
+        )
     return Reinforce(env, seed=config.seed, patch_policy=patch_policy, **settings_for(config, SKIP_HYPERPARAMETERS))
 
 
@@ -83,6 +93,37 @@ def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = 
     """An algorithm's settings; on the glance alone there is no belief to use."""
     without = {"use_belief": False} if "use_belief" in settings else {}
     return {**settings, **({} if belief and config.observation != "glance" else without)}
+
+
+def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) -> Reinforce:
+    """Train one of the package's own agents, from its checkpoint if it is to be resumed."""
+    checkpoint = config.out / f"{config.algo}.checkpoint"
+    if config.resume and checkpoint.exists():
+        made, env = agent, agent.get_env()
+        agent = type(made).load(checkpoint, env, patch_policy=made.patch_policy, device=made.device)
+        if (agent.config, agent.seed) != (made.config, made.seed):
+            raise SystemExit(f"--resume: {checkpoint} was left by a training with other settings")
+    checkpoints = Checkpoints(checkpoint, run.log)
+    agent.learn(timesteps - agent.num_timesteps, checkpoints, progress_bar=True)
+    checkpoints.save()
+    return agent
+
+
+def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, float]]:
+    """(episodes, mean return) of the training, out of its log."""
+    if own:
+        with open(config.out / "metrics.csv", newline="") as file:
+            return [
+                (float(row["step"]), float(row["value"]))
+                for row in csv.DictReader(file)
+                if (row["stage"], row["metric"]) == ("train", "ep_rew_mean")
+            ]
+    with open(config.out / config.algo / "progress.csv", newline="") as file:
+        return [
+            (float(row["time/total_timesteps"]) / num_steps, float(row["rollout/ep_rew_mean"]))
+            for row in csv.DictReader(file)
+            if row.get("rollout/ep_rew_mean")
+        ]
 
 
 def main(config: Config) -> None:
@@ -111,7 +152,9 @@ def main(config: Config) -> None:
         env_kwargs["skip"] = config.train != "patch"
     elif config.algo in ("reinforce", "ppo", "a2c", "recurrent_ppo"):
         env_kwargs["action"] = config.action
-    with RunFolder(config.out, config) as run:
+    if not config.resume:
+        clear_checkpoints(config.out)
+    with RunFolder(config.out, config, append=config.resume) as run:
         started = time.perf_counter()
         policy: Any
         if config.train == "skip":
@@ -123,17 +166,21 @@ def main(config: Config) -> None:
             settings = settings_for(config, settings, belief=not of_clips)
             policy = algorithm.make(features, config.seed, env_kwargs, settings, config.num_envs)
         own = isinstance(policy, Reinforce)
+        if config.resume and not own:
+            raise SystemExit(f"--resume: models of Stable-Baselines3, as {config.algo}'s, start anew")
         if not own:
             policy.set_logger(configure(str(config.out / config.algo), ["tensorboard", "csv"]))
         default = CLIP_EPISODES if of_clips else PATCH_EPISODES if own else PPO_EPISODES
         default = SKIP_EPISODES if config.train == "skip" else default
-        policy.learn((config.episodes or default) * features.num_steps, progress_bar=True)
+        timesteps = (config.episodes or default) * features.num_steps
+        if own:
+            policy = train_own(policy, timesteps, config, run)
+        else:
+            policy.learn(timesteps, progress_bar=True)
         path = config.out / f"{config.algo}.{'pt' if own else 'zip'}"
         policy.save(path)
-        if own:
-            for metrics in policy.history:
-                run.log("train", int(metrics["episodes"]), metrics)
-            points = [(step["episodes"], step["ep_rew_mean"]) for step in policy.history]
+        clear_checkpoints(config.out)
+        if points := curve_of(config, features.num_steps, own=own):
             learning_curves(config.out / "learning_curve.png", {config.algo: points}, ylabel="return of an episode")
         seconds = time.perf_counter() - started
         shared = {name: env_kwargs[name] for name in ("skip_cost", "reward")}

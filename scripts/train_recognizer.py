@@ -50,6 +50,7 @@ from adafocus_env.recognition.tsm_training import (
 )
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import VideoDataset, get_videos
+from agents.figures import metric_curves
 
 EMBEDDED = "roaming-fashion"
 EMBEDDED_TSM = "roaming-motion"
@@ -85,7 +86,7 @@ class Config:
     seed: int = 0
     """Seed of the weights, the batches and the random patches."""
     out: Path = Path("runs/train_recognizer")
-    """Folder for the recogniser, its checkpoints, its metrics and its TensorBoard log."""
+    """Folder for the recogniser, its checkpoints, its metrics, their figure and its TensorBoard log."""
     stage0: Stage0Config = field(default_factory=Stage0Config)
     stage1: Stage1Config = field(default_factory=Stage1Config)
 
@@ -156,6 +157,7 @@ def main(config: Config) -> None:
         path = config.out / f"{config.preset}.safetensors"
         if process_number() == 0:
             recognizer.save(path)
+            metric_curves(config.out)
             minutes = (time.perf_counter() - started) / 60
             print({name: f"{value:.1f} %" for name, value in found.items()})
             print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, trained in {minutes:.1f} minutes")

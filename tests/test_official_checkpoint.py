@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from adafocus_env import Recognizer, load_official_checkpoint
 from adafocus_env.patches import crop, grid_corners
-from agents import PaperPPO, Reinforce
+from agents import PaperPPO, Reinforce, load_policy
 
 CLASSES, PATCH = 7, 96
 State = dict[str, Tensor]
@@ -134,11 +134,16 @@ def test_networks_compute_what_the_released_ones_do(official: Official, checkpoi
     assert torch.equal(result.corners, corners)
     agent = PaperPPO.from_official(policy)
     assert torch.equal(recognizer.recognize(frames, agent).corners, corners)
+    assert torch.equal(recognizer.recognize(frames, load_policy(checkpoint)).corners, corners)
 
 
 def test_stage_1_has_no_policy(official: Official, tmp_path: Path) -> None:
     path = tmp_path / "stage1.pth.tar"
     torch.save(official.file(1), path)
+    named = tmp_path / "96s1.pth.tar"
+    torch.save(official.file(1), named)
+    with pytest.raises(ValueError, match="stage 1"):
+        load_policy(named)
     with pytest.raises(ValueError, match="patch_size"):
         load_official_checkpoint(path)
     recognizer, policy = load_official_checkpoint(path, patch_size=160)
