@@ -11,10 +11,10 @@ import tyro
 from rich import print
 
 from adafocus_env.files import write_atomically
-from adafocus_env.run_folder import write_csv
+from adafocus_env.run_folder import RunFolder, write_csv
 from agents.experiments.ablations import ABLATIONS
 from agents.experiments.noise import estimator_noise
-from agents.experiments.report import return_against_accuracy, write_report, write_results
+from agents.experiments.report import log_results, return_against_accuracy, write_report, write_results
 from agents.experiments.runner import Bench, run_trials
 
 
@@ -23,7 +23,9 @@ class Config:
     ablations: tuple[str, ...] = tuple(ABLATIONS)
     """Keys of agents.experiments.ablations.ABLATIONS."""
     seeds: int = 5
-    """Training seeds, from 0."""
+    """Number of training seeds."""
+    seed: int = 0
+    """The first of them."""
     episodes: int = 19_200
     """Training episodes of each run."""
     split: str = "test"
@@ -44,14 +46,14 @@ class Config:
     """Folder: a report in a folder of its own for every ablation."""
 
 
-def measure_noise(bench: Bench, seeds: int, episodes: int, config: Config) -> None:
+def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> None:
     """Variance of the return and of the gradient, early and late in training; writes ``noise.csv``."""
     remembered = joblib.Memory(config.out / "trials", verbose=0).cache(estimator_noise)
     short = {"critic_episodes": 128, "batches": 4} if config.quick else {}
     found = joblib.Parallel(n_jobs=config.jobs)(
         joblib.delayed(remembered)(ABLATIONS["baseline"], bench, seed, trained, **short)
         for trained in (episodes // 10, episodes)
-        for seed in range(seeds)
+        for seed in seeds
     )
     write_csv(config.out / "baseline" / "noise.csv", [row for rows in found for row in rows])
 
@@ -59,7 +61,8 @@ def measure_noise(bench: Bench, seeds: int, episodes: int, config: Config) -> No
 def main(config: Config) -> None:
     if unknown := sorted(set(config.ablations) - set(ABLATIONS)):
         raise SystemExit(f"--ablations: unknown {unknown}; there are {sorted(ABLATIONS)}")
-    seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
+    count, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
+    seeds = range(config.seed, config.seed + count)
     few = 100 if config.quick else config.num_videos
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=few)
     left_out = bench.unknown
@@ -79,8 +82,10 @@ def main(config: Config) -> None:
         folder = config.out / name
         folder.mkdir(parents=True, exist_ok=True)
         write_results(folder, results)
+        with RunFolder(folder, config) as run:
+            log_results(run.log, results)
         videos = len(bench.dataset(config.split))
-        note = f"{seeds} seeds, {episodes:,} episodes each, evaluated on {videos:,} videos of {config.split}."
+        note = f"{count} seeds, {episodes:,} episodes each, evaluated on {videos:,} videos of {config.split}."
         if name == "baseline":
             measure_noise(bench, seeds, episodes, config)
         report = write_report(folder, title=f"Ablation: {name}", note=note)

@@ -16,8 +16,9 @@ from typing import Literal
 import tyro
 from rich import print
 
+from adafocus_env.run_folder import RunFolder
 from agents.experiments.algorithms import ALGORITHMS, REFERENCES
-from agents.experiments.report import write_report, write_results
+from agents.experiments.report import log_results, write_report, write_results
 from agents.experiments.runner import Bench, Trial, run_trials
 from agents.figures import film_strip, play
 from agents.pretrained import from_pretrained
@@ -31,7 +32,9 @@ class Config:
     algorithms: tuple[str, ...] = tuple(ALGORITHMS)
     """Keys of agents.experiments.algorithms.ALGORITHMS; its REFERENCES always come along."""
     seeds: int = 5
-    """Training seeds, from 0."""
+    """Number of training seeds."""
+    seed: int = 0
+    """The first of them."""
     episodes: int = 19_200
     """Budget of every learner."""
     tuned: Path = TUNED
@@ -68,7 +71,7 @@ def main(config: Config) -> None:
     trials = [Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items() if name not in left_out]
     trials += [
         Trial(ALGORITHMS[name].title, name, seed, episodes, settings=tuned.get(name, {}), split=config.split)
-        for seed in range(seeds)
+        for seed in range(config.seed, config.seed + seeds)
         for name in config.algorithms
         if name not in left_out
     ]
@@ -79,6 +82,8 @@ def main(config: Config) -> None:
             stack.enter_context(Client(config.scheduler))
         results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs, backend=config.backend)
     write_results(config.out, results)
+    with RunFolder(config.out, config) as run:
+        log_results(run.log, results)
     if config.videos == config.recognizer == EMBEDDED:
         film_strip(config.out / "clips.png", play(from_pretrained(EMBEDDED), (0, 1, 2, 3), config.split))
     anchors = [ALGORITHMS[name].title for name in ("paper", "paper_tuned") if name in config.algorithms]

@@ -80,7 +80,7 @@ def test_algorithms_run_on_videos_without_locations(bench: Bench, tmp_path: Path
 
 @pytest.mark.parametrize("variant", [*ABLATIONS["stages"], *ABLATIONS["skipping"]], ids=lambda variant: variant.name)
 def test_every_pipeline_runs(variant: Variant, bench: Bench, tmp_path: Path) -> None:
-    (one,) = variant.trials(1, 384, "test")
+    (one,) = variant.trials(range(1), 384, "test")
     result = run_trial(one, bench, tmp_path)
     assert len(result.correct) == 12
     assert result.seconds > 0
@@ -145,7 +145,7 @@ def test_the_random_patch_is_noise_in_the_return(bench: Bench) -> None:
 
 
 def test_a_pipelines_result_belongs_to_the_presets(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    (one,) = ABLATIONS["stages"][1].trials(1, 384, "test")
+    (one,) = ABLATIONS["stages"][1].trials(range(1), 384, "test")
     before = one.key(bench)
     monkeypatch.setitem(pipelines.SKIP_HYPERPARAMETERS, "gamma", 0.5)
     assert one.key(bench) != before
@@ -207,7 +207,7 @@ def test_ablations_name_what_there_is(bench: Bench) -> None:
         for variant in variants:
             if variant.algorithm in ALGORITHMS:
                 assert variant.settings.keys() <= Hyperparameters.__dataclass_fields__.keys()
-            for one in variant.trials(2, 64, "val"):
+            for one in variant.trials(range(2), 64, "val"):
                 one.key(variant.on(bench))  # knows its algorithm
             if variant.bench:
                 assert variant.on(bench).folder is None

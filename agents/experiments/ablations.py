@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,13 +31,11 @@ class Variant:
     env: Mapping[str, Any] = field(default_factory=dict)
     bench: Mapping[str, Any] = field(default_factory=dict)
 
-    def trials(self, seeds: int, episodes: int, split: str) -> list[Trial]:
+    def trials(self, seeds: Sequence[int], episodes: int, split: str) -> list[Trial]:
         """Its trials: one per seed, or a single one of a policy that learns nothing."""
         if self.algorithm in REFERENCES:
             return [Trial(self.name, self.algorithm, split=split)]
-        return [
-            Trial(self.name, self.algorithm, seed, episodes, self.settings, self.env, split) for seed in range(seeds)
-        ]
+        return [Trial(self.name, self.algorithm, seed, episodes, self.settings, self.env, split) for seed in seeds]
 
     def on(self, bench: Bench) -> Bench:
         """What it runs on; other tables than the common one stay in memory."""

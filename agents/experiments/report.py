@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from adafocus_env.files import write_atomically
+from adafocus_env.recognition.optimization import Log
 from adafocus_env.run_folder import write_csv
 from agents.experiments.runner import Result
 from agents.experiments.statistics import (
@@ -73,6 +74,20 @@ def write_results(folder: Path, results: Sequence[Result], random: str = "random
         )
     ]
     write_csv(folder / "curves.csv", curves)
+
+
+def log_results(log: Log, results: Sequence[Result]) -> None:
+    """Log every trial's learning curve and its evaluation at the end."""
+    for result in results:
+        stage = f"{result.trial.name}/seed_{result.trial.seed}"
+        for episodes, accuracy in zip(result.curve_episodes, result.curve_accuracy, strict=True):
+            log(stage, int(episodes), {"val_accuracy": float(accuracy)})
+        found = {"accuracy": result.correct, "mean_return": result.returns, "gflops": result.gflops}
+        log(
+            f"{stage}/{result.trial.split}",
+            result.trial.episodes,
+            {name: float(values.mean()) for name, values in found.items()},
+        )
 
 
 def read_csv(path: Path) -> list[Row]:
