@@ -223,6 +223,14 @@ def test_what_does_not_fit_is_refused(root: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text('root = "x"\nlists = 3\n')
     with pytest.raises(ValueError, match="lists"):
         get_videos(str(tmp_path / "bad.toml"), "test")
+    lists = 'train_list = "test.txt"\ntest_list = "test.txt"\nnum_classes = 4\n'
+    for line, match in (("root = 3", "root"), (f'root = "{root}"\nframe_size = "48"', "wrong type")):
+        (tmp_path / "typed.toml").write_text(f"{line}\n{lists}")
+        with pytest.raises(ValueError, match=rf"typed\.toml.*{match}"):
+            get_videos(str(tmp_path / "typed.toml"), "test")
+    for wrong in ({"on_error": "Raise"}, {"separator": ";"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            read_list(root / "test.txt", 4, **wrong)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match=r"none\.toml"):
         get_videos(str(tmp_path / "none.toml"), "test")
 

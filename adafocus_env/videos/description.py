@@ -61,9 +61,14 @@ def open_description(path: str | os.PathLike[str], split: str) -> ListedVideos:
         raise ValueError(f"{path}: unknown {unknown}; known are {sorted(known)}")
     if missing := sorted((_OWN | {"num_classes"}) - values.keys()):
         raise ValueError(f"{path} lacks {missing}")
-    videos = _KINDS[values.pop("kind")]
-    root, train, test = (path.parent / values.pop(key) for key in ("root", "train_list", "test_list"))
-    if split == "test":
-        return videos(root, test, **values)
-    keep = held_out if split == "val" else lambda entry: not held_out(entry)
-    return videos(root, train, training=split == "recognizer", keep=keep, **values)
+    videos, places = _KINDS[values.pop("kind")], {key: values.pop(key) for key in ("root", "train_list", "test_list")}
+    if wrong := {key: place for key, place in places.items() if not isinstance(place, str)}:
+        raise ValueError(f"{path}: these must be strings: {wrong}")
+    root, train, test = (path.parent / place for place in places.values())
+    try:
+        if split == "test":
+            return videos(root, test, **values)
+        keep = held_out if split == "val" else lambda entry: not held_out(entry)
+        return videos(root, train, training=split == "recognizer", keep=keep, **values)
+    except TypeError as error:
+        raise ValueError(f"{path}: an argument of {videos.__name__} is of the wrong type: {error}") from error

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 Separator = Literal[",", " "]
 OnError = Literal["raise", "skip"]
@@ -69,8 +69,13 @@ def read_list(
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A line can't be used, or none is left; the message names file and lines.
+        ValueError: A line can't be used, or none is left; the message names file and lines. Or an argument is not
+            allowed.
     """
+    if separator not in (*get_args(Separator), None):
+        raise ValueError(f"separator must be one of {get_args(Separator)} or None, not {separator!r}")
+    if on_error not in get_args(OnError):
+        raise ValueError(f"on_error must be one of {get_args(OnError)}, not {on_error!r}")
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no list file at {path}")
