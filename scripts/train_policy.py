@@ -12,9 +12,10 @@ python scripts/train_policy.py --recognizer roaming-motion  # AdaFocus-TSM: one 
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,14 +96,21 @@ def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = 
     return {**settings, **({} if belief and config.observation != "glance" else without)}
 
 
+def check_resumed(config: Config) -> None:
+    """Refuse to go on with a training of other settings, but for its length."""
+    path = config.out / "config.json"
+    if path.exists():
+        before, now = (json.loads(text) for text in (path.read_text(), json.dumps(asdict(config), default=str)))
+        if changed := sorted(key for key in now.keys() - {"resume", "episodes"} if now[key] != before.get(key)):
+            raise SystemExit(f"--resume: {path} has another {' and '.join(changed)}: leave out --resume, or set it so")
+
+
 def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) -> Reinforce:
     """Train one of the package's own agents, from its checkpoint if it is to be resumed."""
     checkpoint = config.out / f"{config.algo}.checkpoint"
     if config.resume and checkpoint.exists():
         made, env = agent, agent.get_env()
         agent = type(made).load(checkpoint, env, patch_policy=made.patch_policy, device=made.device)
-        if (agent.config, agent.seed) != (made.config, made.seed):
-            raise SystemExit(f"--resume: {checkpoint} was left by a training with other settings")
     checkpoints = Checkpoints(checkpoint, run.log)
     agent.learn(timesteps - agent.num_timesteps, checkpoints, progress_bar=True)
     checkpoints.save()
@@ -152,7 +160,9 @@ def main(config: Config) -> None:
         env_kwargs["skip"] = config.train != "patch"
     elif config.algo in ("reinforce", "ppo", "a2c", "recurrent_ppo"):
         env_kwargs["action"] = config.action
-    if not config.resume:
+    if config.resume:
+        check_resumed(config)
+    else:
         clear_checkpoints(config.out)
     with RunFolder(config.out, config, append=config.resume) as run:
         started = time.perf_counter()
