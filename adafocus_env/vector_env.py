@@ -132,6 +132,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             raise ValueError("features brings its own videos and recognizer: pass either it or them")
         elif grid not in (7, features.grid):  # 7 may be the default
             raise ValueError(f"features has a grid of {features.grid}, so grid can't be {grid}: leave it out")
+        elif _as_device(device) not in (torch.device("cpu"), _as_device(features.device)):  # "cpu" likewise
+            raise ValueError(f"features is on {features.device}, so device can't be {device}: leave it out")
         if not isinstance(features.recognizer, self.recognizer_class):
             raise ValueError(
                 f"features must be of a {self.recognizer_class.__name__}, not of a {type(features.recognizer).__name__}"

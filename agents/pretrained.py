@@ -49,14 +49,14 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
 
     Args:
         name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a ``.pt``
-            file of ``Reinforce.save``; an SB3 model's ``.zip``, named after its algorithm (``ppo.zip``); or a released
-            checkpoint, ``.pth.tar``, from stage 2 on.
+            file of ``Reinforce.save``; an SB3 model's ``.zip``, whose name begins with its algorithm (``ppo.zip``,
+            ``ppo-0.zip``); or a released checkpoint, ``.pth.tar``, from stage 2 on.
         seed: Of the draws of the first four; ``None`` gives the class itself.
 
     Raises:
         FileNotFoundError: None of these.
         ImportError: The algorithm's package isn't installed.
-        ValueError: A ``.zip`` that is not named after an algorithm, or a checkpoint without a policy.
+        ValueError: A ``.zip`` whose name begins with no algorithm, or a checkpoint without a policy.
     """
     if str(name_or_path) in BASELINE_POLICIES:
         baseline = BASELINE_POLICIES[str(name_or_path)]
@@ -68,9 +68,8 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
             raise ValueError(f"{path} is a checkpoint of stage 1, before there is a policy: take one of stage 2 or 3")
         return policy
     if path.suffix == ".zip" and path.is_file():
-        if path.stem not in SB3_ALGORITHMS:
-            raise ValueError(
-                f"{path} must be named after its algorithm: one of {[f'{name}.zip' for name in SB3_ALGORITHMS]}"
-            )
-        return algorithm_class(path.stem).load(path, device="cpu")
+        algorithm = next((name for name in SB3_ALGORITHMS if path.stem.startswith(name)), None)
+        if algorithm is None:
+            raise ValueError(f"{path}: its name must begin with its algorithm's, one of {list(SB3_ALGORITHMS)}")
+        return algorithm_class(algorithm).load(path, device="cpu")
     return from_pretrained(name_or_path)

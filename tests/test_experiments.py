@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adafocus_env import FeatureBank, Recognizer
 from adafocus_env.run_folder import check_settings
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.registry import register_videos
+from agents import evaluate, load_policy
 from agents.experiments import pipelines, runner
 from agents.experiments.ablations import ABLATIONS, Variant
 from agents.experiments.algorithms import ALGORITHMS
@@ -58,6 +60,10 @@ def test_every_algorithm_runs(algorithm: str, bench: Bench, tmp_path: Path) -> N
     saved = Result.load(next(tmp_path.glob("*.npz")))
     assert saved.trial == result.trial
     assert equal(saved, result)
+    (kept,) = (path for path in tmp_path.iterdir() if path.suffix in (".pt", ".zip"))
+    again = evaluate(load_policy(kept), features=bench.features("test"))
+    assert (again.correct == result.correct).all()
+    assert (again.returns == result.returns).all()
 
 
 def test_algorithms_run_on_videos_without_locations(bench: Bench, tmp_path: Path) -> None:
@@ -87,6 +93,12 @@ def test_every_pipeline_runs(variant: Variant, bench: Bench, tmp_path: Path) -> 
     assert equal(Result.load(next(tmp_path.glob("*.npz"))), result)
     if variant.algorithm == "stages":
         assert (result.focused == 4).all()
+    features = bench.features("test")
+    for recognizer in tmp_path.glob("*.safetensors"):
+        features = FeatureBank(Recognizer.from_pretrained(recognizer), features.videos, bench.grid)
+    again = evaluate(load_policy(next(tmp_path.glob("*.pt"))), features=features, **one.env)
+    assert (again.correct == result.correct).all()
+    assert (again.focused == result.focused).all()
 
 
 def test_processes_find_what_one_process_finds(bench: Bench, tmp_path: Path) -> None:

@@ -316,9 +316,12 @@ def test_changing_videos_need_no_features(recognizer: Recognizer) -> None:
     assert type(env.unwrapped.features) is FrozenFeatures  # type: ignore[attr-defined]
 
 
-def test_a_grid_beside_features_is_refused(recognizer: Recognizer, videos: RoamingFashion) -> None:
+def test_another_grid_or_device_beside_features_is_refused(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    bank = FeatureBank(recognizer, videos, 4)
     with pytest.raises(ValueError, match="grid of 4, so grid can't be 5"):
-        AdaFocusVectorEnv(1, features=FeatureBank(recognizer, videos, 4), grid=5)
+        AdaFocusVectorEnv(1, features=bank, grid=5)
+    with pytest.raises(ValueError, match="is on cpu, so device can't be meta"):
+        AdaFocusVectorEnv(1, features=bank, device="meta")
 
 
 def test_features_bring_their_own_recogniser(recognizer: Recognizer, videos: RoamingFashion) -> None:

@@ -30,6 +30,7 @@ from adafocus_env.videos.registry import DEFAULT_VIDEOS, get_videos
 from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import ALGORITHMS, NEED_LOCATIONS, REFERENCES
 from agents.experiments.pipelines import PIPELINES, preset_settings
+from agents.reinforce import Reinforce
 
 FORMAT = "adafocus-trial-1"
 CURVE_POINTS = 24
@@ -239,10 +240,12 @@ class LearningCurve(BaseCallback):
 
 
 def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
-    """Run a trial, or read its result if it is there."""
+    """Run a trial, or read its result if it is there; the policy that it trained is kept beside it, for
+    :func:`agents.load_policy`, as is the recogniser that it trained."""
     path = Path(folder) / f"{trial.key(bench)}.npz"
     if path.exists():
         return Result.load(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if trial.algorithm in REFERENCES:
         result = _result(trial, evaluate(REFERENCES[trial.algorithm][1], features=bench.features(trial.split),
                                          skip=False, seed=trial.seed))  # fmt: skip
@@ -252,6 +255,8 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         features, seconds = bench.features(trial.split), time.perf_counter() - started
         if recognizer is not None:
             features = FeatureBank(recognizer, features.videos, bench.grid)
+            recognizer.save(path.with_suffix(".safetensors"))
+        _save_policy(policy, path)
         result = _result(trial, evaluate(policy, features=features, **trial.env), seconds=seconds)
     else:
         algorithm = ALGORITHMS[trial.algorithm]
@@ -262,10 +267,17 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         curve = LearningCurve(bench.features("val"), timesteps, trial.curve)
         model.learn(timesteps, callback=curve)
         seconds = curve.training_seconds
+        _save_policy(model, path)
         result = _result(trial, evaluate(model, features=bench.features(trial.split)), curve, seconds)
-    path.parent.mkdir(parents=True, exist_ok=True)
     result.save(path)
     return result
+
+
+def _save_policy(policy: Any, path: Path) -> None:
+    if isinstance(policy, Reinforce):
+        policy.save(path.with_suffix(".pt"), training_state=False)
+    else:
+        policy.save(path.with_suffix(".zip"))
 
 
 def _result(trial: Trial, found: Evaluation, curve: LearningCurve | None = None, seconds: float = 0.0) -> Result:
