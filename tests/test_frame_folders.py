@@ -62,7 +62,7 @@ def open_folders(root: Path, list_file: str | Path = "test.txt", **changes: obje
 
 def test_lists_of_all_formats(tmp_path: Path) -> None:
     (tmp_path / "commas.txt").write_text("v_a b, 30, 7\nv_c,2,1\n\nv_d, 40, 3, 1, 9\n")
-    (tmp_path / "spaces.txt").write_text("riding a bike/x y 30 7\nplain 12 0\n")
+    (tmp_path / "spaces.txt").write_text("riding a bike/x y 30 7\nplain 12 0\n", encoding="utf-8-sig")  # by an editor
     commas, spaces = read_list(tmp_path / "commas.txt", 10), read_list(tmp_path / "spaces.txt", 10)
     assert commas.entries == (Entry("v_a b", 30, (7,), 1), Entry("v_d", 40, (3, 1, 9), 4))
     assert commas.short == 1
@@ -228,6 +228,8 @@ def test_what_does_not_fit_is_refused(root: Path, tmp_path: Path) -> None:
         (tmp_path / "typed.toml").write_text(f"{line}\n{lists}")
         with pytest.raises(ValueError, match=rf"typed\.toml.*{match}"):
             get_videos(str(tmp_path / "typed.toml"), "test")
+    with pytest.raises(ValueError, match=r"takes none of its \d+ videos"):
+        open_folders(root, keep=lambda entry: False)
     for wrong in ({"on_error": "Raise"}, {"separator": ";"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             read_list(root / "test.txt", 4, **wrong)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ def open_description(path: str | os.PathLike[str], split: str) -> ListedVideos:
     if not path.is_file():
         raise FileNotFoundError(f"no description of a data set at {path}")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
     kind = values.setdefault("kind", "frames")

@@ -110,6 +110,11 @@ class ListedVideos(ABC):
         self._num_workers, self._in_processes = num_workers or os.cpu_count(), processes
         listed = read_list(list_file, num_classes, separator=separator, counted=self.counted, on_error=on_error)
         self.entries, self.skipped = tuple(filter(keep, listed.entries)), list(listed.problems)
+        if not self.entries:
+            raise ValueError(
+                f"{self.list_file}: this split takes none of its {len(listed.entries)} videos; the validation split is "
+                "a tenth of them, by a hash of their paths, so list more of them"
+            )
         if on_error == "skip":
             found = list(self._workers.map(self._problem, self.entries))
             self.skipped += [problem for problem in found if problem]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def read_list(
         raise FileNotFoundError(f"no list file at {path}")
     entries, problems, short = [], [], 0
     first: dict[str, int] = {}
-    for number, raw in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, raw in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         try:
             line = raw.decode("utf-8").strip()
             if not line:
