@@ -72,11 +72,13 @@ def crop(frames: Tensor, corners: Tensor, patch_size: int, source: Tensor | None
         (B, 3, P, P) of the frames' dtype.
 
     Raises:
-        ValueError: The patch is larger than the frame.
+        ValueError: The patch is larger than the frame, or corners are not integers.
         IndexError: A corner lets the patch leave its frame.
     """
     height, width = frames.shape[-2:]
     check_patch_size(patch_size, (height, width))
+    if corners.is_floating_point() or corners.dtype == torch.bool:
+        raise ValueError(f"corners must be integers (pixels), not {corners.dtype}")
     corners = corners.to(frames.device)
     limit = corners.new_tensor((height - patch_size, width - patch_size))
     if bool(((corners < 0) | (corners > limit)).any()):

@@ -43,6 +43,12 @@ def test_crop_outside_the_frame_is_an_error() -> None:
         crop(frames, torch.tensor([[0, 0]]), 21)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_corners_are_integers(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=r"corners must be integers \(pixels\), not torch"):
+        crop(torch.zeros(1, 3, 28, 20), torch.zeros(1, 2, dtype=dtype), 8)
+
+
 @pytest.mark.parametrize("grid", [0, 1, True, 7.0])
 def test_bad_grid_is_an_error(grid: object) -> None:
     with pytest.raises(ValueError, match="grid"):
