@@ -70,6 +70,27 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
     if path.suffix == ".zip" and path.is_file():
         algorithm = next((name for name in SB3_ALGORITHMS if path.stem.startswith(name)), None)
         if algorithm is None:
-            raise ValueError(f"{path}: its name must begin with its algorithm's, one of {list(SB3_ALGORITHMS)}")
+            known = [f"{name}.zip" for name in SB3_ALGORITHMS]
+            raise ValueError(f"{path}: its name must begin with its algorithm's, as one of {known} does")
         return algorithm_class(algorithm).load(path, device="cpu")
     return from_pretrained(name_or_path)
+
+
+def save_policy(policy: Any, stem: str | os.PathLike[str], *, training_state: bool = True) -> Path:
+    """Write a policy so that :func:`load_policy` reads it.
+
+    Args:
+        policy: A :class:`Reinforce`, or a model of Stable-Baselines3.
+        stem: The file without its ending, which is ``.pt`` or ``.zip``; that of a model begins with its algorithm.
+        training_state: Of :meth:`Reinforce.save`; a model's file always holds it.
+
+    Returns:
+        The file.
+    """
+    if isinstance(policy, Reinforce):
+        path = Path(f"{os.fspath(stem)}.pt")
+        policy.save(path, training_state=training_state)
+    else:
+        path = Path(f"{os.fspath(stem)}.zip")
+        policy.save(path)
+    return path

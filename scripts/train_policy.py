@@ -40,6 +40,7 @@ from agents.presets import (
     SKIP_EPISODES,
     SKIP_HYPERPARAMETERS,
 )
+from agents.pretrained import save_policy
 from agents.sb3 import PPO_EPISODES
 
 
@@ -187,8 +188,7 @@ def main(config: Config) -> None:
             policy = train_own(policy, timesteps, config, run)
         else:
             policy.learn(timesteps, progress_bar=True)
-        path = config.out / f"{config.algo}.{'pt' if own else 'zip'}"
-        policy.save(path)
+        path = save_policy(policy, config.out / config.algo)
         clear_checkpoints(config.out)
         if points := curve_of(config, features.num_steps, own=own):
             learning_curves(config.out / "learning_curve.png", {config.algo: points}, ylabel="return of an episode")

@@ -520,7 +520,7 @@ def test_policies_by_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="roaming-fashion"):
         load_policy("no-such-policy")
     (tmp_path / "mine.zip").touch()
-    with pytest.raises(ValueError, match=r"must begin with its algorithm's, one of .*'ppo'"):
+    with pytest.raises(ValueError, match=r"ppo\.zip"):
         load_policy(tmp_path / "mine.zip")
 
 

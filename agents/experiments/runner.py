@@ -30,7 +30,7 @@ from adafocus_env.videos.registry import DEFAULT_VIDEOS, get_videos
 from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import ALGORITHMS, NEED_LOCATIONS, REFERENCES
 from agents.experiments.pipelines import PIPELINES, preset_settings
-from agents.reinforce import Reinforce
+from agents.pretrained import save_policy
 
 FORMAT = "adafocus-trial-1"
 CURVE_POINTS = 24
@@ -256,7 +256,7 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         if recognizer is not None:
             features = FeatureBank(recognizer, features.videos, bench.grid)
             recognizer.save(path.with_suffix(".safetensors"))
-        _save_policy(policy, path)
+        save_policy(policy, path.with_suffix(""), training_state=False)
         result = _result(trial, evaluate(policy, features=features, **trial.env), seconds=seconds)
     else:
         algorithm = ALGORITHMS[trial.algorithm]
@@ -267,17 +267,10 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         curve = LearningCurve(bench.features("val"), timesteps, trial.curve)
         model.learn(timesteps, callback=curve)
         seconds = curve.training_seconds
-        _save_policy(model, path)
+        save_policy(model, path.with_suffix(""), training_state=False)
         result = _result(trial, evaluate(model, features=bench.features(trial.split)), curve, seconds)
     result.save(path)
     return result
-
-
-def _save_policy(policy: Any, path: Path) -> None:
-    if isinstance(policy, Reinforce):
-        policy.save(path.with_suffix(".pt"), training_state=False)
-    else:
-        policy.save(path.with_suffix(".zip"))
 
 
 def _result(trial: Trial, found: Evaluation, curve: LearningCurve | None = None, seconds: float = 0.0) -> Result:
