@@ -8,14 +8,14 @@ import os
 import gymnasium
 import torch
 
-from adafocus_env.env import AdaFocusEnv
-from adafocus_env.feature_bank import FeatureBank
-from adafocus_env.frozen_features import FrozenFeatures
-from adafocus_env.official_checkpoint import load_official_checkpoint
+from adafocus_env.environments.env import AdaFocusEnv
+from adafocus_env.environments.tsm_env import AdaFocusTSMEnv, AdaFocusTSMVectorEnv
+from adafocus_env.environments.vector_env import AdaFocusVectorEnv
+from adafocus_env.features.feature_bank import FeatureBank
+from adafocus_env.features.frozen_features import FrozenFeatures
+from adafocus_env.features.resolution_bank import ResolutionBank
 from adafocus_env.recognition import Recognizer, RecognizerConfig, TSMConfig, TSMRecognizer, load_recognizer
-from adafocus_env.resolution_bank import ResolutionBank
-from adafocus_env.tsm_env import AdaFocusTSMEnv, AdaFocusTSMVectorEnv
-from adafocus_env.vector_env import AdaFocusVectorEnv
+from adafocus_env.recognition.official_checkpoint import load_official_checkpoint
 from adafocus_env.version import __version__
 from adafocus_env.videos import FrameFolders, RoamingFashion, RoamingMotion, VideoDataset, VideoFiles
 
@@ -44,14 +44,14 @@ __all__ = [
 
 gymnasium.register(
     id="AdaFocus-v0",
-    entry_point="adafocus_env.env:AdaFocusEnv",
-    vector_entry_point="adafocus_env.vector_env:AdaFocusVectorEnv",
+    entry_point="adafocus_env.environments.env:AdaFocusEnv",
+    vector_entry_point="adafocus_env.environments.vector_env:AdaFocusVectorEnv",
 )
 
 gymnasium.register(
     id="AdaFocusTSM-v0",
-    entry_point="adafocus_env.tsm_env:AdaFocusTSMEnv",
-    vector_entry_point="adafocus_env.tsm_env:AdaFocusTSMVectorEnv",
+    entry_point="adafocus_env.environments.tsm_env:AdaFocusTSMEnv",
+    vector_entry_point="adafocus_env.environments.tsm_env:AdaFocusTSMVectorEnv",
 )
 
 if hasattr(os, "register_at_fork"):

@@ -30,9 +30,9 @@ from stable_baselines3 import PPO
 from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RecognizerConfig, RoamingFashion
-from adafocus_env.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition import BackboneConfig, TSMRecognizer
 from adafocus_env.recognition.classifier import tanh_
+from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.presets import TSM_PATCH_SIZES, TSM_PRESETS
 from adafocus_env.run_folder import RunFolder
 from agents import Reinforce, from_pretrained

@@ -22,9 +22,9 @@ import tyro
 from rich import print
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer, ResolutionBank, RoamingFashion
+from adafocus_env.features.resolution_bank import AR_NET_SCALES
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage1Config, read_at, train_stage1, train_whole_frames
-from adafocus_env.resolution_bank import AR_NET_SCALES
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents import Evaluation, Reinforce, evaluate
 from agents.baselines import OraclePolicy, RandomPolicy, ScheduledPolicy

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from adafocus_env import Recognizer
-from adafocus_env.official_checkpoint import OfficialPolicy
-from adafocus_env.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.compute_cost import multiply_adds, policy_gflops
+from adafocus_env.recognition.official_checkpoint import OfficialPolicy
+from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.presets import PATCH_SIZES, PRESETS, TSM_PATCH_SIZES, TSM_PRESETS
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 from adafocus_env.run_folder import RunFolder

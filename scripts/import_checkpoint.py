@@ -13,7 +13,7 @@ import tyro
 from rich import print
 
 from adafocus_env import load_official_checkpoint
-from adafocus_env.official_checkpoint import OfficialPolicy
+from adafocus_env.recognition.official_checkpoint import OfficialPolicy
 from adafocus_env.run_folder import RunFolder
 from agents import PaperPPO
 

@@ -17,10 +17,10 @@ import tyro
 from rich import print
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.environments.vector_env import DEFAULT_SKIP_COST
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder
-from adafocus_env.vector_env import DEFAULT_SKIP_COST
 from agents import Reinforce, evaluate, finetune
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.figures import accuracy_against_compute, animation, film_strip, learning_curves, play

@@ -21,9 +21,9 @@ from rich import print
 from stable_baselines3 import PPO
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.environments.vector_env import DEFAULT_SKIP_COST
 from adafocus_env.recognition.training import Stage3Config
 from adafocus_env.run_folder import RunFolder, check_settings
-from adafocus_env.vector_env import DEFAULT_SKIP_COST
 from agents import Evaluation, Reinforce, evaluate, finetune, paired_difference
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.figures import accuracy_against_compute

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RoamingFashion
+from adafocus_env.environments.rewards import REWARDS
 from adafocus_env.random_draws import integers, uniform
-from adafocus_env.rewards import REWARDS
 
 LANES, SEED = 5, 11
 

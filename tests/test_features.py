@@ -220,7 +220,7 @@ def test_a_killed_build_goes_on(tmp_path: Path, recognizer: Recognizer, videos: 
         import os, signal
         from adafocus_env import FeatureBank
         from tests.conftest import make_tiny_recognizer, make_tiny_videos
-        import adafocus_env.bank_file as bank_file
+        import adafocus_env.features.bank_file as bank_file
         bank = FeatureBank(make_tiny_recognizer(), make_tiny_videos(), 4, path={str(path)!r})
         calls = 0
         wrote = bank_file.BankFile.wrote
@@ -348,5 +348,5 @@ def test_blocks_of_lanes_change_nothing(
     for features in (FeatureBank(recognizer, videos, 4), FrozenFeatures(recognizer, videos, 4)):
         whole = rollout(features, baseline=baseline)
         with monkeypatch.context() as patch:
-            patch.setattr("adafocus_env.vector_env._NUMBERS_PER_BLOCK", 200)  # 2 lanes, or 1
+            patch.setattr("adafocus_env.environments.lane_blocks.NUMBERS_PER_BLOCK", 200)  # 2 lanes, or 1
             assert_near(rollout(features, baseline=baseline), whole)

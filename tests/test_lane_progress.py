@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adafocus_env.lane_progress import LaneProgress
+from adafocus_env.environments.lane_progress import LaneProgress
 
 LANES, STEPS = 3, 4
 masks = st.lists(st.booleans(), min_size=LANES, max_size=LANES)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from adafocus_env import load_official_checkpoint
-from adafocus_env.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.backbones import BackboneConfig, build_backbone
+from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.presets import TSM_PRESETS
 from adafocus_env.recognition.temporal_shift import TemporalShift, insert_temporal_shift, temporal_shift
 from adafocus_env.recognition.tsm_recognizer import TSMConfig, TSMRecognizer

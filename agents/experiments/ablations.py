@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from adafocus_env.rewards import REWARDS
+from adafocus_env.environments.rewards import REWARDS
 from agents.experiments.algorithms import REFERENCES
 from agents.experiments.runner import Bench, Trial
 from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS

@@ -11,12 +11,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from adafocus_env.env import AdaFocusEnv
-from adafocus_env.frozen_features import FrozenFeatures
+from adafocus_env.environments.env import AdaFocusEnv
+from adafocus_env.environments.rewards import Reward
+from adafocus_env.environments.vector_env import AdaFocusVectorEnv, check_choice
+from adafocus_env.features.frozen_features import FrozenFeatures
 from adafocus_env.patches import position_corners
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
-from adafocus_env.rewards import Reward
-from adafocus_env.vector_env import AdaFocusVectorEnv, check_choice
 from adafocus_env.videos.dataset import VideoDataset
 
 ACTIONS = ("continuous", "grid")
@@ -77,7 +77,7 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
     def _pictures(self, lanes: Tensor, time: Tensor) -> Tensor:
         """The frames that f_L reads of the clip."""
         assert isinstance(self.recognizer, TSMRecognizer)
-        return self.recognizer.samplings(self._load_units(lanes, time))[1]
+        return self.recognizer.samplings(self._frames.units(lanes, time))[1]
 
 
 class AdaFocusTSMEnv(AdaFocusEnv):

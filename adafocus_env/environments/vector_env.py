@@ -17,24 +17,34 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adafocus_env.feature_bank import FeatureBank
-from adafocus_env.frozen_features import FrozenFeatures
-from adafocus_env.lane_progress import BoolArray, LaneProgress
+from adafocus_env.environments.dynamics import (
+    Consequences,
+    Looks,
+    State,
+    consider,
+    counterfactual_rewards,
+    decide,
+    patches_to_read,
+    start,
+)
+from adafocus_env.environments.frame_buffer import FrameBuffer
+from adafocus_env.environments.lane_blocks import in_blocks, lanes_per_block
+from adafocus_env.environments.lane_progress import BoolArray, LaneProgress
+from adafocus_env.environments.render import SceneRenderer
+from adafocus_env.environments.rewards import BASELINES, Reward, get_reward
+from adafocus_env.features.feature_bank import FeatureBank
+from adafocus_env.features.frozen_features import FrozenFeatures
 from adafocus_env.patches import random_corners
 from adafocus_env.random_draws import as_integers, uniform
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.recognition.recognizer import Recognizer
-from adafocus_env.render import SceneRenderer
-from adafocus_env.rewards import BASELINES, Reward, get_reward
 from adafocus_env.videos.dataset import VideoDataset
 from adafocus_env.videos.registry import get_videos
 
 DEFAULT_SKIP_COST = 0.015
 """λ where the action carries a skip bit and none is given, in label confidence."""
 
-_NUMBERS_PER_BLOCK = 1 << 19  # 2 MB of gates, about a processor's second-level cache
-_LANE_LOAD = 64  # videos loaded at once: larger batches spend their time on fresh memory pages
 _VIDEO_STREAM, _CANDIDATE_STREAM, _TOP_STREAM, _LEFT_STREAM = range(4)
 
 
@@ -56,7 +66,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         skip: Whether the action carries a skip bit.
         skip_cost: λ ≥ 0, the price of a focused frame in label confidence; ``None`` is 0 without skip bit, else 0.015.
             Where candidates differ in compute, that of the costliest, the others' in proportion.
-        reward: A name out of :data:`adafocus_env.rewards.REWARDS` or an object following the reward protocol.
+        reward: A name out of :data:`~adafocus_env.environments.rewards.REWARDS`, or an object with the members of
+            :class:`~adafocus_env.environments.rewards.Reward`.
         baseline: ``"sample"``, ``"exact"`` or ``"pixel"``: how the random patch's confidence is found.
         observation: ``"full"`` or ``"glance"``.
         render_mode: ``"rgb_array"``, ``"human"`` or ``None``.
@@ -171,6 +182,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._squares = nn.functional.pad(self.corners, (0, 1), value=self.patch_size).to(self.device)
         self._never, self._any_candidate = self._zeros(torch.bool), self._zeros(torch.int64)
         self._always = ~self._never
+        self._lanes = torch.arange(self.num_envs, device=self.device)
         self._everywhere = torch.arange(self.num_patches, device=self.device).expand(self.num_envs, -1)
 
         # This part of the state lives on the host. _lane_seed and _episode key the draws.
@@ -188,9 +200,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         # The rest lives on the device. These tensors are replaced, never changed in place.
         self._video = self._zeros(torch.int64)
         self._label = self._zeros(torch.int64)
-        self._hidden = torch.zeros(self.num_envs, self._classifier.hidden_size, device=self.device)
-        self._confidence = self._zeros(torch.float32)
-        self._prediction = self._zeros(torch.int64)
+        hidden = torch.zeros(self.num_envs, self._classifier.hidden_size, device=self.device)
+        self._state = State(hidden, self._zeros(torch.float32), self._zeros(torch.int64))
         self._video_gflops = self._zeros(torch.float64)
         # The random patches of all steps of the episode: (num_envs, steps) candidates, or (num_envs, steps, 2) corners.
         pixel = baseline == "pixel"
@@ -200,9 +211,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         # The current frame's global map and projected global vector.
         self._map = torch.zeros(self.num_envs, *self.recognizer.glance_shape, device=self.device)
         self._frame_gates = torch.zeros(self.num_envs, self._classifier.gates_size, device=self.device)
-        # Frames of the lanes' videos, loaded only when the bank misses something or a picture is drawn.
-        self._frames: Tensor | None = None
-        self._frames_loaded: Tensor  # made with the frames
+        self._frames = FrameBuffer(features, self.num_envs)
         self._renderer = SceneRenderer(self.videos.class_names, self.patch_size) if render_mode else None
         self._last_step: dict[str, Tensor] = {}
 
@@ -368,21 +377,16 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         draws = uniform(self._lane_seed[:, None], self._episode[:, None], self._streams, self._stream_steps)
         if video is None:
             video = as_integers(draws[:, 0], len(self.videos))
-        before, self._video = self._video, where_chosen(self._upload(video), self._video)
-        if self._frames is not None:
-            # Videos that a bank remembers are the same whenever they are loaded; others may be augmented afresh.
-            self._frames_loaded &= (self._video == before) if self.features.remembers else ~chosen
+        self._video = where_chosen(self._upload(video), self._video)
+        self._frames.start(self._video, chosen)
         self._label = self._labels.index_select(0, self._video)
         self._video_gflops = where_chosen(torch.zeros_like(self._video_gflops), self._video_gflops)
         if len(self._streams) > 1:
             self._random_patches = where_chosen(self._as_patches(draws[:, 1:]), self._random_patches)
-        self.features.ensure_videos(self._video, self._load_videos)
+        self.features.ensure_videos(self._video, self._frames.videos)
         self._glance(mask)
-        hidden = self._classifier.start(self._frame_gates)
-        probabilities = self._classifier.probabilities(hidden)
-        self._hidden = where_chosen(hidden, self._hidden)
-        self._confidence = where_chosen(probabilities.gather(1, self._label[:, None])[:, 0], self._confidence)
-        self._prediction = where_chosen(probabilities.max(dim=1).indices, self._prediction)
+        started = start(self._classifier, self._frame_gates, self._label)
+        self._state = State(*(where_chosen(*parts) for parts in zip(started, self._state, strict=True)))
 
     def _as_patches(self, draws: NDArray[np.float64]) -> Tensor:
         """The reference patches of all steps of episodes, out of uniform numbers: (num_envs, steps) candidates, of one
@@ -397,12 +401,12 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         time = self._progress.frame
         if self.features.remembers or mask.all():
             self._map, self._frame_gates = self.features.glance(
-                self._video, time, lambda rows: self._load_units(rows, time[rows])
+                self._video, time, lambda rows: self._frames.units(rows, time[rows])
             )
             return
         lanes = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
         maps, gates = self.features.glance(
-            self._video[lanes], time[lanes], lambda rows: self._load_units(lanes[rows], time[lanes[rows]])
+            self._video[lanes], time[lanes], lambda rows: self._frames.units(lanes[rows], time[lanes[rows]])
         )
         self._map = self._map.index_copy(0, lanes, maps)
         self._frame_gates = self._frame_gates.index_copy(0, lanes, gates)
@@ -470,146 +474,79 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return values, self._never
 
     def _transition(self, place: Tensor, skipped: Tensor, before: LaneProgress) -> dict[str, Tensor]:
-        """Advance the classifier in the lanes that were running and find the reward. The rules of the process are
-        here."""
-        all_moving = not before.any_over
+        """Decide in the lanes that are running; what the observations and infos need of it."""
         focused = ~skipped if self.skip else self._always
-        if not all_moving:
+        if before.any_over:  # the lanes whose episodes are over rest
             focused = focused & self._upload(before.running)
-        everyone = bool(focused.all()) if self.skip else all_moving  # the usual case without skip bit needs no masks
-
-        def where_focused(value: Tensor, otherwise: Tensor | float) -> Tensor:
-            return value if everyone else torch.where(focused.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
-
-        after, confident, predicted, reference, confidences = self._outcomes(place, None if everyone else focused)
-        reference = where_focused(reference, 0.0)
-        self._hidden = where_focused(after, self._hidden)
-        self._confidence = where_focused(confident, self._confidence)
-        self._prediction = where_focused(predicted, self._prediction)
+        everyone = bool(focused.all()) if self.skip else not before.any_over
+        after = self._consider(place, None if everyone else focused)
         patch = place if place.ndim == 1 else self._any_candidate  # places off the grid cost what candidates do
-        gflops = self._gflops.index_select(0, patch if everyone else torch.where(focused, patch, self.num_patches))
         price = self.skip_cost if self._prices is None else self._prices[patch]
-        reward = self.reward(self._confidence, reference, focused, price)
-        if not isinstance(reward, Tensor) or reward.shape != focused.shape:
-            given = f"one of {tuple(reward.shape)}" if isinstance(reward, Tensor) else repr(reward)
-            raise ValueError(f"reward must give a tensor of shape {tuple(focused.shape)}, not {given}")
-        reward = reward.float()
-        if not math.isfinite(reward.sum()):  # a cheap test that NaN and inf fail
-            lost = ~torch.isfinite(self._confidence)
-            if bool(lost.any()):
-                bad = int(self._video[lost][0])
-                raise FloatingPointError(f"the recogniser's confidence is not finite on video {bad}")
-            raise ValueError(f"reward must give finite numbers, not {reward.tolist()}")
-        if not all_moving:
+        outcome = decide(self._state, after, focused, self.reward, price, everyone=everyone)
+        self._state, reward = outcome.state, outcome.reward
+        self._check_finite(reward)
+        gflops = self._gflops.index_select(0, patch if everyone else torch.where(focused, patch, self.num_patches))
+        if before.any_over:
             resting = self._upload(before.over)
             reward, gflops = reward.masked_fill(resting, 0.0), gflops.masked_fill(resting, 0.0)
         self._video_gflops = self._video_gflops + gflops
         stepped = {
             "reward": reward,
-            "prediction": self._prediction,
-            "confidence": self._confidence,
-            "baseline_confidence": reference,
+            "prediction": self._state.prediction,
+            "confidence": self._state.confidence,
+            "baseline_confidence": outcome.reference,
             "patch": self._squares_at(place),
             "skipped": skipped,
             "gflops": gflops,
         }
         if self._exact:
-            # What each candidate would have earned: the same rule, for all lanes and candidates in one row.
-            references, looked = (v[:, None].expand_as(confidences).flatten() for v in (reference, focused))
-            price = self.skip_cost if self._prices is None else self._prices.repeat(self.num_envs)
-            rewards = self.reward(confidences.flatten(), references, looked, price).float()
-            stepped["candidate_rewards"] = where_focused(rewards.view_as(confidences), 0.0)
+            price = self.skip_cost if self._prices is None else self._prices
+            stepped["candidate_rewards"] = counterfactual_rewards(after, outcome, focused, self.reward, price)
         return stepped
+
+    @torch.inference_mode()
+    def _consider(self, place: Tensor, focused: Tensor | None) -> Consequences:
+        """What the classifier would say if the local CNN read the frame, at places that are patch indices or corners,
+        in the ``focused`` lanes (``None``: in all)."""
+        drawn = None
+        if self.reward.reference == "random":
+            drawn = self._everywhere if self._exact else self._random_patches[self._progress.now]
+        looks = patches_to_read(place, self.reward.reference, drawn, exact=self._exact)
+        # What the bank remembers is gathered anew for every frame, so it may be overwritten.
+        frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
+        context = self._classifier.context(frame_gates, self._state.hidden)
+
+        def of_lanes(
+            lanes: Tensor, looks: Looks, focused: Tensor | None, video: Tensor, frame: Tensor, label: Tensor,
+            context: FrameContext,
+        ) -> Consequences:  # fmt: skip
+            gates = self.features.look(
+                video, frame, looks.candidates, focused,
+                lambda rows, corners: self._frames.cut(lanes[rows], frame[rows], corners), looks.anywhere,
+            )  # fmt: skip
+            if self.reward.reference == "blank":
+                gates = torch.cat((gates, self._blank_gates.expand_as(gates)), dim=1)
+            return consider(self._classifier, context, gates, looks, label)
+
+        block = lanes_per_block(frame_gates.shape[1] * max(2, looks.candidates.shape[1]), self.device)
+        return in_blocks(
+            of_lanes, block, self._lanes, looks, focused, self._video, self._progress.frame, self._label, context
+        )
+
+    def _check_finite(self, reward: Tensor) -> None:
+        if math.isfinite(reward.sum()):  # a cheap test that NaN and inf fail
+            return
+        lost = ~torch.isfinite(self._state.confidence)
+        if bool(lost.any()):
+            bad = int(self._video[lost][0])
+            raise FloatingPointError(f"the recogniser's confidence is not finite on video {bad}")
+        raise ValueError(f"reward must give finite numbers, not {reward.tolist()}")
 
     def _squares_at(self, place: Tensor) -> Tensor:
         """(num_envs, 3) int64, top, left and size of places."""
         if place.ndim == 1:
             return self._squares.index_select(0, place)
         return nn.functional.pad(place, (0, 1), value=self.patch_size)
-
-    @torch.inference_mode()
-    def _outcomes(self, place: Tensor, focused: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """What the classifier would say after the chosen patch, and after those that the reward compares it with.
-
-        Returns:
-            State (num_envs, D), confidence on the label, prediction and reference confidence, each (num_envs,), as if
-            all lanes were focused; and the confidences after all patches that were compared, (num_envs, k).
-        """
-        if place.ndim == 1:
-            candidates, anywhere = place.unsqueeze(1), None
-        else:
-            candidates, anywhere = place[:, :0], place[:, None]
-        match self.reward.reference, self.baseline:
-            case "random", "exact":
-                candidates = self._everywhere
-            case "random", "sample":
-                drawn = self._random_patches[self._progress.now]
-                candidates = torch.cat((candidates, drawn), dim=1)
-            case "random", "pixel":
-                drawn = self._random_patches[self._progress.now]
-                anywhere = drawn if anywhere is None else torch.cat((anywhere, drawn), dim=1)
-        # What the bank remembers is gathered anew for every frame, so it may be overwritten.
-        frame_gates = self._frame_gates if self.features.remembers else self._frame_gates.clone()
-        context = self._classifier.context(frame_gates, self._hidden)
-        context = FrameContext(*(part.unsqueeze(1) for part in context))  # shared by the patches of a lane
-        lanes = (place, candidates, anywhere, focused, self._video, self._progress.frame, self._label, context)
-        # Blocks of lanes that stay in the processor's cache while all their patches go through the gates.
-        block = self.num_envs
-        if self.device.type == "cpu":
-            block = max(1, _NUMBERS_PER_BLOCK // (frame_gates.shape[1] * max(2, candidates.shape[1])))
-        if block >= self.num_envs:
-            return self._outcomes_in(0, *lanes)
-        parts = [
-            self._outcomes_in(start, *(_slice(part, slice(start, start + block)) for part in lanes))
-            for start in range(0, self.num_envs, block)
-        ]
-        after, confidence, prediction, reference, confidences = (torch.cat(part) for part in zip(*parts, strict=True))
-        return after, confidence, prediction, reference, confidences
-
-    def _outcomes_in(
-        self,
-        start: int,
-        place: Tensor,
-        candidates: Tensor,
-        anywhere: Tensor | None,
-        focused: Tensor | None,
-        video: Tensor,
-        frame: Tensor,
-        label: Tensor,
-        context: FrameContext,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """:meth:`_outcomes` of a block of lanes, from lane ``start`` on."""
-        gates = self.features.look(
-            video, frame, candidates, focused,
-            lambda rows, corners: self._cut(start + rows, frame[rows], corners), anywhere,
-        )  # fmt: skip
-        on_grid = place.ndim == 1
-        if not on_grid:  # the chosen patch comes first
-            assert anywhere is not None
-            gates = gates.roll(anywhere.shape[1], dims=1)
-        if self.reward.reference == "blank":
-            gates = torch.cat((gates, self._blank_gates.expand_as(gates)), dim=1)
-        states = self._classifier.advance(gates, context)
-        probabilities = self._classifier.probabilities(states)
-        confidences = probabilities.gather(-1, label.view(-1, 1, 1).expand(-1, states.shape[1], 1)).squeeze(-1)
-        compared = confidences
-        match self.reward.reference:
-            case "random" if self.baseline == "exact":
-                compared = confidences[:, -self.num_patches :]
-                reference = compared.mean(dim=1)
-            case "random" | "blank":
-                reference = confidences.select(1, 1)
-            case "previous":
-                reference = self._confidence[start : start + len(video)]
-            case None:
-                reference = torch.zeros_like(confidences[:, 0])
-        outcomes = (states, confidences, probabilities)
-        if self._exact and on_grid:  # the chosen candidate has its place among them all
-            lanes = torch.arange(len(video), device=self.device)
-            state, confidence, probability = (part[lanes, place] for part in outcomes)
-        else:
-            state, confidence, probability = (part.select(1, 0) for part in outcomes)
-        return state, confidence, probability.max(dim=-1).indices, reference, compared
 
     def _restart_in_place(self, info: dict[str, Any], done: BoolArray) -> dict[str, Any]:
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
@@ -656,7 +593,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     @torch.no_grad()
     def probabilities(self) -> Tensor:
         """(num_envs, classes) float32, the classifier's softmax prediction in every lane's present state."""
-        return self._classifier.probabilities(self._hidden)
+        return self._classifier.probabilities(self._state.hidden)
 
     def _observe(self) -> Any:
         # A gathered map is not used again, so it is the caller's; a computed one may be.
@@ -664,7 +601,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return glance if self.observation == "glance" else {"glance": glance, **self._observe_beside_glance()}
 
     def _observe_beside_glance(self) -> dict[str, Any]:
-        return {"belief": self._give(self._hidden.clone()), "time": self._give(self._progress.share)}
+        return {"belief": self._give(self._state.hidden.clone()), "time": self._give(self._progress.share)}
 
     def _give(self, values: Tensor | np.ndarray) -> Any:
         """Values as the ``output`` argument asks for. The caller owns them: arrays are copied, tensors are not, but for
@@ -710,39 +647,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             info[key], info[f"_{key}"] = self._give(value), given
         return info
 
-    # -------------------------------------------------------------------------------------------------- frames
-
-    @torch.inference_mode(False)  # what is written again later; data sets may keep what they load as well
-    def _ensure_frames(self, lanes: Tensor) -> Tensor:
-        """The (num_envs, T, 3, H, W) uint8 buffer, with the videos of the given lanes in it; each is loaded once."""
-        if self._frames is None:
-            shape = (self.num_envs, self.num_frames, *self.frame_size, 3)
-            # Stored with the channels last, the layout in which crops and convolutions are fastest.
-            self._frames = torch.empty(shape, dtype=torch.uint8, device=self.device).permute(0, 1, 4, 2, 3)
-            self._frames_loaded = self._zeros(torch.bool)
-        absent = lanes[~self._frames_loaded[lanes]].unique()
-        for chunk in absent.split(_LANE_LOAD):
-            self._frames[chunk] = self.features.load(self._video[chunk])
-        self._frames_loaded[absent] = True
-        return self._frames
-
-    def _load_videos(self, lanes: Tensor) -> Tensor:
-        """(n, T, 3, H, W) uint8: the videos in the given lanes."""
-        return self._ensure_frames(lanes)[lanes]
-
-    def _load_units(self, lanes: Tensor, time: Tensor) -> Tensor:
-        """(n, …) uint8: one unit each (a frame, or a whole clip) of the videos in the given lanes."""
-        return self.recognizer.units(self._ensure_frames(lanes))[lanes * self.num_steps + time]
-
-    def _cut(self, lanes: Tensor, time: Tensor, corners: Tensor) -> Tensor:
-        """(n, …, 3, P, P) uint8: patches out of units of the videos in the given lanes."""
-        return self.recognizer.cut(
-            self.recognizer.units(self._ensure_frames(lanes)), corners, lanes * self.num_steps + time
-        )
+    # ------------------------------------------------------------------------------------------------ pictures
 
     def _pictures(self, lanes: Tensor, time: Tensor) -> Tensor:
         """(n, k, 3, H, W) uint8: what is drawn of steps, k frames side by side."""
-        return self._load_units(lanes, time)[:, None]
+        return self._frames.units(lanes, time)[:, None]
 
     def render(self) -> tuple[np.ndarray, ...] | None:
         """Draw what was acted on last in every lane (before the first step: what will be acted on first).
@@ -770,7 +679,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 skipped=stepped[lane] and bool(step["skipped"][lane]),
                 label=int(self._label[lane]),
                 prediction=None if not stepped[lane] else int(step["prediction"][lane]),
-                confidence=float(self._confidence[lane]),
+                confidence=float(self._state.confidence[lane]),
                 gflops=float(self._video_gflops[lane]),
                 progress=(int(time[lane]) + 1, self.num_steps),
             )
@@ -785,13 +694,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """Close the window of ``"human"`` mode."""
         if self._renderer is not None:
             self._renderer.close()
-
-
-def _slice(part: Any, lanes: slice) -> Any:
-    """A block of lanes of a tensor, of a tuple of tensors, or of nothing."""
-    if isinstance(part, FrameContext):
-        return FrameContext(*(each[lanes] for each in part))
-    return None if part is None else part[lanes]
 
 
 def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from adafocus_env.bank_file import BankFile, read_identity
-from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
+from adafocus_env.features.bank_file import BankFile, read_identity
+from adafocus_env.features.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
+from adafocus_env.features.recycled_memory import RecycledMemory
 from adafocus_env.patches import grid_corners
 from adafocus_env.processes import gather, gather_first, num_processes, share
 from adafocus_env.recognition.image_networks import ImageNetworks, Precision
-from adafocus_env.recycled_memory import RecycledMemory
 from adafocus_env.videos.dataset import VideoDataset
 
 TableDtype = Literal["float32", "float16"]

@@ -74,3 +74,16 @@ def get_reward(reward: str | Reward) -> Reward:
     if not isinstance(reward, Reward) or not callable(reward) or reward.reference not in REFERENCES:
         raise ValueError(f"reward must be callable and have a `reference` out of {REFERENCES}; {reward!r} doesn't")
     return reward
+
+
+def earned(reward: Reward, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float | Tensor) -> Tensor:
+    """What a reward pays, float32; arguments as of :meth:`Reward.__call__`.
+
+    Raises:
+        ValueError: The reward gives no tensor of one number per lane.
+    """
+    given = reward(confidence, reference, focused, skip_cost)
+    if not isinstance(given, Tensor) or given.shape != focused.shape:
+        what = f"one of {tuple(given.shape)}" if isinstance(given, Tensor) else repr(given)
+        raise ValueError(f"reward must give a tensor of shape {tuple(focused.shape)}, not {what}")
+    return given.float()

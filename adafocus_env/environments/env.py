@@ -11,10 +11,10 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from adafocus_env.frozen_features import FrozenFeatures
+from adafocus_env.environments.rewards import Reward
+from adafocus_env.environments.vector_env import AdaFocusVectorEnv
+from adafocus_env.features.frozen_features import FrozenFeatures
 from adafocus_env.recognition.recognizer import Recognizer
-from adafocus_env.rewards import Reward
-from adafocus_env.vector_env import AdaFocusVectorEnv
 from adafocus_env.videos.dataset import VideoDataset
 
 
@@ -102,7 +102,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `grid` | `7` | g: candidates form a g×g grid, N = g² |
     | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
     | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.015 |
-    | `reward` | `"gain_over_random"` | a name as above, or an object following `adafocus_env.rewards.Reward` |
+    | `reward` | `"gain_over_random"` | a name as above, or an object with the members of `rewards.Reward` |
     | `baseline` | `"sample"` | the random patch: one uniform candidate (`"sample"`), the mean over all candidates \
 (`"exact"`, no variance), or one uniform pixel position (`"pixel"`, as the reference code) |
     | `observation` | `"full"` | or `"glance"` |

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from adafocus_env.bank_file import BankFile
-from adafocus_env.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
+from adafocus_env.features.bank_file import BankFile
+from adafocus_env.features.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
 from adafocus_env.patches import scaled_size
 from adafocus_env.recognition.compute_cost import multiply_adds
 from adafocus_env.recognition.image_networks import Precision

@@ -16,7 +16,7 @@ import torchvision
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from adafocus_env.official_tsm import OfficialTSMPolicy, released_names
+from adafocus_env.recognition.official_tsm import OfficialTSMPolicy, released_names
 from adafocus_env.recognition.presets import paper_config, tsm_config
 from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
