@@ -11,8 +11,8 @@ import torch
 
 from adafocus_env import FrozenFeatures, Recognizer, TSMRecognizer
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.training import Stage3Config, train_stage3
-from adafocus_env.recognition.tsm_training import train_tsm_stage3
+from adafocus_env.recognition.recipes import Stage3Config
+from adafocus_env.recognition.training import train_stage3
 from adafocus_env.videos.registry import get_videos
 from agents.evaluation import evaluate
 
@@ -70,10 +70,7 @@ def finetune(
     indices = torch.arange(len(data)).repeat(rollouts)
     corners = torch.from_numpy(np.concatenate([run.corners for run in runs]))
     skipped = torch.from_numpy(np.concatenate([run.skipped for run in runs]))
-    if isinstance(tuned, TSMRecognizer):
-        train_tsm_stage3(tuned, data, indices, corners[:, 0], config, seed=seed, progress=progress)
-    else:
-        train_stage3(tuned, data, indices, corners, skipped, config, seed=seed, progress=progress)
+    train_stage3(tuned, data, indices, corners, skipped, config, seed=seed, progress=progress)
     return tuned
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adafocus_env.recognition.training import Stage3Config
+from adafocus_env.recognition.recipes import Stage3Config
 
 PATCH_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 3e-3,

@@ -24,7 +24,9 @@ from rich import print
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer, ResolutionBank, RoamingFashion
 from adafocus_env.features.resolution_bank import AR_NET_SCALES
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.training import Stage1Config, read_at, train_stage1, train_whole_frames
+from adafocus_env.recognition.recipes import Stage1Config
+from adafocus_env.recognition.training import train_stage1
+from adafocus_env.recognition.whole_frames import read_at, train_whole_frames
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents import Evaluation, Reinforce, evaluate
 from agents.baselines import OraclePolicy, RandomPolicy, ScheduledPolicy

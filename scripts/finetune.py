@@ -15,7 +15,7 @@ from rich import print
 from adafocus_env import load_recognizer
 from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.optimization import Progress, clear_checkpoints
-from adafocus_env.recognition.training import Stage3Config
+from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from agents import evaluate, finetune, load_policy
 from agents.environments import vector_env_class

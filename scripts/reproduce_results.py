@@ -22,7 +22,7 @@ from stable_baselines3 import PPO
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.environments.vector_env import DEFAULT_SKIP_COST
-from adafocus_env.recognition.training import Stage3Config
+from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents import Evaluation, Reinforce, evaluate, finetune, paired_difference
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy

@@ -28,28 +28,21 @@ from adafocus_env.recognition.assessment import reference_accuracies
 from adafocus_env.recognition.backbones import BackboneConfig
 from adafocus_env.recognition.optimization import Progress, clear_checkpoints
 from adafocus_env.recognition.presets import PRESETS, TSM_PRESETS
-from adafocus_env.recognition.recognizer import RecognizerConfig
-from adafocus_env.recognition.training import (
-    PAPER_STAGE0,
-    PAPER_STAGE1,
-    LocatedVideos,
-    Stage0Config,
-    Stage1Config,
-    train_frame_classifiers,
-    train_stage0,
-    train_stage1,
-)
-from adafocus_env.recognition.tsm_recognizer import TSMConfig, TSMRecognizer
-from adafocus_env.recognition.tsm_training import (
+from adafocus_env.recognition.recipes import (
     EMBEDDED_TSM_STAGE0,
     EMBEDDED_TSM_STAGE1,
+    PAPER_STAGE0,
+    PAPER_STAGE1,
     PAPER_TSM_STAGE1,
-    start_from,
-    train_tsm_stage0,
-    train_tsm_stage1,
+    Stage0Config,
+    Stage1Config,
 )
+from adafocus_env.recognition.recognizer import RecognizerConfig
+from adafocus_env.recognition.training import train_stage0, train_stage1
+from adafocus_env.recognition.tsm_recognizer import TSMConfig, TSMRecognizer
+from adafocus_env.recognition.warm_up import start_from
 from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos import VideoDataset, get_videos
+from adafocus_env.videos import get_videos
 from agents.figures import metric_curves
 
 EMBEDDED = "roaming-fashion"
@@ -109,24 +102,14 @@ def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMCon
     return replace(preset, num_classes=num_classes, **chosen, **sizes)
 
 
-def train_frame_by_frame(
-    config: Config, sizes: RecognizerConfig, videos: VideoDataset, progress: Progress
-) -> Recognizer:
-    """Stages 0 and 1 of AdaFocus."""
-    recognizer = Recognizer(sizes, backbone_weights=config.backbone_weights).to(config.device)
-    warm_up = train_stage0 if isinstance(videos, LocatedVideos) else train_frame_classifiers
-    warm_up(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
-    train_stage1(recognizer, videos, config.stage1, seed=config.seed, progress=progress)
-    return recognizer
-
-
-def train_clips(config: Config, sizes: TSMConfig, videos: VideoDataset, progress: Progress) -> TSMRecognizer:
-    """Stages 0 and 1 of AdaFocus-TSM."""
+def make_recognizer(config: Config, num_classes: int) -> Recognizer | TSMRecognizer:
+    """The untrained recogniser, with what it starts from."""
+    sizes = network_sizes(config, num_classes)
+    if not isinstance(sizes, TSMConfig):
+        return Recognizer(sizes, backbone_weights=config.backbone_weights).to(config.device)
     recognizer = TSMRecognizer(sizes, backbone_weights=config.backbone_weights).to(config.device)
     if config.start_from is not None:
         start_from(recognizer, Recognizer.from_pretrained(config.start_from))
-    train_tsm_stage0(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
-    train_tsm_stage1(recognizer, videos, config.stage1, seed=config.seed, progress=progress)
     return recognizer
 
 
@@ -137,17 +120,14 @@ def main(config: Config) -> None:
     with process_group(config.device) as device:
         torch.manual_seed(config.seed)
         videos = get_videos(config.videos, "recognizer")
-        sizes = network_sizes(config, videos.num_classes)
         config = replace(config, device=str(device))
         if not config.resume:
             clear_checkpoints(config.out)
         with RunFolder(config.out, config, append=config.resume) as run:
             progress = Progress(run.log, bar=True, folder=config.out)
-            recognizer = (
-                train_clips(config, sizes, videos, progress)
-                if isinstance(sizes, TSMConfig)
-                else train_frame_by_frame(config, sizes, videos, progress)
-            )
+            recognizer = make_recognizer(config, videos.num_classes)
+            train_stage0(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
+            train_stage1(recognizer, videos, config.stage1, seed=config.seed, progress=progress)
             found = reference_accuracies(recognizer, get_videos(config.videos, "val"))
             run.log("val", 0, found)
         recognizer.metadata = {

@@ -479,7 +479,7 @@ def test_any_policy_can_be_drawn(policy: Any, env_kwargs: dict[str, Any]) -> Non
 
 
 def test_finetune_returns_a_better_copy(env_kwargs: dict[str, Any]) -> None:
-    from adafocus_env.recognition.training import Stage3Config
+    from adafocus_env.recognition.recipes import Stage3Config
 
     recognizer = make_tiny_recognizer()
     before = recognizer.fingerprint()

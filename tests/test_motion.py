@@ -33,13 +33,9 @@ from adafocus_env.patches import centered_corners, corner_positions, grid_corner
 from adafocus_env.recognition import BackboneConfig
 from adafocus_env.recognition.assessment import reference_accuracies
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.training import Stage0Config, Stage1Config, Stage3Config
-from adafocus_env.recognition.tsm_training import (
-    start_from,
-    train_tsm_stage0,
-    train_tsm_stage1,
-    train_tsm_stage3,
-)
+from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
+from adafocus_env.recognition.training import train_stage0, train_stage1, train_stage3
+from adafocus_env.recognition.warm_up import start_from
 from adafocus_env.videos import SPLITS, get_videos
 from adafocus_env.videos.roaming_motion import MOTIONS, STAGE_SIZE
 from agents import AllAction, Reinforce, evaluate, finetune, from_pretrained, sb3
@@ -568,13 +564,13 @@ def test_all_stages_run_and_train_what_they_should() -> None:
         return {name.split(".")[0] for name, tensor in weights().items() if not torch.equal(tensor, before[name])}
 
     before = weights()
-    train_tsm_stage0(recognizer, videos, Stage0Config(global_steps=2, local_steps=0, videos_per_step=8))
+    train_stage0(recognizer, videos, Stage0Config(global_steps=2, local_steps=0, videos_per_step=8))
     assert changed(before) == {"global_cnn", "global_head"}
     before = weights()
-    train_tsm_stage0(recognizer, videos, Stage0Config(global_steps=0, local_steps=2, videos_per_step=8))
+    train_stage0(recognizer, videos, Stage0Config(global_steps=0, local_steps=2, videos_per_step=8))
     assert changed(before) == {"local_cnn", "local_head"}
     before = weights()
-    train_tsm_stage1(recognizer, videos, Stage1Config(steps=2, videos_per_step=8))
+    train_stage1(recognizer, videos, Stage1Config(steps=2, videos_per_step=8))
     assert changed(before) == {"local_cnn", "local_head"}
     before = weights()
     tuned = finetune(recognizer, RandomPolicy, Stage3Config(epochs=2, videos_per_step=8), videos=videos)
@@ -582,9 +578,9 @@ def test_all_stages_run_and_train_what_they_should() -> None:
     heads = {name for name, tensor in tuned.state_dict().items() if not torch.equal(tensor, before.get(name, tensor))}
     assert heads == {"local_head.weight", "local_head.bias"}
     with pytest.raises(ValueError, match="local_learning_rate"):
-        train_tsm_stage3(
-            recognizer, videos, torch.arange(4), torch.zeros(4, 2, dtype=torch.int64),
-            Stage3Config(local_learning_rate=0.1),
+        train_stage3(
+            recognizer, videos, torch.arange(4), torch.zeros(4, 1, 2, dtype=torch.int64),
+            torch.zeros(4, 1, dtype=torch.bool), Stage3Config(local_learning_rate=0.1),
         )  # fmt: skip
     assert set(reference_accuracies(tuned, videos)) == {"glances_only", "random", "center", "true_location"}
 
@@ -593,10 +589,11 @@ def test_stage3_fits_the_patches_that_were_picked(recognizer: TSMRecognizer, vid
     losses: list[float] = []
     model = TSMRecognizer(TINY).eval()
     model.load_state_dict(recognizer.state_dict())
-    corners = videos.locations(torch.arange(12))[0][:, 0, :2].clamp(max=28)
+    corners = videos.locations(torch.arange(12))[0][:, :1, :2].clamp(max=28)
+    skipped = torch.zeros(12, 1, dtype=torch.bool)
     config = Stage3Config(epochs=60, videos_per_step=12, classifier_learning_rate=0.05, weight_decay=0.0)
     progress = Progress(lambda stage, step, metrics: losses.append(metrics["loss"]))
-    train_tsm_stage3(model, videos, torch.arange(12), corners, config, progress=progress)
+    train_stage3(model, videos, torch.arange(12), corners, skipped, config, progress=progress)
     assert losses[-1] < 0.7 * losses[0]
 
 

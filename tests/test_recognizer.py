@@ -17,15 +17,8 @@ from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, Roamin
 from adafocus_env.recognition import BackboneConfig
 from adafocus_env.recognition.backbones import build_backbone, map_shape
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.training import (
-    Stage0Config,
-    Stage1Config,
-    Stage3Config,
-    patch_accuracy,
-    train_stage0,
-    train_stage1,
-    train_stage3,
-)
+from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
+from adafocus_env.recognition.training import patch_accuracy, train_stage0, train_stage1, train_stage3
 from agents import Reinforce, evaluate
 from tests.conftest import TINY, make_tiny_recognizer
 

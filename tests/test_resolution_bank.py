@@ -13,7 +13,8 @@ from torchvision.transforms.v2.functional import resize
 from adafocus_env import AdaFocusVectorEnv, Recognizer, ResolutionBank, RoamingFashion
 from adafocus_env.recognition.compute_cost import multiply_adds
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.training import Stage1Config, read_at, train_whole_frames
+from adafocus_env.recognition.recipes import Stage1Config
+from adafocus_env.recognition.whole_frames import read_at, train_whole_frames
 from agents import Reinforce, evaluate
 from agents.baselines import ScheduledPolicy
 from tests.conftest import make_tiny_recognizer

@@ -16,14 +16,9 @@ import torch
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.training import (
-    Stage0Config,
-    Stage1Config,
-    Stage3Config,
-    train_frame_classifiers,
-    train_stage1,
-    train_stage3,
-)
+from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
+from adafocus_env.recognition.training import train_stage0, train_stage1, train_stage3
+from adafocus_env.recognition.warm_up import whole_frames
 from tests.conftest import make_tiny_recognizer
 from tests.test_frame_folders import write_video
 
@@ -135,7 +130,8 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from adafocus_env import RoamingFashion
 from adafocus_env.processes import process_group, process_number, num_processes
-from adafocus_env.recognition.training import Stage3Config, train_stage3
+from adafocus_env.recognition.recipes import Stage3Config
+from adafocus_env.recognition.training import train_stage3
 from tests.conftest import make_tiny_recognizer
 
 with process_group():
@@ -249,9 +245,8 @@ def test_the_papers_warm_up_and_recipe_lower_the_loss(precision: Any) -> None:
         losses.setdefault(stage, []).append(metrics["loss"])
 
     common: dict[str, Any] = {"videos_per_step": 16, "optimizer": "sgd", "schedule": "cosine", "precision": precision}
-    train_frame_classifiers(
-        recognizer, videos, Stage0Config(epochs=40, learning_rate=0.05, **common), progress=Progress(log)
-    )
+    stage0 = Stage0Config(epochs=40, learning_rate=0.05, **common)
+    train_stage0(recognizer, videos, stage0, objectives=whole_frames, progress=Progress(log))
     stage1 = Stage1Config(epochs=60, local_learning_rate=0.01, classifier_learning_rate=0.1, **common)
     train_stage1(recognizer, videos, stage1, progress=Progress(log))
     for stage in ("stage0/global", "stage0/local", "stage1"):

@@ -32,7 +32,7 @@ class ResolutionBank(FrozenFeatures):
 
     Args:
         recognizers: For every scale, a share of the frame's height and width, the recogniser whose local CNN reads
-            frames at it (:func:`adafocus_env.recognition.training.read_at`). All but the local CNNs are the same.
+            frames at it (:func:`adafocus_env.recognition.whole_frames.read_at`). All but the local CNNs are the same.
         videos: Any data set whose videos never change.
         device: Where the networks run, and the table is if it has no ``path``.
         path: File of the table, as for :class:`adafocus_env.FeatureBank`; ``None`` keeps it in memory.

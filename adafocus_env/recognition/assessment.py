@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from adafocus_env.patches import best_candidate, grid_corners
-from adafocus_env.recognition.recognizer import Recognizer
-from adafocus_env.recognition.training import LocatedVideos, patch_accuracy
-from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
-from adafocus_env.recognition.tsm_training import clip_patch_accuracy
-from adafocus_env.videos.dataset import VideoDataset
+from adafocus_env.recognition.image_networks import ImageNetworks
+from adafocus_env.recognition.training import patch_accuracy
+from adafocus_env.videos.dataset import LocatedVideos, VideoDataset
 
 
 def reference_accuracies(
-    recognizer: Recognizer | TSMRecognizer, videos: VideoDataset, *, grid: int = 7, seed: int = 0
+    recognizer: ImageNetworks[Any], videos: VideoDataset, *, grid: int = 7, seed: int = 0
 ) -> dict[str, float]:
     """Accuracy after the last step, in percent, of a few ways to look.
 
@@ -40,8 +40,6 @@ def reference_accuracies(
         looks["true_location"] = torch.where(visible, best, random)
 
     def accuracy(candidate: torch.Tensor, *, blank: bool = False) -> float:
-        if isinstance(recognizer, TSMRecognizer):
-            return 100 * clip_patch_accuracy(recognizer, videos, corners[candidate[:, 0]], blank=blank)
         return 100 * patch_accuracy(recognizer, videos, corners[candidate], blank=blank)
 
     return {name: accuracy(look) for name, look in looks.items()} | {"glances_only": accuracy(center, blank=True)}

@@ -96,6 +96,7 @@ class ImageNetworks(nn.Module, Generic[Config]):
         classifier: Combines what f_G and f_L say, as :class:`adafocus_env.recognition.classifier.RecurrentClassifier`.
         glance_shape: (C, h, w), what a policy sees of a unit.
         glance_bounds: Finite bounds of its values.
+        local_size: Length of f_L's vectors.
         frames_per_patch: Images that f_L reads of a unit.
     """
 
@@ -106,6 +107,7 @@ class ImageNetworks(nn.Module, Generic[Config]):
     classifier: Any
     glance_shape: tuple[int, int, int]
     glance_bounds: tuple[float, float]
+    local_size: int
     frames_per_patch: int = 1
 
     def __init__(self, config: Config) -> None:
@@ -199,6 +201,40 @@ class ImageNetworks(nn.Module, Generic[Config]):
     @abstractmethod
     def look(self, patches: Tensor) -> Tensor:
         """What f_L says of (B, …) patches, for the classifier: (B, …) float32."""
+
+    @property
+    @abstractmethod
+    def classifying(self) -> nn.Module:
+        """The part that turns what f_L says into predictions: what stages 1 and 3 train besides f_L."""
+
+    @abstractmethod
+    def read(self, frames: Tensor, corners: Tensor) -> Tensor:
+        """Logits after every unit, in the mode (training or evaluation) of each network.
+
+        Args:
+            frames: (B, T, 3, H, W) uint8.
+            corners: (B, units, 2) int64, top-left pixels of the patches.
+
+        Returns:
+            (B, units, classes) float32.
+        """
+
+    @abstractmethod
+    def patch_vectors(self, patches: Tensor) -> Tensor:
+        """f_L's vectors of patches, (B, local_size) float32, before any classifier."""
+
+    @abstractmethod
+    def classify(self, global_vectors: Tensor, local_vectors: Tensor, skipped: Tensor | None) -> Tensor:
+        """Logits after every unit.
+
+        Args:
+            global_vectors: (B, units, …), the second of what :meth:`glance` gives.
+            local_vectors: (B, units, local_size), as :meth:`patch_vectors` gives them.
+            skipped: (B, units) bool, units that change nothing; ``None``: there are none.
+
+        Returns:
+            (B, units, classes) float32.
+        """
 
     @abstractmethod
     def blank_gates(self) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adafocus_env.patches import crop
 from adafocus_env.recognition.backbones import build_backbone, map_bounds, map_shape
@@ -180,6 +180,23 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
     def cut(self, units: Tensor, corners: Tensor, source: Tensor | None = None) -> Tensor:
         """See :meth:`ImageNetworks.cut`: (B, 3, P, P) patches."""
         return crop(units, corners, self.config.patch_size, source)
+
+    @property
+    def classifying(self) -> nn.Module:
+        """See :meth:`ImageNetworks.classifying`: f_C."""
+        return self.classifier
+
+    def read(self, frames: Tensor, corners: Tensor) -> Tensor:
+        """See :meth:`ImageNetworks.read`: the forward pass."""
+        return self(frames, corners)
+
+    def patch_vectors(self, patches: Tensor) -> Tensor:
+        """See :meth:`ImageNetworks.patch_vectors`: what :meth:`look` gives."""
+        return self.look(patches)
+
+    def classify(self, global_vectors: Tensor, local_vectors: Tensor, skipped: Tensor | None) -> Tensor:
+        """See :meth:`ImageNetworks.classify`: f_C."""
+        return self.classifier(global_vectors, local_vectors, skipped)
 
     def blank_gates(self) -> Tensor:
         """See :meth:`ImageNetworks.blank_gates`: zeros, as the projection has no bias."""

@@ -231,6 +231,24 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         """See :meth:`ImageNetworks.glanced`: the first of the two samplings."""
         return self.samplings(units)[0]
 
+    @property
+    def classifying(self) -> nn.Module:
+        """See :meth:`ImageNetworks.classifying`: f_L's linear classifier."""
+        return self.local_head
+
+    def read(self, frames: Tensor, corners: Tensor) -> Tensor:
+        """See :meth:`ImageNetworks.read`: of one unit, the clip."""
+        return (self.glance(self.glanced(frames))[1] + self.look(self.cut(frames, corners[:, 0])))[:, None]
+
+    def patch_vectors(self, patches: Tensor) -> Tensor:
+        """See :meth:`ImageNetworks.patch_vectors`: the mean over frames."""
+        return self.local_vectors(patches).mean(dim=1)
+
+    def classify(self, global_vectors: Tensor, local_vectors: Tensor, skipped: Tensor | None) -> Tensor:
+        """See :meth:`ImageNetworks.classify`: f_G's logits and those of f_L's vectors, without dropout (the paper's
+        stage 3)."""
+        return self.local_head(local_vectors) + global_vectors
+
     def blank_gates(self) -> Tensor:
         """See :meth:`ImageNetworks.blank_gates`: the head on a zero vector, its bias."""
         return self.local_head.bias

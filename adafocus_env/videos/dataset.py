@@ -50,6 +50,15 @@ class VideoDataset(Protocol):
         ...
 
 
+@runtime_checkable
+class LocatedVideos(VideoDataset, Protocol):
+    """A data set that knows where the item is, as the embedded benchmarks do."""
+
+    def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (B, T, 4) and visibility (B, T), as of :meth:`adafocus_env.RoamingFashion.locations`."""
+        ...
+
+
 def check_indices(indices: Tensor, num_videos: int) -> Tensor:
     """Return ``indices`` as a (B,) int64 tensor on the CPU, or raise ``IndexError`` if one is not a video's."""
     indices = torch.as_tensor(indices).cpu()

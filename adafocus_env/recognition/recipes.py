@@ -1,0 +1,83 @@
+"""How long and how fast the stages of training run: settings, and the recipes of the paper and of this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adafocus_env.recognition.optimization import Optimization
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage0Config(Optimization):
+    """Stage 0: both CNNs learn to tell classes apart.
+
+    Attributes:
+        global_steps: Optimiser steps of f_G, on whole frames.
+        local_steps: Optimiser steps of f_L, on patches.
+        epochs: Passes of each over the videos, in place of both.
+        learning_rate: Peak.
+        covered: On the embedded benchmark, the share of the item that a patch must show to count as that class.
+    """
+
+    global_steps: int = 4000
+    local_steps: int = 4000
+    epochs: int | None = None
+    videos_per_step: int = 16
+    learning_rate: float = 4e-3
+    covered: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1Config(Optimization):
+    """Stage 1: one uniformly random patch per frame, cross-entropy after every frame, f_G frozen.
+
+    Attributes:
+        steps: Optimiser steps.
+        epochs: Passes over the videos, in place of ``steps``.
+        local_learning_rate: Peak learning rate of f_L.
+        classifier_learning_rate: Peak learning rate of f_C.
+    """
+
+    steps: int = 3000
+    epochs: int | None = None
+    local_learning_rate: float = 3e-4
+    classifier_learning_rate: float = 3e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage3Config(Optimization):
+    """Stage 3: fine-tune on the patches that a policy picked.
+
+    Attributes:
+        epochs: Passes over the videos.
+        classifier_learning_rate: Peak learning rate of f_C.
+        local_learning_rate: Peak learning rate of f_L; 0 keeps f_L as it is (the reference code's choice).
+    """
+
+    epochs: int = 10
+    videos_per_step: int = 64
+    classifier_learning_rate: float = 3e-3
+    local_learning_rate: float = 0.0
+
+
+def num_steps(num_videos: int, config: Stage0Config | Stage1Config, steps: int) -> int:
+    """Optimiser steps of a stage, whose length is given in steps or in epochs."""
+    return steps if config.epochs is None else config.epochs * max(1, num_videos // config.videos_per_step)
+
+
+_PAPER: dict[str, Any] = {"videos_per_step": 64, "optimizer": "sgd", "schedule": "cosine", "weight_decay": 1e-4}
+
+PAPER_STAGE0 = Stage0Config(**_PAPER, epochs=15, learning_rate=0.01)
+PAPER_STAGE1 = Stage1Config(**_PAPER, epochs=50, local_learning_rate=5e-4, classifier_learning_rate=0.05)
+"""The recipes of the released code for ActivityNet, FCVID and Mini-Kinetics."""
+
+PAPER_TSM_STAGE1 = replace(PAPER_STAGE1, epochs=10, local_learning_rate=1e-5, classifier_learning_rate=0.01)
+PAPER_TSM_STAGE3 = Stage3Config(**_PAPER, epochs=10, classifier_learning_rate=5e-4)
+"""The recipes of the released code for Something-Something."""
+
+EMBEDDED_TSM_STAGE0 = Stage0Config(global_steps=900, local_steps=800, videos_per_step=32, learning_rate=2e-3)
+EMBEDDED_TSM_STAGE1 = Stage1Config(
+    steps=400, videos_per_step=32, local_learning_rate=5e-4, classifier_learning_rate=1e-3
+)
+"""The recipes of the embedded benchmark of AdaFocus-TSM; those of the other are the defaults."""
