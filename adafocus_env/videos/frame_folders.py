@@ -110,7 +110,7 @@ class FrameFolders(ListedVideos):
     def _check_size(self, entry: Entry, number: int, size: tuple[int, ...], first: tuple[int, ...]) -> None:
         if size != first:
             raise ValueError(
-                f"{self._path(entry, number + 1)} has {size[1]}×{size[0]} pixels, the video's first frame "
+                f"{self._path(entry, number + 1)} has {size[1]}×{size[0]} pixels, a frame before it "
                 f"{first[1]}×{first[0]} ({self.where(entry)})"
             )
 
