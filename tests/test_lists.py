@@ -102,8 +102,13 @@ def test_bad_lines_between_commas_are_named(line: str, kwargs: dict[str, object]
 words = st.lists(st.from_regex(r"[a-zé(),.\"-]{1,6}|[0-9]{1,3}", fullmatch=True), min_size=1, max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
-@given(words, st.integers(3, 500), st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=5), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=80, deadline=None)
+@given(
+    name=words,
+    frames=st.integers(3, 500),
+    labels=st.lists(st.integers(0, CLASSES - 1), min_size=1, max_size=5),
+    counted=st.booleans(),
+)
 def test_lines_are_read_right_or_refused(
     name: list[str], frames: int, labels: list[int], counted: bool, tmp_path: Path
 ) -> None:
@@ -150,11 +155,11 @@ def test_paths_may_lead_elsewhere(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     for number in range(1, 4):
         elsewhere.mkdir(exist_ok=True)
-        Image.new("RGB", (32, 32), (0, 99, 0)).save(elsewhere / f"image_{number:05d}.jpg")
+        Image.new("RGB", (32, 32), (0, 98, 0)).save(elsewhere / f"image_{number:05d}.jpg")
     for line in (f"{elsewhere}/ 3 1", "./../elsewhere 3 1"):
         (tmp_path / "list.txt").write_text(line)
         videos = FrameFolders(root, tmp_path / "list.txt", num_classes=2, frame_size=32, resized=32)
-        assert videos.frames(videos.labels * 0)[0, 0, 1].float().mean().round() == 99
+        assert abs(videos.frames(videos.labels * 0)[0, 0, 1].float().mean() - 98) <= 2
 
 
 # ------------------------------------------------------------------------------------------------------- left out
