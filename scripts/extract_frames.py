@@ -24,7 +24,7 @@ from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos.checking import check_description
 from adafocus_env.videos.extraction import extract_frames
-from adafocus_env.videos.lists import Entry, read_list
+from adafocus_env.videos.lists import Entry, list_line, read_list
 
 
 @dataclass
@@ -103,7 +103,7 @@ def main(config: Config) -> None:
             if error:
                 failed.append({"path": entry.path, "line": entry.line, "reason": error})
             else:
-                lines.append(", ".join([name, str(frames), *map(str, entry.labels)]))
+                lines.append(list_line(name, frames, entry.labels))
         write_atomically(config.out / "list.txt", ("\n".join(lines) + "\n").encode())
         run.write_table("failed", failed)
     print(f"{len(lines)} videos in {config.out / 'frames'}, {len(failed)} failed ({config.out / 'failed.csv'})")

@@ -142,6 +142,19 @@ def read_list(
     return VideoList(tuple(entries), tuple(problems), tuple(too_short))
 
 
+def list_line(path: str, num_frames: int, labels: Sequence[int]) -> str:
+    """A line between commas for :func:`read_list`, which needs ``multi_label=True`` where labels are more than three.
+
+    Args:
+        path: Of the video; white space at its ends is not kept.
+        num_frames: How many frames it has.
+        labels: One class or more.
+    """
+    if path.startswith("#") or any(character in path for character in ',"'):
+        path = '"' + path.replace('"', '""') + '"'
+    return ", ".join([path, str(num_frames), *map(str, labels)])
+
+
 def summary(problems: Sequence[str]) -> str:
     """The first ten problems, a line each, and how many more there are."""
     more = [f"… and {len(problems) - 10} more"] if len(problems) > 10 else []
