@@ -6,7 +6,8 @@
     train_list = "actnet_train_split.txt"
     test_list = "actnet_val_split.txt"
     num_classes = 200
-    template = "image_{:05d}.jpg"          # and any other argument of FrameFolders
+    template = "image_{:05d}.jpg"          # and any other argument of FrameFolders, such as
+    multi_label = true                     # if lines have several labels between spaces
 
 With ``kind = "files"`` the root holds encoded videos, and further arguments are those of VideoFiles.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,11 +19,16 @@ import torch
 from torch import Tensor
 
 from adafocus_env.videos.dataset import check_indices
-from adafocus_env.videos.lists import Entry, OnError, Separator, read_list, summary
+from adafocus_env.videos.lists import MIN_FRAMES, Entry, OnError, Separator, read_list, summary
 from adafocus_env.videos.views import Repeat, evaluation_view, middle_frames, random_frames, training_view
 
 Choice = Callable[[int], npt.NDArray[np.int64]]
 """The number of frames that there are, to the (T,) frames that are wanted, counted from 0."""
+
+
+def every(available: int) -> int:
+    """All frames."""
+    return available
 
 
 class ListedVideos(ABC):
@@ -42,7 +48,8 @@ class ListedVideos(ABC):
         repeat: Of a video shorter than T, ``"last"`` gives its last frame again, ``"first"`` its first frame for all.
         frame_size: Height and width of what is seen, pixels.
         resized: Shorter side before the centre crop, pixels.
-        separator: Of the list file; ``None`` goes by its first line.
+        separator: Of the list file; see :func:`adafocus_env.videos.lists.read_list`, as for ``multi_label``.
+        multi_label: Whether lines of the list have any number of labels.
         keep: Which of the list's videos to take; ``None`` takes all.
         training: Random frames and views.
         flip: Mirror training views (not where left and right are labels).
@@ -50,20 +57,25 @@ class ListedVideos(ABC):
         num_workers: Threads that decode, or processes. ``None`` takes one per core.
         processes: Decode in processes. They start more slowly and copy every video once more; threads share Python's
             lock, which the decoders release, so processes pay where one machine decodes on dozens of cores.
-        on_error: ``"raise"`` at what can't be used, or ``"skip"``: :meth:`problems` of all videos are found first, and
-            those that have any are left out and counted.
+        on_error: ``"raise"`` at what can't be used, or ``"skip"``: lines that can't be used and videos whose reading
+            would fail are left out. For that all frames that evaluation reads are decoded first, once; with
+            ``training=True`` all that may ever be drawn, which takes as long as some passes over the videos.
 
     Attributes:
         entries: The videos' lines.
         labels: (V,) int64, the first label of every line.
         label_sets: (V, classes) bool, all of them.
-        skipped: What was left out and why, a sentence each.
+        skipped: What was left out by ``on_error="skip"`` and why, a sentence each.
+        too_short: What was left out since it has fewer than three frames, a sentence each.
         visits: (V,) int64, how often each video was read; a resumed training goes on from what it was.
         changing: Whether a video differs from visit to visit, as training views do.
 
     Raises:
         FileNotFoundError: No such folder or list file.
         ValueError: A line can't be used; or sizes don't fit.
+
+    Warns:
+        UserWarning: Videos were left out: how many, and the first ten with the reason.
     """
 
     counted: ClassVar[bool]
@@ -81,6 +93,7 @@ class ListedVideos(ABC):
         frame_size: int = 224,
         resized: int = 256,
         separator: Separator | None = None,
+        multi_label: bool | None = None,
         keep: Callable[[Entry], bool] | None = None,
         training: bool = False,
         flip: bool = True,
@@ -108,19 +121,37 @@ class ListedVideos(ABC):
         self.changing = training
         self._resized = resized
         self._num_workers, self._in_processes = num_workers or os.cpu_count(), processes
-        listed = read_list(list_file, num_classes, separator=separator, counted=self.counted, on_error=on_error)
+        listed = read_list(
+            list_file,
+            num_classes,
+            separator=separator,
+            counted=self.counted,
+            multi_label=multi_label,
+            on_error=on_error,
+            root=root,
+        )
         self.entries, self.skipped = tuple(filter(keep, listed.entries)), list(listed.problems)
         if not self.entries:
             raise ValueError(
                 f"{self.list_file}: this split takes none of its {len(listed.entries)} videos; the validation split is "
                 "a tenth of them, by a hash of their paths, so list more of them"
             )
+        self.too_short = [
+            f"{entry.path!r} has {entry.num_frames} frames, fewer than {MIN_FRAMES} ({self.where(entry)})"
+            for entry in filter(keep, listed.too_short)
+        ]
         if on_error == "skip":
-            found = list(self._workers.map(self._problem, self.entries))
+            found = list(self._workers.map(self._unreadable, self.entries))
             self.skipped += [problem for problem in found if problem]
             self.entries = tuple(entry for entry, problem in zip(self.entries, found, strict=True) if not problem)
+        left_out = [*self.too_short, *self.skipped]
         if not self.entries:
-            raise ValueError(f"{self.list_file}: no video is left\n{summary(self.skipped)}")
+            raise ValueError(f"{self.list_file}: no video is left\n{summary(left_out)}")
+        if left_out:
+            warnings.warn(
+                f"{self.list_file}: {len(self.entries)} videos, {len(left_out)} left out:\n{summary(left_out)}",
+                stacklevel=2,
+            )
         self.labels = torch.tensor([entry.labels[0] for entry in self.entries])
         self.label_sets = torch.zeros(len(self.entries), num_classes, dtype=torch.bool)
         for row, entry in enumerate(self.entries):
@@ -181,9 +212,41 @@ class ListedVideos(ABC):
             frames[place] = view
         return frames
 
-    def problems(self) -> list[str]:
-        """A sentence for every video that can't be used, found without decoding all of it."""
-        return [problem for problem in self._workers.map(self._problem, self.entries) if problem]
+    def problems(self, *, every_frame: bool = False) -> list[str]:
+        """A sentence for every video with which something is wrong: see :meth:`examine`."""
+        return [problem for problem, _ in self.examine(every_frame=every_frame) if problem]
+
+    def examine(self, *, every_frame: bool = False) -> Iterator[tuple[str | None, int]]:
+        """Look at every video, in the order of the list, several at once.
+
+        All that evaluation reads is read, and what the list and the files say of themselves is compared with what is
+        there. Subclasses say what else.
+
+        Args:
+            every_frame: Decode all frames. What a decoder can't notice, such as other pixels in a JPEG, stays hidden.
+
+        Yields:
+            A sentence on what is wrong with the video, or ``None``; and how many frames were decoded.
+        """
+        return self._workers.map(functools.partial(self._examine, every_frame=every_frame), self.entries)
+
+    def _examine(self, entry: Entry, every_frame: bool) -> tuple[str | None, int]:
+        try:
+            decoded = self._decode(entry, strict=True) if every_frame else len(self._read(entry, self.evaluated_frames))
+        except (FileNotFoundError, ValueError) as error:
+            return str(error), 0
+        return self._contradiction(entry), decoded
+
+    def _unreadable(self, entry: Entry) -> str | None:
+        """Why reading the video fails, now or in any of its training views, if it does."""
+        try:
+            if self.training:
+                self._decode(entry, self._drawable)
+            else:
+                self._read(entry, self.evaluated_frames)
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+        return None
 
     def _load(self, row: int, visit: int) -> Tensor:
         entry = self.entries[row]
@@ -201,6 +264,11 @@ class ListedVideos(ABC):
     def _random_frames(self, available: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
         return np.concatenate([random_frames(available, count, random, self.repeat) for count in self.samplings])
 
+    def _drawable(self, available: int) -> int:
+        """How many of so many frames training may draw, from the first on; see :func:`random_frames`."""
+        short = available if self.repeat == "last" else 1
+        return max(available // count * count or short for count in self.samplings)
+
     def where(self, entry: Entry) -> str:
         """List file and line of a video, for messages."""
         return f"{self.list_file}, line {entry.line}"
@@ -214,8 +282,22 @@ class ListedVideos(ABC):
         """A file whose size and time of change tell whether the video has changed."""
 
     @abstractmethod
-    def _problem(self, entry: Entry) -> str | None:
-        """Why a video can't be used, if so, without decoding all of it."""
+    def _decode(self, entry: Entry, share: Callable[[int], int] = every, *, strict: bool = False) -> int:
+        """Decode a video from its first frame on, keep nothing, and say how many frames that were.
+
+        Args:
+            entry: The video.
+            share: Takes the number of frames that there are, gives how many to decode.
+            strict: Fail at a frame that the decoder marks as damaged, too, although it can be read.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A frame can't be decoded, or has another size.
+        """
+
+    @abstractmethod
+    def _contradiction(self, entry: Entry) -> str | None:
+        """What the list or the files say of a video, and is not so, although it can be read."""
 
     def _status(self, entry: Entry) -> tuple[int, int] | None:
         try:

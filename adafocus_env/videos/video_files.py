@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import av
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 
-from adafocus_env.videos.listed_videos import Choice, ListedVideos
+from adafocus_env.videos.listed_videos import Choice, ListedVideos, every
 from adafocus_env.videos.lists import Entry
+from adafocus_env.videos.wholeness import decode_in_order, missing_end
 
 
 class VideoFiles(ListedVideos):
@@ -24,7 +26,8 @@ class VideoFiles(ListedVideos):
     rates too. Of the pictures, only those from the last key frame before a wanted one up to it are decoded. Rotation in
     the file's metadata is applied.
 
-    :meth:`problems` decodes the first and the last frame of every video.
+    :meth:`problems` decodes the frames that evaluation reads and those that lead to them, and compares the packets with
+    what the file's header promises.
 
     Args:
         root: Folder of the files.
@@ -50,12 +53,29 @@ class VideoFiles(ListedVideos):
         except (av.error.FFmpegError, ValueError) as error:
             raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
 
-    def _problem(self, entry: Entry) -> str | None:
+    def _decode(self, entry: Entry, share: Callable[[int], int] = every, *, strict: bool = False) -> int:
+        available = 0
+
+        def count(found: int) -> npt.NDArray[np.int64]:
+            nonlocal available
+            available = found
+            return np.zeros(1, dtype=np.int64)
+
+        self._read(entry, count)
+        path, frames = self._file(entry), share(available)
         try:
-            self._read(entry, lambda available: np.array([0, available - 1]))
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return None
+            decode_in_order(path, frames, strict=strict)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
+        return frames
+
+    def _contradiction(self, entry: Entry) -> str | None:
+        path = self._file(entry)
+        try:
+            missing = missing_end(path)
+        except av.error.FFmpegError as error:
+            missing = str(error)
+        return missing and f"{path} is not whole ({self.where(entry)}): {missing}"
 
 
 def read_frames(path: Path, choose: Choice) -> np.ndarray:
