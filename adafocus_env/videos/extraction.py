@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 import av
+from PIL import Image
 
-from adafocus_env.videos.video_files import upright
+from adafocus_env.videos.video_files import pictures, upright
 
 TEMPLATE = "image_{:05d}.jpg"
 
@@ -36,13 +37,10 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
     unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         number = 0
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError("no video stream")
-            for number, frame in enumerate(container.decode(video=0), start=1):
-                picture = upright(frame)
-                picture.thumbnail(_fitting(picture.size, short_side))
-                picture.save(unfinished / TEMPLATE.format(number), quality=quality)
+        for number, frame in enumerate(pictures(path), start=1):
+            picture = Image.fromarray(upright(frame))
+            picture.thumbnail(_fitting(picture.size, short_side))
+            picture.save(unfinished / TEMPLATE.format(number), quality=quality)
         if not number:
             raise ValueError("no frames")
         unfinished.chmod(0o755)

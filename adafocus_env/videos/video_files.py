@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import av
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
+from av import Packet, VideoFrame
+from av.codec.context import ThreadType
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideDataKind
+from av.stream import Disposition
+from av.video.stream import VideoStream
 from torch import Tensor
 
 from adafocus_env.videos.listed_videos import Choice, ListedVideos
 from adafocus_env.videos.lists import Entry
+from adafocus_env.videos.packets import content_reader
 
 
 class VideoFiles(ListedVideos):
@@ -58,12 +68,18 @@ class VideoFiles(ListedVideos):
         return None
 
 
-def read_frames(path: Path, choose: Choice) -> np.ndarray:
+def read_frames(path: Path, choose: Choice) -> npt.NDArray[np.uint8]:
     """Decode some frames of a video file.
+
+    A frame's number is its place among the pictures that a decoder gives from the file's first packet to its last.
+    Only what is needed of them is decoded where the packets themselves say how many pictures there are, at which times,
+    and where decoding may begin (:mod:`adafocus_env.videos.packets`); the container's index is not asked. Where they
+    don't, or where decoding shows otherwise, pictures are counted from the start.
 
     Args:
         path: The file.
-        choose: Takes the number of frames in the file, gives those that are wanted, counted from 0.
+        choose: Takes the number of frames in the file, gives those that are wanted, counted from 0. It is asked again
+            where counting finds another number than the packets promised.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
@@ -71,58 +87,243 @@ def read_frames(path: Path, choose: Choice) -> np.ndarray:
     Raises:
         FileNotFoundError: No such file.
         av.error.FFmpegError: FFmpeg can't read it.
-        ValueError: There is no picture in it, or fewer than its packets promise.
+        ValueError: There is no picture in it, it is damaged, or its pictures change their size.
     """
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("no video stream")
-        stream = container.streams.video[0]
-        packets = [
-            (packet.pts, packet.is_keyframe)
-            for packet in container.demux(stream)
-            if packet.size and not packet.is_discard
-        ]
-        if not packets:
-            raise ValueError("no frames")
-        wanted = choose(len(packets)).tolist()
-        stream.thread_type = "NONE"  # videos are decoded side by side
-        if any(pts is None for pts, _ in packets):  # the format has no times: count pictures from the start
-            container.seek(0)
-            numbers = set(wanted)
-            pictures = enumerate(container.decode(stream))
-            found = {number: np.asarray(upright(frame)) for number, frame in pictures if number in numbers}
-        else:
-            times = sorted(pts for pts, _ in packets if pts is not None)
-            keys = sorted(pts for pts, is_key in packets if is_key and pts is not None)
-            found = _seek_and_decode(container, stream, wanted, times, keys)
-        if missing := [number for number in wanted if number not in found]:
-            raise ValueError(f"frame {missing[0] + 1} of {len(packets)} is not there: the file is damaged")
-        return np.stack([found[number] for number in wanted])
+    timeline = _timeline(path)
+    count = 0 if timeline is None else len(timeline.times)
+    wanted = choose(count).tolist() if count else []
+    found = None if timeline is None else _find_by_time(path, timeline, wanted)
+    if found is None:
+        counted = sum(1 for _ in pictures(path))
+        if counted != count:
+            wanted = choose(counted).tolist()
+        found = _find_by_counting(path, wanted)
+    first = min(found)
+    for number, frame in found.items():
+        _check_size(number, frame.shape[1::-1], first, found[first].shape[1::-1])
+    return np.stack([found[number] for number in wanted])
 
 
-def _seek_and_decode(
-    container: Any, stream: Any, wanted: list[int], times: list[int], keys: list[int]
-) -> dict[int, np.ndarray]:
-    """Wanted pictures by number; those that aren't there are left out."""
-    found: dict[int, np.ndarray] = {}
-    pictures: Iterator[Any] = iter(())
-    position: int | None = None  # time of the picture that was decoded last
-    for number in sorted(set(wanted)):
-        target = times[number]
-        before = bisect_right(keys, target)
-        key = keys[before - 1] if before else times[0]
-        if position is None or key > position:  # nearer from the key frame than from here
-            container.seek(key, stream=stream)
-            pictures = container.decode(stream)
-        for frame in pictures:
-            position = frame.pts
-            if position is not None and position >= target:
-                found[number] = np.asarray(upright(frame))
-                break
+def pictures(path: Path) -> Iterator[VideoFrame]:
+    """All pictures of a video file in the order in which they are shown, decoded from the start.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: No such file.
+        av.error.FFmpegError: FFmpeg can't read it, or comes to a place that it can't decode.
+        ValueError: There is no picture in it, it is damaged, or its pictures change their size.
+    """
+    first: tuple[int, int] | None = None
+    with _opened(path) as (container, stream):
+        for number, picture in enumerate(_decoded(container.demux(stream))):
+            size = picture.width, picture.height
+            first = first or size
+            _check_size(number, size, 0, first)
+            yield picture
+    if first is None:
+        raise ValueError("no frames")
+
+
+def upright(picture: VideoFrame) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of a picture, turned and mirrored as the file's metadata asks for.
+
+    High bit depths are reduced to 8 bits, transparency is dropped, colours of high dynamic range are not mapped.
+
+    Raises:
+        ValueError: The metadata ask for something else than quarter turns and reflections.
+    """
+    pixels = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    matrix = _display_matrix(picture)
+    if matrix is None:
+        return pixels
+    a, b, _, c, d, *_ = matrix  # a pixel at (x, y) is shown at (a x + c y, b x + d y), plus an offset
+    match bool(a), bool(b), bool(c), bool(d):
+        case True, False, False, True:
+            x, y = a, d
+        case False, True, True, False:
+            pixels, x, y = pixels.swapaxes(0, 1), c, b
+        case _:
+            fixed = ", ".join(f"{value / 65536:.3g}" for value in (a, b, c, d))
+            raise ValueError(f"its display matrix, ({fixed}), is no quarter turn, with or without a reflection")
+    return pixels[:: -1 if y < 0 else 1, :: -1 if x < 0 else 1]
+
+
+def _display_matrix(picture: VideoFrame) -> list[int] | None:
+    """Nine numbers, 16.16 fixed point in the first two columns, or ``None`` where nothing is asked for."""
+    try:
+        listed = picture.side_data
+    except ValueError:  # there are side data of a kind that PyAV has no name for, so that it can't list any
+        listed = _without_unnamed_side_data(picture).side_data
+    if "DISPLAYMATRIX" not in listed:
+        return None
+    return np.frombuffer(bytes(listed["DISPLAYMATRIX"]), dtype=np.int32).tolist()
+
+
+def _without_unnamed_side_data(picture: VideoFrame) -> VideoFrame:
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=picture.width, height=picture.height, format=picture.format, time_base=picture.time_base
+    )
+    unnamed = set(range(64)) - {kind.value for kind in SideDataKind}
+    deletions = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in unnamed]
+    graph.link_nodes(source, *deletions, graph.add("buffersink")).configure()
+    graph.push(picture)
+    result = graph.pull()
+    assert isinstance(result, VideoFrame)
+    return result
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """What the packets of a file say about its pictures.
+
+    Attributes:
+        times: Of the pictures by number, ascending.
+        places: Of the packets that they come from, in the file.
+        entry_times: Of the packets at which decoding may begin, ascending.
+        entry_places: Of these packets in the file, ascending.
+    """
+
+    times: list[int]
+    places: list[int]
+    entry_times: list[int]
+    entry_places: list[int]
+
+    def entry(self, number: int) -> tuple[int, int]:
+        """Place of the last packet from which a picture can be decoded, and number of the first picture after it."""
+        before = min(
+            bisect_right(self.entry_places, self.places[number]), bisect_right(self.entry_times, self.times[number])
+        )
+        return self.entry_places[before - 1], bisect_left(self.times, self.entry_times[before - 1])
+
+
+def _timeline(path: Path) -> _Timeline | None:
+    """The packets' word, or ``None`` if it is not plain."""
+    shown: list[tuple[int, int]] = []
+    entries: list[tuple[int, int]] = []
+    latest: int | None = None
+    with _opened(path) as (container, stream):
+        codec = stream.codec_context
+        read = content_reader(codec.codec.canonical_name, codec.extradata or b"")
+        if read is None:
+            return None
+        for place, packet in enumerate(container.demux(stream)):
+            if not packet.size:
+                continue
+            content = read(bytes(packet), packet.is_keyframe)
+            time = packet.pts
+            if content is None or time is None or packet.is_corrupt:
+                return None
+            if content.entry:
+                if latest is not None and time <= latest:  # the clock has been set back
+                    return None
+                entries.append((time, place))
+            if content.shown and not packet.is_discard:
+                shown.append((time, place))
+            latest = time if latest is None else max(latest, time)
+    shown.sort()
+    times, places = [time for time, _ in shown], [place for _, place in shown]
+    if not entries or not shown or entries[0][1] > min(places) or entries[0][0] > times[0]:
+        return None
+    if len(set(times)) < len(times):
+        return None
+    return _Timeline(times, places, [time for time, _ in entries], [place for _, place in entries])
+
+
+def _find_by_time(path: Path, timeline: _Timeline, wanted: list[int]) -> dict[int, npt.NDArray[np.uint8]] | None:
+    """Wanted pictures by number; ``None`` if the decoder gives others than the packets promised."""
+    found: dict[int, npt.NDArray[np.uint8]] = {}
+    with _opened(path) as (container, stream):
+        packets = _Packets(container.demux(stream))
+        decoded: Iterator[VideoFrame] = iter(())
+        number = -1  # of the picture that was decoded last
+        for target in sorted(set(wanted)):
+            place, first = timeline.entry(target)
+            if place >= packets.place:
+                packets.skip_to(place)
+                stream.codec_context.flush_buffers()
+                decoded, number = _decoded(packets, since=timeline.times[first]), first - 1
+            while number < target:
+                number += 1
+                try:
+                    picture = next(decoded, None)
+                except (av.error.FFmpegError, ValueError):
+                    return None
+                if picture is None or picture.pts != timeline.times[number]:
+                    return None
+            assert picture is not None
+            found[target] = upright(picture)
     return found
 
 
-def upright(frame: av.VideoFrame) -> Image.Image:
-    """A decoded frame as an RGB picture, turned as the file's metadata asks for."""
-    pixels = frame.to_ndarray(format="rgb24")
-    return Image.fromarray(np.rot90(pixels, k=round(frame.rotation / 90)))
+def _find_by_counting(path: Path, wanted: list[int]) -> dict[int, npt.NDArray[np.uint8]]:
+    """Wanted pictures by number."""
+    counted = islice(enumerate(pictures(path)), max(wanted) + 1)
+    return {number: upright(picture) for number, picture in counted if number in wanted}
+
+
+class _Packets:
+    """Iterates over packets and says how far.
+
+    Attributes:
+        place: Of the packet that comes next.
+    """
+
+    def __init__(self, packets: Iterator[Packet[VideoStream]]) -> None:
+        self._packets, self.place = packets, 0
+
+    def __iter__(self) -> Iterator[Packet[VideoStream]]:
+        return self
+
+    def __next__(self) -> Packet[VideoStream]:
+        packet = next(self._packets)
+        self.place += 1
+        return packet
+
+    def skip_to(self, place: int) -> None:
+        """Let ``place`` be what comes next; it is not before that already."""
+        while self.place < place:
+            next(self)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """A file and its first video stream that is no cover picture."""
+    # "file:", since a name with a colon would be taken for a protocol. Tags may be in any encoding.
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
+        for stream in container.streams.video:
+            if not stream.disposition & Disposition.attached_pic:
+                break
+        else:
+            raise ValueError("no video stream")
+        if stream.codec_context is None:
+            raise ValueError("FFmpeg has no decoder for its video stream")
+        stream.thread_type = ThreadType.NONE  # videos are decoded side by side
+        yield container, stream
+
+
+def _decoded(packets: Iterable[Packet[VideoStream]], since: int | None = None) -> Iterator[VideoFrame]:
+    """Pictures of packets, without those before a time, which refer to what was not decoded.
+
+    Raises:
+        ValueError: A packet or picture is damaged.
+    """
+    for number, packet in enumerate(packets, start=1):
+        if packet.is_corrupt:
+            raise ValueError(f"damaged at packet {number}")
+        for picture in packet.decode():
+            if since is not None and picture.pts is not None and picture.pts < since:
+                continue
+            if picture.is_corrupt:
+                raise ValueError(f"damaged at packet {number}")
+            yield picture
+
+
+def _check_size(number: int, size: tuple[int, ...], first: int, expected: tuple[int, ...]) -> None:
+    if size != expected:
+        raise ValueError(
+            f"its pictures change their size: frame {first + 1} is {expected[0]}×{expected[1]} pixels, frame "
+            f"{number + 1} {size[0]}×{size[1]}"
+        )
