@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import av
 import numpy as np
@@ -25,6 +25,9 @@ from torch import Tensor
 from adafocus_env.videos.listed_videos import Choice, ListedVideos
 from adafocus_env.videos.lists import Entry
 from adafocus_env.videos.packets import content_reader
+
+_KEPT = 64 << 20
+"""Bytes of packets that are kept until it is known which are decoded; a file with more of them is read twice."""
 
 
 class VideoFiles(ListedVideos):
@@ -57,7 +60,7 @@ class VideoFiles(ListedVideos):
             return torch.from_numpy(read_frames(path, choose)).permute(0, 3, 1, 2)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path} is missing ({self.where(entry)})") from None
-        except (av.error.FFmpegError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
 
     def _problem(self, entry: Entry) -> str | None:
@@ -86,13 +89,15 @@ def read_frames(path: Path, choose: Choice) -> npt.NDArray[np.uint8]:
 
     Raises:
         FileNotFoundError: No such file.
-        av.error.FFmpegError: FFmpeg can't read it.
-        ValueError: There is no picture in it, it is damaged, or its pictures change their size.
+        ValueError: FFmpeg can't read it, there is no picture in it, it is damaged, or its pictures change their size.
     """
-    timeline = _timeline(path)
-    count = 0 if timeline is None else len(timeline.times)
-    wanted = choose(count).tolist() if count else []
-    found = None if timeline is None else _find_by_time(path, timeline, wanted)
+    count, wanted, found = 0, [], None
+    with _opened(path) as (container, stream):
+        timeline = _timeline(container, stream)
+        if timeline is not None:
+            count = len(timeline.times)
+            wanted = choose(count).tolist()
+            found = _find_by_time(path, stream, timeline, wanted)
     if found is None:
         counted = sum(1 for _ in pictures(path))
         if counted != count:
@@ -112,8 +117,7 @@ def pictures(path: Path) -> Iterator[VideoFrame]:
 
     Raises:
         FileNotFoundError: No such file.
-        av.error.FFmpegError: FFmpeg can't read it, or comes to a place that it can't decode.
-        ValueError: There is no picture in it, it is damaged, or its pictures change their size.
+        ValueError: FFmpeg can't read it, there is no picture in it, it is damaged, or its pictures change their size.
     """
     first: tuple[int, int] | None = None
     with _opened(path) as (container, stream):
@@ -153,12 +157,11 @@ def upright(picture: VideoFrame) -> npt.NDArray[np.uint8]:
 def _display_matrix(picture: VideoFrame) -> list[int] | None:
     """Nine numbers, 16.16 fixed point in the first two columns, or ``None`` where nothing is asked for."""
     try:
-        listed = picture.side_data
+        listed: Any = picture.side_data
     except ValueError:  # there are side data of a kind that PyAV has no name for, so that it can't list any
         listed = _without_unnamed_side_data(picture).side_data
-    if "DISPLAYMATRIX" not in listed:
-        return None
-    return np.frombuffer(bytes(listed["DISPLAYMATRIX"]), dtype=np.int32).tolist()
+    matrices = [data for data in listed if data.type is SideDataKind.DISPLAYMATRIX]
+    return np.frombuffer(bytes(matrices[0]), dtype=np.int32).tolist() if matrices else None
 
 
 def _without_unnamed_side_data(picture: VideoFrame) -> VideoFrame:
@@ -184,12 +187,14 @@ class _Timeline:
         places: Of the packets that they come from, in the file.
         entry_times: Of the packets at which decoding may begin, ascending.
         entry_places: Of these packets in the file, ascending.
+        packets: All of them; ``None`` where they are too much to keep.
     """
 
     times: list[int]
     places: list[int]
     entry_times: list[int]
     entry_places: list[int]
+    packets: list[Packet[VideoStream]] | None
 
     def entry(self, number: int) -> tuple[int, int]:
         """Place of the last packet from which a picture can be decoded, and number of the first picture after it."""
@@ -199,44 +204,58 @@ class _Timeline:
         return self.entry_places[before - 1], bisect_left(self.times, self.entry_times[before - 1])
 
 
-def _timeline(path: Path) -> _Timeline | None:
+def _timeline(container: InputContainer, stream: VideoStream) -> _Timeline | None:
     """The packets' word, or ``None`` if it is not plain."""
+    codec = stream.codec_context
+    read = content_reader(codec.codec.canonical_name, codec.extradata or b"")
+    if read is None:
+        return None
     shown: list[tuple[int, int]] = []
     entries: list[tuple[int, int]] = []
     latest: int | None = None
-    with _opened(path) as (container, stream):
-        codec = stream.codec_context
-        read = content_reader(codec.codec.canonical_name, codec.extradata or b"")
-        if read is None:
+    packets, size = [], 0
+    for place, packet in enumerate(container.demux(stream)):
+        size += packet.size
+        if size <= _KEPT:
+            packets.append(packet)
+        if not packet.size:  # flushes the decoder at the end
+            continue
+        content, time = read(bytes(packet), packet.is_keyframe), packet.pts
+        if content is None or time is None or packet.is_corrupt:
             return None
-        for place, packet in enumerate(container.demux(stream)):
-            if not packet.size:
-                continue
-            content = read(bytes(packet), packet.is_keyframe)
-            time = packet.pts
-            if content is None or time is None or packet.is_corrupt:
+        if content.entry:
+            if latest is not None and time <= latest:  # the clock has been set back
                 return None
-            if content.entry:
-                if latest is not None and time <= latest:  # the clock has been set back
-                    return None
-                entries.append((time, place))
-            if content.shown and not packet.is_discard:
-                shown.append((time, place))
-            latest = time if latest is None else max(latest, time)
+            entries.append((time, place))
+        if content.shown and not packet.is_discard:
+            shown.append((time, place))
+        latest = time if latest is None else max(latest, time)
     shown.sort()
-    times, places = [time for time, _ in shown], [place for _, place in shown]
-    if not entries or not shown or entries[0][1] > min(places) or entries[0][0] > times[0]:
+    if not entries or not shown or entries[0] > min(shown) or entries[0][1] > 0:
         return None
+    times = [time for time, _ in shown]
     if len(set(times)) < len(times):
         return None
-    return _Timeline(times, places, [time for time, _ in entries], [place for _, place in entries])
+    return _Timeline(
+        times,
+        [place for _, place in shown],
+        [time for time, _ in entries],
+        [place for _, place in entries],
+        packets if size <= _KEPT else None,
+    )
 
 
-def _find_by_time(path: Path, timeline: _Timeline, wanted: list[int]) -> dict[int, npt.NDArray[np.uint8]] | None:
+def _find_by_time(
+    path: Path, stream: VideoStream, timeline: _Timeline, wanted: list[int]
+) -> dict[int, npt.NDArray[np.uint8]] | None:
     """Wanted pictures by number; ``None`` if the decoder gives others than the packets promised."""
     found: dict[int, npt.NDArray[np.uint8]] = {}
-    with _opened(path) as (container, stream):
-        packets = _Packets(container.demux(stream))
+    with ExitStack() as stack:
+        if timeline.packets is None:
+            container, stream = stack.enter_context(_opened(path))
+            packets = _Packets(container.demux(stream))
+        else:
+            packets = _Packets(iter(timeline.packets))
         decoded: Iterator[VideoFrame] = iter(())
         number = -1  # of the picture that was decoded last
         for target in sorted(set(wanted)):
@@ -249,7 +268,7 @@ def _find_by_time(path: Path, timeline: _Timeline, wanted: list[int]) -> dict[in
                 number += 1
                 try:
                     picture = next(decoded, None)
-                except (av.error.FFmpegError, ValueError):
+                except ValueError:
                     return None
                 if picture is None or picture.pts != timeline.times[number]:
                     return None
@@ -291,17 +310,22 @@ class _Packets:
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A file and its first video stream that is no cover picture."""
-    # "file:", since a name with a colon would be taken for a protocol. Tags may be in any encoding.
-    with av.open(f"file:{path}", metadata_errors="replace") as container:
-        for stream in container.streams.video:
-            if not stream.disposition & Disposition.attached_pic:
-                break
-        else:
-            raise ValueError("no video stream")
-        if stream.codec_context is None:
-            raise ValueError("FFmpeg has no decoder for its video stream")
-        stream.thread_type = ThreadType.NONE  # videos are decoded side by side
-        yield container, stream
+    try:
+        # "file:", since a name with a colon would be taken for a protocol. Tags may be in any encoding.
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
+            for stream in container.streams.video:
+                if not stream.disposition & Disposition.attached_pic:
+                    break
+            else:
+                raise ValueError("no video stream")
+            if stream.codec_context is None:
+                raise ValueError("FFmpeg has no decoder for its video stream")
+            stream.thread_type = ThreadType.NONE  # videos are decoded side by side
+            yield container, stream
+    except FileNotFoundError:
+        raise
+    except av.error.FFmpegError as error:
+        raise ValueError(error.strerror) from error
 
 
 def _decoded(packets: Iterable[Packet[VideoStream]], since: int | None = None) -> Iterator[VideoFrame]:
@@ -313,7 +337,11 @@ def _decoded(packets: Iterable[Packet[VideoStream]], since: int | None = None) -
     for number, packet in enumerate(packets, start=1):
         if packet.is_corrupt:
             raise ValueError(f"damaged at packet {number}")
-        for picture in packet.decode():
+        try:
+            decoded = packet.decode()
+        except av.error.FFmpegError as error:
+            raise ValueError(f"damaged at packet {number}: {error.strerror}") from error
+        for picture in decoded:
             if since is not None and picture.pts is not None and picture.pts < since:
                 continue
             if picture.is_corrupt:
