@@ -41,17 +41,21 @@ def folder_names(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
         elif not path.name:
             problems.append(f"line {entry.line}: {entry.path!r} names no file")
         else:
-            names.append(str(path.with_suffix("")))
-            folder = Path(names[-1])
+            folder = path.with_suffix("")
+            names.append(str(folder))
+            if "," in names[-1] or names[-1] != names[-1].strip():
+                problems.append(f"line {entry.line}: {names[-1]!r} can't be written into a list, between commas")
             if folder in lines:
                 problems.append(
                     f"lines {lines[folder]} and {entry.line}: {names[-1]!r} would be the folder of both videos"
                 )
             lines.setdefault(folder, entry.line)
-    for folder, line in lines.items():
-        for parent in folder.parents:
-            if parent in lines:
-                problems.append(f"lines {lines[parent]} and {line}: {str(folder)!r} would be inside {str(parent)!r}")
+    problems += [
+        f"lines {lines[parent]} and {line}: {str(folder)!r} would be inside {str(parent)!r}"
+        for folder, line in lines.items()
+        for parent in folder.parents
+        if parent in lines
+    ]
     return names, problems
 
 

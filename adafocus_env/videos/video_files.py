@@ -334,9 +334,12 @@ def _decoded(packets: Iterable[Packet[VideoStream]], since: int | None = None) -
     Raises:
         ValueError: A packet or picture is damaged.
     """
+    cut_off = False
     for number, packet in enumerate(packets, start=1):
-        if packet.is_corrupt:
-            raise ValueError(f"damaged at packet {number}")
+        # In the midst of a file, this may only mean that two were joined; the decoder tells whether anything is lost.
+        if cut_off and not packet.size:
+            raise ValueError(f"cut off in packet {number - 1}")
+        cut_off = packet.is_corrupt
         try:
             decoded = packet.decode()
         except av.error.FFmpegError as error:
