@@ -300,6 +300,60 @@ def test_odd_times_and_flags(name: str, tmp_path: Path) -> None:
     )
 
 
+CLOCKS: dict[str, tuple[str, dict[str, str]]] = {
+    "begins late": ("mp4", {"output_ts_offset": "7"}),
+    "begins before 0": ("mkv", {"output_ts_offset": "-1", "avoid_negative_ts": "disabled"}),
+    "wraps at 33 bits": ("ts", {"output_ts_offset": "95443.2", "mpegts_copyts": "1"}),
+}
+
+
+@pytest.mark.parametrize("name", CLOCKS)
+def test_odd_clocks(name: str, tmp_path: Path) -> None:
+    suffix, container_options = CLOCKS[name]
+    path = write(tmp_path / f"a.{suffix}", "libx264", range(40), container_options=container_options, options=X264)
+    assert assert_reads_right(path) == 40
+
+
+@pytest.mark.parametrize("start", [0.3, 0.5])
+def test_an_edit_list_that_cuts_the_beginning(start: float, tmp_path: Path) -> None:
+    """Pictures that are decoded but not shown have no number."""
+    path = write(tmp_path / "a.mp4", "libx264", range(40), options=X264)
+    whole = sequential(path)
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"elst") + 12  # version and flags, number of entries, then duration and time in the media
+    with av.open(str(path)) as container:
+        base = container.streams.video[0].time_base
+    (first,) = struct.unpack_from(">i", data, entry + 4)
+    struct.pack_into(">i", data, entry + 4, first + round(start / base))
+    path.write_bytes(data)
+    count = assert_reads_right(path)
+    assert np.array_equal(read_frames(path, lambda n: np.arange(n)), whole[-count:])
+    assert abs(count - (40 - 25 * start)) <= 1
+
+
+def test_pictures_that_are_packed_in_pairs(tmp_path: Path) -> None:
+    """As XviD does in AVI: P and B in one packet, then a placeholder, which gives no picture."""
+    path = write(tmp_path / "a.avi", "mpeg4", range(41), options={"g": "20", "bf": "1", "b_strategy": "0"})
+    start, placeholder = b"\0\0\1\xb6", b"\0\0\1\xb6\x50\x57\xff"
+    with av.open(str(path)) as source, av.open(str(tmp_path / "packed.avi"), "w") as container:
+        packets = [bytes(packet) for packet in source.demux(source.streams.video[0]) if packet.size]
+        stream = container.add_stream_from_template(source.streams.video[0])
+        packed: list[bytes] = []
+        for packet in packets:
+            if packet[packet.index(start) + 4] >> 6 == 2:  # B
+                packed[-1:] = [packed[-1] + packet, placeholder]
+            else:
+                packed.append(packet)
+        user_data = packed[0].index(b"\0\0\1\xb2")
+        packed[0] = packed[0][:user_data] + b"\0\0\1\xb2DivX503b1393p" + packed[0][packed[0].index(start) :]
+        for place, data in enumerate(packed):
+            new = av.Packet(data)
+            new.stream, new.pts, new.dts = stream, place, place
+            new.is_keyframe = start in data and data[data.index(start) + 4] >> 6 == 0
+            container.mux(new)
+    assert assert_reads_right(tmp_path / "packed.avi") == 41
+
+
 def test_a_video_beside_other_streams(tmp_path: Path) -> None:
     """The first video is read, whichever comes after; a cover picture is none."""
     path = tmp_path / "two.mkv"
@@ -321,7 +375,7 @@ def test_a_cover_is_no_video(with_video: bool, tmp_path: Path) -> None:
     with av.open(str(path), "w") as container:
         cover = container.add_stream("mjpeg", rate=25)
         cover.width, cover.height, cover.pix_fmt = 32, 32, "yuvj420p"
-        cover.disposition = Disposition.attached_pic
+        cover.disposition = Disposition.attached_pic.value
         sound = container.add_stream("aac", rate=8000)
         videos = [container.add_stream("libx264", rate=25, options=X264)] if with_video else []
         for stream in videos:
