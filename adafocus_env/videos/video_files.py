@@ -37,9 +37,10 @@ _SILENT = {"mjpeg", "mpeg1video", "mpeg2video"}
 class VideoFiles(ListedVideos):
     """A list file's videos, each a file that FFmpeg decodes.
 
-    The index of frames comes from the packets, which are read but not decoded, so it is exact with variable frame
-    rates too. Of the pictures, only those from the last key frame before a wanted one up to it are decoded. Rotation in
-    the file's metadata is applied.
+    Frames are numbered as :func:`read_frames` says, which holds for variable frame rates and for containers whose index
+    is wrong too. Of H.264, HEVC, VP8, VP9, AV1, MPEG-4 and codecs without prediction, only what is needed is decoded;
+    videos of other codecs, interlaced H.264, and files whose times or packets are odd are decoded twice, once to count.
+    The file's metadata turn and mirror the pictures. A picture that the decoder calls damaged is an error.
 
     :meth:`problems` decodes the first and the last frame of every video.
 
