@@ -4,13 +4,14 @@ python scripts/extract_frames.py VIDEOS LIST --num-classes 200     # LIST: lines
 python scripts/extract_frames.py --check data.toml                 # a data set that a TOML file describes
 python scripts/extract_frames.py --check data.toml --decode all    # every frame of it
 
-Videos are decoded in parallel, each appears whole or not at all, and a killed run goes on with what is missing. At the
-end there are frames/, list.txt (path, frames, labels) for FrameFolders, and failed.csv with what failed and why.
+Videos are decoded in parallel, each appears whole or not at all, and a killed run goes on with what is missing. Frames
+that are there already are kept if they are of the same file with the same settings, and made anew if not. At the end
+there are frames/, list.txt (path, frames, labels) for FrameFolders, and failed.csv with what failed and why. The exit
+status is 0 if there are frames of any video, and 1 if all failed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,8 +24,8 @@ from tqdm.auto import tqdm
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos.checking import check_description
-from adafocus_env.videos.extraction import extract_frames
-from adafocus_env.videos.lists import Entry, list_line, read_list
+from adafocus_env.videos.extraction import extract_frames, folder_names
+from adafocus_env.videos.lists import Entry, list_line, read_list, summary
 
 
 @dataclass
@@ -88,9 +89,9 @@ def main(config: Config) -> None:
         entries = read_list(config.list_file, config.num_classes, counted=False, multi_label=config.multi_label).entries
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    names = [str(Path(entry.path).with_suffix("")) for entry in entries]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise SystemExit(f"{config.list_file}: {twice[0]!r} would be the folder of several videos")
+    names, problems = folder_names(entries)
+    if problems:
+        raise SystemExit(f"{config.list_file}: {summary(problems)}")
     with RunFolder(config.out, config) as run:
         work = (
             joblib.delayed(attempt)(config.root, entry, config.out / "frames" / name, config)
@@ -104,8 +105,10 @@ def main(config: Config) -> None:
                 failed.append({"path": entry.path, "line": entry.line, "reason": error})
             else:
                 lines.append(list_line(name, frames, entry.labels))
-        write_atomically(config.out / "list.txt", ("\n".join(lines) + "\n").encode())
+        write_atomically(config.out / "list.txt", "".join(f"{line}\n" for line in lines).encode())
         run.write_table("failed", failed)
+    if not lines:
+        raise SystemExit(f"all {len(failed)} videos failed, such as {failed[0]['path']}: {failed[0]['reason']}")
     print(f"{len(lines)} videos in {config.out / 'frames'}, {len(failed)} failed ({config.out / 'failed.csv'})")
 
 

@@ -71,8 +71,7 @@ class FrameFolders(ListedVideos):
         assert whole is not None
         return torch.from_numpy(whole).permute(0, 3, 1, 2)
 
-    def _decode(self, entry: Entry, share: Callable[[int], int] = every, *, strict: bool = False) -> int:
-        del strict  # decoders of pictures mark nothing
+    def _decode(self, entry: Entry, share: Callable[[int], int] = every) -> int:
         frames = share(entry.num_frames)
         self._check_sizes(entry, (self._look(entry, number, read_picture).shape[:2] for number in range(frames)))
         return frames
@@ -115,9 +114,8 @@ class FrameFolders(ListedVideos):
             )
 
     def _path(self, entry: Entry, number: int) -> str:
-        return os.path.join(
-            self.root, entry.path, self._template.format(number)
-        )  # pathlib would be a tenth of the time
+        # pathlib would take a tenth of the time that reading a frame does
+        return os.path.join(self.root, entry.path, self._template.format(number))
 
     def _file(self, entry: Entry) -> Path:
         return Path(self._path(entry, 1))

@@ -232,7 +232,7 @@ class ListedVideos(ABC):
 
     def _examine(self, entry: Entry, every_frame: bool) -> tuple[str | None, int]:
         try:
-            decoded = self._decode(entry, strict=True) if every_frame else len(self._read(entry, self.evaluated_frames))
+            decoded = self._decode(entry) if every_frame else len(self._read(entry, self.evaluated_frames))
         except (FileNotFoundError, ValueError) as error:
             return str(error), 0
         return self._contradiction(entry), decoded
@@ -282,13 +282,12 @@ class ListedVideos(ABC):
         """A file whose size and time of change tell whether the video has changed."""
 
     @abstractmethod
-    def _decode(self, entry: Entry, share: Callable[[int], int] = every, *, strict: bool = False) -> int:
+    def _decode(self, entry: Entry, share: Callable[[int], int] = every) -> int:
         """Decode a video from its first frame on, keep nothing, and say how many frames that were.
 
         Args:
             entry: The video.
             share: Takes the number of frames that there are, gives how many to decode.
-            strict: Fail at a frame that the decoder marks as damaged, too, although it can be read.
 
         Raises:
             FileNotFoundError: A file is missing.
