@@ -46,7 +46,12 @@ def read_torch_file(path: str | os.PathLike[str], kind: str, safe_globals: Itera
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is a folder, not {kind}" if path.is_dir() else f"no file {path}")
-    fault = _fault(path)
+    if not _is_archive(path):  # but perhaps a file of torch before 1.6, which has no checksums
+        fault = first_sight(path)
+    elif _is_whole(path):
+        fault = None
+    else:
+        fault = "it is cut off, or its bytes have changed since it was written; copy or download it again"
     if fault is None:
         with torch.serialization.safe_globals(list(safe_globals)):
             try:
@@ -56,8 +61,8 @@ def read_torch_file(path: str | os.PathLike[str], kind: str, safe_globals: Itera
     raise ValueError(f"{path} can't be read safely as {kind}: {fault}")
 
 
-def _fault(path: Path) -> str | None:
-    """What is wrong with a file that ``torch.save`` is said to have written, as far as its bytes tell."""
+def first_sight(path: Path) -> str | None:
+    """What a file is that is often taken for another one, by its first bytes, and what to do about it."""
     with path.open("rb") as file:
         start = file.read(16)
     if not start:
@@ -66,9 +71,14 @@ def _fault(path: Path) -> str | None:
         return "it is a web page; the download was refused or asked for a confirmation, so try it in a browser"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
         return "it is a safetensors file, as recognisers are"
-    if start.startswith(b"PK") and not _is_whole(path):  # files of torch before 1.6 are no archives, without checksums
-        return "it is cut off, or its bytes have changed since it was written; copy or download it again"
+    if _is_archive(path):
+        return "it is an archive, as policies and released checkpoints are (import_checkpoint.py converts the latter)"
     return None
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"PK"
 
 
 def _is_whole(archive: Path) -> bool:

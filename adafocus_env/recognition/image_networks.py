@@ -26,7 +26,7 @@ from torchvision.transforms.v2.functional import resize
 from adafocus_env.files import write_atomically
 from adafocus_env.recognition.backbones import BackboneConfig
 from adafocus_env.recognition.compute_cost import ComputeCost
-from adafocus_env.weights import checksum, load_weights
+from adafocus_env.weights import checksum, first_sight, load_weights
 
 Precision = Literal["float32", "bfloat16"]
 """What the CNNs compute in."""
@@ -324,4 +324,6 @@ def _read(path: Path, *, weights: bool) -> tuple[dict[str, str], dict[str, Tenso
             names = file.keys() if weights else ()
             return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        raise ValueError(
+            f"{path} is not a safetensors file, or not a whole one: {first_sight(path) or error}"
+        ) from error
