@@ -222,7 +222,10 @@ def _read(path: Path) -> dict[str, Any]:
             isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
         )
         if tensors:
-            parts[part] = unwrapped(value, path)
+            try:
+                parts[part] = unwrapped(value)
+            except ValueError as error:
+                raise ValueError(f"{path}: {part}: {error}") from error
         elif part != "policy" or value is not None:
             raise ValueError(f"{path}: {part!r} must be a dictionary of tensors, not {type(value).__name__}")
     return parts

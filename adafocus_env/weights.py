@@ -104,8 +104,8 @@ def _foreign(path: Path) -> str:
     )
 
 
-def unwrapped(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Tensors of a file by the names that they have without DataParallel (``module.``) and torch.compile
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names that they have without DataParallel (``module.``) and torch.compile
     (``_orig_mod.``), whose prefixes say nothing about the network.
 
     Raises:
@@ -115,7 +115,7 @@ def unwrapped(tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> di
     for name, tensor in tensors.items():
         short = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
         if short in plain:
-            raise ValueError(f"{path} holds {short} twice, with and without a prefix of {sorted(_WRAPPERS)}")
+            raise ValueError(f"{short} is there twice, with and without a prefix of {sorted(_WRAPPERS)}")
         plain[short] = tensor
     return plain
 
@@ -134,18 +134,17 @@ def differences(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
             yield f"{name} holds values that are not finite; the training has diverged, so take an earlier file"
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """``module.load_state_dict``, but nothing doubtful is loaded, and what is wrong is said.
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """``module.load_state_dict``, but nothing doubtful is loaded, and all that is wrong is said.
 
     Args:
         module: Gets the weights.
         tensors: By the module's names, with or without prefixes of wrappers (see :func:`unwrapped`).
-        path: The file that they are from, for messages.
 
     Raises:
-        ValueError: See :func:`differences`.
+        ValueError: See :func:`differences`. It doesn't name the file.
     """
-    tensors = unwrapped(tensors, path)
+    tensors = unwrapped(tensors)
     if problems := list(differences(tensors, module.state_dict())):
-        raise ValueError(f"{path} does not hold the weights its configuration asks for:\n  " + "\n  ".join(problems))
+        raise ValueError("the weights are not those that the configuration asks for:\n  " + "\n  ".join(problems))
     module.load_state_dict(tensors)

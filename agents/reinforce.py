@@ -656,9 +656,11 @@ class Reinforce:
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError(f"{path} is not a policy file of format {FORMAT!r}; write one with Reinforce.save")
         try:
-            agent = cls._from_state(state, path, patch_policy, device)
+            agent = cls._from_state(state, patch_policy, device)
+        except ValueError as error:
+            raise ValueError(f"{path} can't be used as a policy: {error}") from error
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise ValueError(f"{path} can't be used as a policy file of format {FORMAT!r}: {error!r}") from error
+            raise ValueError(f"{path} can't be used as a policy of format {FORMAT!r}: {error!r}") from error
         if env is not None:
             if state.get("algorithm", cls.__name__) != cls.__name__:
                 raise ValueError(f"{path} was trained by {state['algorithm']}: go on with {state['algorithm']}.load")
@@ -667,11 +669,11 @@ class Reinforce:
         return agent
 
     @classmethod
-    def _from_state(cls, state: dict[str, Any], path: Path, patch_policy: Any, device: str | torch.device) -> Reinforce:
+    def _from_state(cls, state: dict[str, Any], patch_policy: Any, device: str | torch.device) -> Reinforce:
         if state["frozen_patches"] and patch_policy is None:
             if "patch_policy" not in state:
-                raise ValueError(f"{path} doesn't hold this skip policy's frozen patch policy: pass it as patch_policy")
-            patch_policy = cls._from_state(state["patch_policy"], path, None, device)
+                raise ValueError("this skip policy's frozen patch policy is not in the file: pass it as patch_policy")
+            patch_policy = cls._from_state(state["patch_policy"], None, device)
         shape, low, high = state["glance"]
         glance = spaces.Box(low, high, tuple(shape), np.float32)
         observation_space: spaces.Space[Any] = glance
@@ -691,8 +693,8 @@ class Reinforce:
         )
         agent = cls.__new__(cls)
         agent._build(observation_space, action_space, state["seed"], patch_policy, state["hyperparameters"], device)
-        load_weights(agent._average.module, state["average"], path)
-        load_weights(agent.policy, state.get("policy", state["average"]), path)
+        load_weights(agent._average.module, state["average"])
+        load_weights(agent.policy, state.get("policy", state["average"]))
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
         agent._num_rollouts = state["num_rollouts"]
         if "optimizer" in state:

@@ -285,9 +285,11 @@ class ImageNetworks(nn.Module, Generic[Config]):
         del header["format"]
         try:
             recognizer = cls(cast(Config, cls.config_class.from_dict(json.loads(header.pop("config")))))
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            load_weights(recognizer, weights)
+        except ValueError as error:
+            raise ValueError(f"{path} can't be used as a {cls.__name__}: {error}") from error
+        except (KeyError, RuntimeError, TypeError) as error:
             raise ValueError(f"{path} does not hold a {cls.__name__}'s configuration: {error!r}") from error
-        load_weights(recognizer, weights, path)
         recognizer.metadata = header
         return recognizer.to(device).eval()
 

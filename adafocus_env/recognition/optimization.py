@@ -272,16 +272,19 @@ class _Checkpoint:
             return 0
         try:
             state = read_torch_file(self._path, "a checkpoint")
+            if not isinstance(state, dict) or "settings" not in state:
+                raise ValueError("it has no settings")
         except ValueError as error:
             raise ValueError(f"{self._path} is no checkpoint of a training run: delete it ({error})") from error
-        if not isinstance(state, dict) or "settings" not in state:
-            raise ValueError(f"{self._path} is no checkpoint of a training run: delete it")
         if state["settings"] != self._settings:
             raise ValueError(
                 f"{self._path} was written by a run with other settings or videos: resume with the same ones, or take "
                 f"another folder\nthere: {state['settings']}\n here: {self._settings}"
             )
-        load_weights(self._objective.networks, state["networks"], self._path)
+        try:
+            load_weights(self._objective.networks, state["networks"])
+        except ValueError as error:
+            raise ValueError(f"{self._path}: {error}") from error
         for other, values in zip(self._others, state["others"], strict=True):
             other.load_state_dict(values)
         self._generator.set_state(state["generator"])
