@@ -23,7 +23,7 @@ class Config:
     checkpoint: tyro.conf.Positional[Path]
     """The .pth.tar file."""
     patch_size: int | None = None
-    """P, pixels; by default the number that the file's name begins with."""
+    """P, pixels; by default from a name like those of the released files (128s3_checkpoint, 144x144)."""
     seed: int = 0
     """Not used: nothing here is random."""
     out: Path = Path("runs/import_checkpoint")

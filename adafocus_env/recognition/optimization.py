@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from adafocus_env.files import write_atomically
 from adafocus_env.processes import gather, num_processes, process_number, share
 from adafocus_env.videos.dataset import VideoDataset
+from adafocus_env.weights import load_weights, read_torch_file
 
 Log = Callable[[str, int, dict[str, float]], None]
 """Receives what a stage measured: the stage's name, its step, and metrics by name."""
@@ -270,15 +271,20 @@ class _Checkpoint:
         if self._path is None or not self._path.exists():
             return 0
         try:
-            state = torch.load(self._path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch names no class for what a damaged file raises
+            state = read_torch_file(self._path, "a checkpoint")
+            if not isinstance(state, dict) or "settings" not in state:
+                raise ValueError("it has no settings")
+        except ValueError as error:
             raise ValueError(f"{self._path} is no checkpoint of a training run: delete it ({error})") from error
         if state["settings"] != self._settings:
             raise ValueError(
                 f"{self._path} was written by a run with other settings or videos: resume with the same ones, or take "
                 f"another folder\nthere: {state['settings']}\n here: {self._settings}"
             )
-        self._objective.networks.load_state_dict(state["networks"])
+        try:
+            load_weights(self._objective.networks, state["networks"])
+        except ValueError as error:
+            raise ValueError(f"{self._path}: {error}") from error
         for other, values in zip(self._others, state["others"], strict=True):
             other.load_state_dict(values)
         self._generator.set_state(state["generator"])

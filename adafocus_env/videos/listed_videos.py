@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adafocus_env.videos.dataset import check_indices
 from adafocus_env.videos.lists import MIN_FRAMES, Entry, OnError, Separator, read_list, summary
-from adafocus_env.videos.views import Repeat, evaluation_view, middle_frames, random_frames, training_view
+from adafocus_env.videos.views import Repeat, Resize, evaluation_view, middle_frames, random_frames, training_view
 
 Choice = Callable[[int], npt.NDArray[np.int64]]
 """The number of frames that there are, to the (T,) frames that are wanted, counted from 0."""
@@ -53,6 +53,9 @@ class ListedVideos(ABC):
         keep: Which of the list's videos to take; ``None`` takes all.
         training: Random frames and views.
         flip: Mirror training views (not where left and right are labels).
+        separate_crops: Draw a training crop for each of several samplings, as the released code does, not one for all.
+        resize: Who resizes frames, ``"torch"`` or ``"pillow"``; the latter equals the released code's frames to the
+            bit, for released checkpoints, and takes longer.
         seed: Of the random views.
         num_workers: Threads that decode, or processes. ``None`` takes one per core.
         processes: Decode in processes. They start more slowly and copy every video once more; threads share Python's
@@ -97,6 +100,8 @@ class ListedVideos(ABC):
         keep: Callable[[Entry], bool] | None = None,
         training: bool = False,
         flip: bool = True,
+        separate_crops: bool = False,
+        resize: Resize = "torch",
         seed: int = 0,
         num_workers: int | None = None,
         processes: bool = False,
@@ -112,12 +117,15 @@ class ListedVideos(ABC):
             raise ValueError(f"num_frames must be at least 1, or several such numbers, not {num_frames}")
         if repeat not in get_args(Repeat):
             raise ValueError(f"repeat must be one of {get_args(Repeat)}, not {repeat!r}")
+        if resize not in get_args(Resize):
+            raise ValueError(f"resize must be one of {get_args(Resize)}, not {resize!r}")
         self.repeat: Repeat = repeat
+        self.resize: Resize = resize
         self.num_frames, self.frame_size, self.num_classes = sum(self.samplings), (frame_size, frame_size), num_classes
         self.class_names: Sequence[str] = [str(k) for k in range(num_classes)] if class_names is None else class_names
         if len(self.class_names) != num_classes:
             raise ValueError(f"class_names must be {num_classes} names, not {len(self.class_names)}")
-        self.training, self.flip, self.seed = training, flip, seed
+        self.training, self.flip, self.separate_crops, self.seed = training, flip, separate_crops, seed
         self.changing = training
         self._resized = resized
         self._num_workers, self._in_processes = num_workers or os.cpu_count(), processes
@@ -176,7 +184,7 @@ class ListedVideos(ABC):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of the list, the settings, and size and time of change of a file of every video."""
-        settings = (
+        settings: tuple[object, ...] = (
             self.num_frames if len(self.samplings) == 1 and self.repeat == "last" else (self.samplings, self.repeat),
             self.frame_size,
             self._resized,
@@ -184,6 +192,10 @@ class ListedVideos(ABC):
             self.flip,
             self.seed,
         )
+        if self.resize != "torch":
+            settings += (self.resize,)
+        if self.training:
+            settings += ("multi-scale", self.separate_crops)
         digest = hashlib.sha256(repr(settings).encode())
         for entry, status in zip(self.entries, self._workers.map(self._status, self.entries), strict=True):
             digest.update(repr((entry.path, entry.num_frames, entry.labels, status)).encode())
@@ -252,10 +264,12 @@ class ListedVideos(ABC):
         entry = self.entries[row]
         if not self.training:
             frames = self._read(entry, self.evaluated_frames)
-            return evaluation_view(frames, self._resized, self.frame_size[0])
+            return evaluation_view(frames, self._resized, self.frame_size[0], self.resize)
         random = np.random.default_rng((self.seed, row, visit))
         frames = self._read(entry, functools.partial(self._random_frames, random=random))
-        return training_view(frames, self.frame_size[0], random, flip=self.flip)
+        parts = frames.split(self.samplings) if self.separate_crops else (frames,)
+        size = self.frame_size[0]
+        return torch.cat([training_view(part, size, random, flip=self.flip, resize=self.resize) for part in parts])
 
     def evaluated_frames(self, available: int) -> npt.NDArray[np.int64]:
         """(num_frames,) int64, the frames that evaluation reads of so many, counted from 0."""
