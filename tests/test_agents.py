@@ -573,7 +573,9 @@ def test_finetune_trains_on_what_the_policy_did(env_kwargs: dict[str, Any], vide
     tuned = finetune(make_tiny_recognizer(), OraclePolicy, config, videos=videos, grid=4, rollouts=2, seed=3)
     found = evaluate(OraclePolicy, **env_kwargs)  # it draws in frames that it skips alone
     assert 0 < found.skipped.sum() < found.skipped.size
-    corners, skipped = (torch.from_numpy(part).repeat(2, *[1] * (part.ndim - 1)) for part in (found.corners, found.skipped))
+    corners, skipped = (
+        torch.from_numpy(part).repeat(2, *[1] * (part.ndim - 1)) for part in (found.corners, found.skipped)
+    )
     wanted, looking = make_tiny_recognizer(), make_tiny_recognizer()
     for recognizer, skips in ((wanted, skipped), (looking, torch.zeros_like(skipped))):
         train_stage3(recognizer, videos, torch.arange(12).repeat(2), corners, skips, config, seed=3)

@@ -199,6 +199,7 @@ def test_localizer_is_taught_frame_by_frame(env_kwargs: dict[str, Any]) -> None:
             return torch.cat((corners, torch.full_like(corners, 24)), dim=-1), super().locations(indices)[1]
 
     videos = Jumping("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+    videos.fingerprint += "jumping"
     env = gym.make_vec("AdaFocus-v0", LANES, skip=False, **{**env_kwargs, "videos": videos})
     lanes = torch.tensor([7, 0, 11, 3, 7, 2])
     rollout = random_rollout(infos={"video": lanes.expand(4, -1)})

@@ -387,6 +387,36 @@ def test_rendering_shows_the_patch(env_kwargs: dict[str, Any]) -> None:
     assert skipped[: skipped.shape[1]].mean() < 0.7 * first[: first.shape[1]].mean()
 
 
+@pytest.mark.parametrize("skip_cost", [None, 0.0, 0.25])
+@pytest.mark.parametrize("skip", [True, False])
+def test_the_price_of_a_frame_is_the_documented_one(
+    skip_cost: float | None, skip: bool, env_kwargs: dict[str, Any]
+) -> None:
+    env = gym.make("AdaFocus-v0", skip=skip, skip_cost=skip_cost, **env_kwargs)
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.array([3, 0]) if skip else 3)
+    price = (0.015 if skip else 0.0) if skip_cost is None else skip_cost
+    assert info["confidence"] - info["baseline_confidence"] - reward == pytest.approx(price, abs=1e-6)
+
+
+def test_pictures_are_of_the_frame_that_was_acted_on(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
+    env = gym.make("AdaFocus-v0", render_mode="rgb_array", **env_kwargs)
+    env.reset(seed=0, options={"video": 5})
+    frames = videos.frames(torch.tensor([5]))[0].permute(0, 2, 3, 1).numpy()
+
+    def shown() -> int:
+        picture: Any = env.render()  # eight pixels for each; the patch is at the top left, 24 pixels wide
+        pixels = picture[: 48 * 8 : 8, : 48 * 8 : 8]
+        (frame,) = (time for time in range(4) if np.array_equal(pixels[24:, 24:], frames[time, 24:, 24:]))
+        return frame
+
+    found = [shown()]
+    for _ in range(4):
+        env.step(np.array([0, 0]))
+        found.append(shown())
+    assert found == [0, 0, 1, 2, 3]
+
+
 def test_memory_stays_within_the_documented_bound(env_kwargs: dict[str, Any]) -> None:
     env = AdaFocusVectorEnv(4, **env_kwargs)
     empty = env.features.filled_bytes()

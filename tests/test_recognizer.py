@@ -14,7 +14,8 @@ from gymnasium import spaces
 from safetensors.torch import save_file
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, RoamingFashion
-from adafocus_env.recognition import BackboneConfig, training
+from adafocus_env.patches import best_candidate, grid_corners
+from adafocus_env.recognition import BackboneConfig, assessment, training
 from adafocus_env.recognition.backbones import build_backbone, map_shape
 from adafocus_env.recognition.classifier import RecurrentClassifier
 from adafocus_env.recognition.optimization import Objective, Progress
@@ -218,7 +219,9 @@ def test_stage3_trains_the_local_cnn_at_its_own_rate(videos: RoamingFashion) -> 
     for rate in (1e-4, 1e-3):
         recognizer = make_tiny_recognizer()
         before = [parameter.detach().clone() for parameter in recognizer.local_cnn.parameters()]
-        config = Stage3Config(epochs=1, videos_per_step=12, local_learning_rate=rate, classifier_learning_rate=0.1)
+        config = Stage3Config(
+            epochs=1, videos_per_step=12, schedule="cosine", local_learning_rate=rate, classifier_learning_rate=0.1
+        )
         train_stage3(recognizer, videos, torch.arange(12), corners, skipped, config)
         after = recognizer.local_cnn.parameters()
         moved.append(max(float((one - other).detach().abs().max()) for one, other in zip(after, before, strict=True)))
@@ -279,6 +282,30 @@ def test_patch_accuracy_is_that_of_the_forward_pass(recognizer: Recognizer, vide
     assert patch_accuracy(recognizer, videos, corners) == pytest.approx(
         float((logits[:, -1].argmax(dim=-1) == videos.labels).float().mean())
     )
+
+
+def test_reference_ways_to_look(
+    recognizer: Recognizer, videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The item's place where it is seen, elsewhere a random one; nothing at all for the glances."""
+    looks: dict[str, tuple[torch.Tensor, bool]] = {}
+    names = iter(("random", "center", "true_location", "glances_only"))
+
+    def noted(*arguments: Any, blank: bool = False) -> float:
+        looks[next(names)] = arguments[2], blank
+        return 0.25
+
+    monkeypatch.setattr(assessment, "patch_accuracy", noted)
+    found = assessment.reference_accuracies(recognizer, videos, grid=5)
+    assert set(found) == set(looks)
+    assert set(found.values()) == {25.0}
+    assert [name for name, (_, blank) in looks.items() if blank] == ["glances_only"]
+    boxes, visible = videos.locations(torch.arange(12))
+    corners = grid_corners(5, (48, 48), 24)
+    best = corners[best_candidate(corners, 24, boxes)]
+    assert torch.equal(looks["true_location"][0], torch.where(visible[..., None], best, looks["random"][0]))
+    assert looks["random"][0].flatten(0, 1).unique(dim=0).shape[0] > 10
+    assert bool((looks["center"][0] == 12).all())
 
 
 @pytest.mark.parametrize("observation", ["full", "glance"])
