@@ -324,9 +324,13 @@ def test_a_cnn_that_overflows_is_named(
     norms[-1].weight.data.fill_(3e38)
     norms[-1].bias.data.fill_(3e38)
     env = AdaFocusVectorEnv(1, features=kind(huge, videos, 4), skip=False)
-    with pytest.raises(FloatingPointError, match=f"{part} CNN gave values that are not finite on video 7"):
+
+    def run() -> None:
         env.reset(seed=0, options={"video": 7})
         env.step(np.zeros(1, dtype=np.int64))
+
+    with pytest.raises(FloatingPointError, match=f"{part} CNN gave values that are not finite on video 7"):
+        run()
 
 
 def test_negative_values_too_large_for_float16(recognizer: Recognizer, videos: RoamingFashion) -> None:

@@ -69,12 +69,11 @@ class TestResumption:
         assert_equal(whole, weights(self.train(folder=tmp_path)))
         assert_equal(whole, weights(self.train(folder=tmp_path)))  # nothing is left to do
 
-    @pytest.mark.parametrize("stop_at", [2, 5])
-    def test_of_videos_that_change(self, tmp_path: Path, stop_at: int) -> None:
+    def test_of_videos_that_change(self, tmp_path: Path) -> None:
         """Training views are drawn as if nothing had happened."""
         description = data_on_disk(tmp_path / "data")
         recognizers = {}
-        for name, stops in (("whole", (None,)), ("killed", (stop_at, None))):
+        for name, stops in (("whole", (None,)), ("killed", (5, None))):
             for stop in stops:  # a data set of its own every time, as in a process of its own
                 videos = open_description(description, "train")
                 recognizers[name] = make_tiny_recognizer(num_classes=2, patch_size=16)
