@@ -178,6 +178,24 @@ def test_reset_picks_the_video(env_kwargs: dict[str, Any], videos: RoamingFashio
     assert info["video"].tolist() == [2, 11, 0]
 
 
+def test_a_seed_starts_the_same_episode_again(env_kwargs: dict[str, Any]) -> None:
+    """However many episodes went before; other lanes go on with theirs."""
+    env = gym.make_vec("AdaFocus-v0", 2, autoreset_mode="DISABLED", **env_kwargs)
+    actions = np.array([[1, 0], [2, 0]])
+    first = [env.reset(seed=[8, 5]), env.step(actions)]
+    second = [env.reset(), env.step(actions)]
+    again = [env.reset(seed=[8, None]), env.step(actions)]
+    third = [env.reset(), env.step(actions)]
+    assert again[0][1]["video"][0] == first[0][1]["video"][0]
+    assert again[1][1][0] == pytest.approx(first[1][1][0], abs=1e-6)
+    assert third[0][1]["video"][0] == second[0][1]["video"][0]
+    assert third[1][1][0] == pytest.approx(second[1][1][0], abs=1e-6)
+    other = gym.make_vec("AdaFocus-v0", 2, autoreset_mode="DISABLED", **env_kwargs)
+    other.reset(seed=[1, 5])
+    for wanted in (second, again, third):
+        assert other.reset()[1]["video"][1] == wanted[0][1]["video"][1]
+
+
 def test_the_label_is_not_observed(env_kwargs: dict[str, Any]) -> None:
     """Relabelling the videos changes rewards, never observations."""
 

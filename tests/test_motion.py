@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -626,6 +627,34 @@ def test_stage3_fits_the_patches_that_were_picked(recognizer: TSMRecognizer, vid
     progress = Progress(lambda stage, step, metrics: losses.append(metrics["loss"]))
     train_tsm_stage3(model, videos, torch.arange(12), corners, config, progress=progress)
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_first_loss_of_stage3_is_that_of_the_forward_pass(recognizer: TSMRecognizer, videos: RoamingMotion) -> None:
+    model, indices = copy.deepcopy(recognizer), torch.tensor([7, 2, 9, 2])
+    corners = torch.randint(28, (4, 2), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(*model.samplings(videos.frames(indices)), corners)
+    wanted = torch.nn.functional.cross_entropy(logits, videos.labels[indices])
+    losses: list[float] = []
+    progress = Progress(lambda stage, step, metrics: losses.append(metrics["loss"]))
+    train_tsm_stage3(model, videos, indices, corners, Stage3Config(epochs=1, videos_per_step=4), progress=progress)
+    assert losses == [pytest.approx(float(wanted), rel=1e-5)]
+
+
+def test_stage1_drops_out_and_lets_the_global_cnn_be(recognizer: TSMRecognizer, videos: RoamingMotion) -> None:
+    found = []
+    for dropout in (0.0, 0.5):
+        model = TSMRecognizer(dataclasses.replace(TINY, dropout=dropout)).train()
+        model.load_state_dict(recognizer.state_dict())
+        before = copy.deepcopy(model.state_dict())
+        torch.manual_seed(0)
+        train_tsm_stage1(model, videos, Stage1Config(steps=2, videos_per_step=6))
+        after = model.state_dict()
+        same = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
+        assert {name for name in after if name.startswith("global")} <= same
+        assert not any(name.startswith("local") for name in same)
+        found.append(model.local_head.weight.detach().clone())
+    assert not torch.equal(*found)
 
 
 def test_networks_start_from_anothers(recognizer: TSMRecognizer) -> None:
