@@ -373,6 +373,20 @@ def test_a_skipped_frame_shows_nothing_and_costs_nothing(
     assert_near(found[focused], wanted[focused])
 
 
+@pytest.mark.parametrize("kind", [FeatureBank, FrozenFeatures])
+def test_features_are_of_the_recogniser_as_it_was(
+    kind: type[FrozenFeatures], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    """Training it further, in all its parts, changes nothing; nor are they of any use to its gradients."""
+    mine = copy.deepcopy(recognizer)
+    features = kind(mine, videos, 4)
+    with torch.no_grad():
+        for parameter in mine.parameters():
+            parameter.mul_(0.5)
+    assert_near(rollout(features), rollout(kind(recognizer, videos, 4)))
+    assert all(parameter.requires_grad for parameter in mine.parameters())
+
+
 def test_environments_share_a_table_of_their_own_grid_alone(env_kwargs: dict[str, Any]) -> None:
     one, same, other = (AdaFocusVectorEnv(1, **{**env_kwargs, "grid": grid}) for grid in (4, 4, 5))
     assert one.features is same.features
