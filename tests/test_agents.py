@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
@@ -402,6 +403,18 @@ def test_baselines_pick_what_they_say(env_kwargs: dict[str, Any]) -> None:
     assert 0.3 < distance.mean() < 0.9 * uniform.mean()
     assert not random[:, 1].any()
     assert not gaussian[:, 1].any()
+
+
+def test_the_gaussian_has_a_quarter_of_the_side(env_kwargs: dict[str, Any]) -> None:
+    """As its standard deviation: shares of the rows and columns of a grid of five, the tails in the outer ones."""
+    env = gym.make("AdaFocus-v0", skip=False, **{**env_kwargs, "grid": 5})
+    patches, _ = GaussianPolicy(env, seed=0).predict(
+        {"glance": np.zeros((8000, *env.observation_space["glance"].shape))}
+    )
+    tail, beside, middle = norm.cdf(-1.5), norm.cdf(-0.5) - norm.cdf(-1.5), norm.cdf(0.5) - norm.cdf(-0.5)
+    for places in (patches // 5, patches % 5):
+        shares = np.bincount(places, minlength=5) / len(patches)
+        np.testing.assert_allclose(shares, [tail, beside, middle, beside, tail], atol=0.02)
 
 
 def test_the_oracle_looks_at_the_item(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
