@@ -216,6 +216,29 @@ def test_what_a_step_gives_is_the_callers(recognizer: Recognizer, videos: Roamin
             spoil(found)
 
 
+@pytest.mark.parametrize("output", ["numpy", "torch"])
+def test_observations_stay_as_they_were(output: Any, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    """For as long as somebody holds them, their memory serves no later one."""
+    env = AdaFocusVectorEnv(3, features=FeatureBank(recognizer, videos, 4), output=output)
+    kept = [env.reset(seed=0)[0]["glance"]]
+    copies = [np.array(kept[0])]
+    for _ in range(6):
+        kept.append(env.step(env.action_space.sample())[0]["glance"])
+        copies.append(np.array(kept[-1]))
+    for one, other in zip(kept, copies, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_video_in_several_lanes_is_filled_once(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    banks = []
+    for lanes in ([3, 3, 5, 3], [3, 5]):
+        banks.append(FeatureBank(recognizer, videos, 4))
+        env = AdaFocusVectorEnv(len(lanes), features=banks[-1], skip=False, reward="confidence")
+        env.reset(seed=0, options={"video": np.array(lanes)})
+        env.step(np.full(len(lanes), 7))
+    assert banks[0].filled_bytes() == banks[1].filled_bytes()
+
+
 @pytest.mark.parametrize("what", ["recognizer", "videos", "grid", "dtype", "precision"])
 def test_a_foreign_file_is_refused(what: str, tmp_path: Path, recognizer: Recognizer, videos: RoamingFashion) -> None:
     FeatureBank(recognizer, videos, 4, path=tmp_path / "bank").close()

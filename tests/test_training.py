@@ -75,7 +75,7 @@ class TestResumption:
         recognizers = {}
         for name, stops in (("whole", (None,)), ("killed", (5, None))):
             for stop in stops:  # a data set of its own every time, as in a process of its own
-                videos = open_description(description, "train")
+                videos = open_description(description, "recognizer")
                 recognizers[name] = make_tiny_recognizer(num_classes=2, patch_size=16)
 
                 def log(stage: str, step: int, metrics: dict[str, float], stop: int | None = stop) -> None:
