@@ -221,12 +221,11 @@ def test_observations_stay_as_they_were(output: Any, recognizer: Recognizer, vid
     """For as long as somebody holds them, their memory serves no later one."""
     env = AdaFocusVectorEnv(3, features=FeatureBank(recognizer, videos, 4), output=output)
     kept = [env.reset(seed=0)[0]["glance"]]
-    copies = [np.array(kept[0])]
+    copies = [torch.as_tensor(kept[0]).clone()]
     for _ in range(6):
         kept.append(env.step(env.action_space.sample())[0]["glance"])
-        copies.append(np.array(kept[-1]))
-    for one, other in zip(kept, copies, strict=True):
-        np.testing.assert_array_equal(one, other)
+        copies.append(torch.as_tensor(kept[-1]).clone())
+    assert all(torch.equal(torch.as_tensor(one), other) for one, other in zip(kept, copies, strict=True))
 
 
 def test_a_video_in_several_lanes_is_filled_once(recognizer: Recognizer, videos: RoamingFashion) -> None:

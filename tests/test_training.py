@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -71,24 +70,24 @@ class TestResumption:
 
     def test_of_videos_that_change(self, tmp_path: Path) -> None:
         """Training views are drawn as if nothing had happened."""
-        description = data_on_disk(tmp_path / "data")
-        recognizers = {}
-        for name, stops in (("whole", (None,)), ("killed", (5, None))):
-            for stop in stops:  # a data set of its own every time, as in a process of its own
-                videos = open_description(description, "recognizer")
-                recognizers[name] = make_tiny_recognizer(num_classes=2, patch_size=16)
+        description = data_on_disk(tmp_path / "data", videos=14)
 
-                def log(stage: str, step: int, metrics: dict[str, float], stop: int | None = stop) -> None:
-                    if step == stop:
-                        raise Killed
+        def train(stop_at: int | None, name: str) -> dict[str, torch.Tensor]:
+            def log(stage: str, step: int, metrics: dict[str, float]) -> None:
+                if step == stop_at:
+                    raise Killed
 
-                torch.manual_seed(3)
-                with contextlib.suppress(Killed):
-                    train_stage1(
-                        recognizers[name], videos, Stage1Config(epochs=4, videos_per_step=5), seed=1,
-                        progress=Progress(log, folder=tmp_path / name),
-                    )  # fmt: skip
-        assert_equal(weights(recognizers["whole"]), weights(recognizers["killed"]))
+            videos = open_description(description, "recognizer")  # a data set of its own, as in a process of its own
+            recognizer = make_tiny_recognizer(num_classes=2, patch_size=16)
+            torch.manual_seed(3)
+            settings = Stage1Config(epochs=4, videos_per_step=5)  # two steps a pass
+            train_stage1(recognizer, videos, settings, seed=1, progress=Progress(log, folder=tmp_path / name))
+            return weights(recognizer)
+
+        whole = train(None, "whole")
+        with pytest.raises(Killed):
+            train(5, "killed")
+        assert_equal(whole, train(None, "killed"))
 
     def test_other_settings_are_refused(self, tmp_path: Path) -> None:
         self.train(folder=tmp_path)
