@@ -279,6 +279,17 @@ def test_predict_acts_with_the_moving_average(env_kwargs: dict[str, Any]) -> Non
         np.testing.assert_allclose(acting, agent.policy(agent._tensors(observation), start), atol=1e-5)
 
 
+@pytest.mark.parametrize("logit", [-0.25, 0.25])
+def test_the_likelier_skip_bit_is_taken(logit: float, env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", 3, **env_kwargs)
+    agent = Reinforce(env, seed=0)
+    skip_head: Any = agent._average.module.skip_head
+    skip_head.weight.data.zero_()
+    skip_head.bias.data.fill_(logit)
+    actions, _ = agent.predict(env.reset(seed=0)[0], deterministic=True)
+    assert actions[:, 1].tolist() == [int(logit > 0)] * 3
+
+
 def test_no_two_rollouts_share_a_seed(env_kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[int] = []
     reset = AdaFocusVectorEnv.reset
