@@ -139,6 +139,14 @@ def test_a_clip_has_one_patch_position() -> None:
         recognizer(global_frames, local_frames, corners + 13)
 
 
+def test_dropout_acts_in_training_alone() -> None:
+    torch.manual_seed(0)
+    recognizer, patches = TSMRecognizer(TINY), make_clips(2, 3, 12)
+    for training in (True, False):
+        first, second = (recognizer.train(training).look(patches) for _ in range(2))
+        assert torch.equal(first, second) != training
+
+
 def test_files_hold_it_all(tmp_path: Path) -> None:
     torch.manual_seed(0)
     recognizer = TSMRecognizer(TINY)
