@@ -23,13 +23,13 @@ import gymnasium as gym
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3 import PPO
 from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RecognizerConfig, RoamingFashion
+from adafocus_env.command_line import run_script
 from adafocus_env.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition import BackboneConfig, TSMRecognizer
 from adafocus_env.recognition.classifier import tanh_
@@ -722,4 +722,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__)

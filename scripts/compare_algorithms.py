@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from rich import print
 
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.run_folder import RunFolder
 from agents.experiments.algorithms import ALGORITHMS, REFERENCES
 from agents.experiments.report import log_results, write_report, write_results
@@ -62,7 +62,7 @@ class Config:
 def main(config: Config) -> None:
     started = time.perf_counter()
     if unknown := sorted(set(config.algorithms) - set(ALGORITHMS)):
-        raise SystemExit(f"--algorithms: unknown {unknown}; there are {sorted(ALGORITHMS)}")
+        raise ValueError(f"--algorithms: unknown {unknown}; there are {sorted(ALGORITHMS)}")
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
     left_out = bench.unknown
@@ -96,4 +96,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

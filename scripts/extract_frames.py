@@ -19,6 +19,7 @@ import tyro
 from rich import print
 from tqdm.auto import tqdm
 
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos.description import open_description
@@ -71,23 +72,16 @@ def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int
 
 def main(config: Config) -> None:
     if config.check is not None:
-        try:
-            problems = check(config.check)
-        except (OSError, ValueError) as error:
-            raise SystemExit(str(error)) from error
-        if problems:
+        if problems := check(config.check):
             raise SystemExit("\n".join([*problems, f"{len(problems)} problems"]))
         print("no problems")
         return
     if config.root is None or config.list_file is None or config.num_classes is None:
-        raise SystemExit("give the folder of the videos, the list file and --num-classes; or --check data.toml")
-    try:
-        entries = read_list(config.list_file, config.num_classes, counted=False).entries
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+        raise ValueError("give the folder of the videos, the list file and --num-classes; or --check data.toml")
+    entries = read_list(config.list_file, config.num_classes, counted=False).entries
     names = [str(Path(entry.path).with_suffix("")) for entry in entries]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise SystemExit(f"{config.list_file}: {twice[0]!r} would be the folder of several videos")
+        raise ValueError(f"{config.list_file}: {twice[0]!r} would be the folder of several videos")
     with RunFolder(config.out, config) as run:
         work = (
             joblib.delayed(attempt)(config.root, entry, config.out / "frames" / name, config)
@@ -107,4 +101,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich import print
 
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import write_csv
 from agents.experiments.algorithms import ALGORITHMS
@@ -102,4 +102,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)
