@@ -284,8 +284,8 @@ class _Checkpoint:
             there, here = (json.loads(settings) for settings in (state["settings"], self._settings))
             differing = sorted(key for key in {**there, **here} if there.get(key) != here.get(key))
             raise ValueError(
-                f"{self._path} was written by a run with another {' and '.join(differing)}: resume with the same, or "
-                "take another folder"
+                f"{self._path} was written by a run with other settings or videos ({', '.join(differing)}): resume "
+                "with the same ones, or take another folder"
             )
         self._objective.networks.load_state_dict(state["networks"])
         for other, values in zip(self._others, state["others"], strict=False):  # earlier versions kept no meter
