@@ -6,6 +6,8 @@ time, what to fork. A fork is a session of its own, so that all that it starts c
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import resource
@@ -13,7 +15,9 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +128,7 @@ def serve() -> None:
     # Jobs of a few seconds are to have been saved a few times when they are killed.
     bank_file._SECONDS_BETWEEN_SYNCS = 0.1
     Checkpoints.__init__.__defaults__ = (None, 0.1)
+    gc.freeze()
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
@@ -132,8 +137,7 @@ def serve() -> None:
         else:
             answer = os.fork()
             if answer == 0:
-                become(**question)
-                return
+                os._exit(become(**question))
             with_group(answer)
         print(json.dumps(answer), file=answers, flush=True)
 
@@ -144,9 +148,8 @@ def with_group(pid: int) -> None:
         time.sleep(0.001)
 
 
-def become(
-    start: str, arguments: list[str], log: str, file_limit: int | None, environment: dict[str, str]
-) -> None:  # fmt: skip
+def become(start: str, arguments: list[str], log: str, file_limit: int | None, environment: dict[str, str]) -> int:
+    """Be a script, to the end of its interpreter but for taking apart what was imported; the exit status."""
     os.setsid()
     for number, path in enumerate((os.devnull, log, f"{log}.err")):
         os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -154,7 +157,22 @@ def become(
     if file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
     sys.argv = [str(ROOT / "scripts" / f"{start}.py"), *arguments]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    status: Any = None
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status or 0
 
 
 if __name__ == "__main__":

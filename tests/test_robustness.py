@@ -42,13 +42,13 @@ class Job:
     """Whether it is killed in the short campaign too."""
 
 
-EXPERIMENT = ("--videos", "{data}", "--episodes", 32, "--jobs", 1, "--banks", "{banks}")
-POLICY = ("--videos", "{data}", "--num-envs", 8, "--episodes", 160)
+EXPERIMENT = ("--videos", "{data}", "--episodes", 64, "--jobs", 1, "--banks", "{banks}")
+POLICY = ("--videos", "{data}", "--num-envs", 8, "--episodes", 256)
 JOBS = {
     "stages 0 and 1": Job(
         "train_recognizer",
-        ("--videos", "{data}", "--stage0.epochs", 2, "--stage1.epochs", 3, "--stage0.videos-per-step", 12,
-         "--stage1.videos-per-step", 12),
+        ("--videos", "{data}", "--stage0.epochs", 2, "--stage1.epochs", 3, "--stage0.videos-per-step", 4,
+         "--stage1.videos-per-step", 4),
         ("--resume",),
     ),
     "stages 0 and 1 of AdaFocus-TSM": Job(
@@ -88,19 +88,20 @@ def scripts() -> Iterator[ForkedScripts]:
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A data set of frame folders, one for AdaFocus-TSM, encoded videos."""
     folder = tmp_path_factory.mktemp("data")
-    for row in range(36):
-        write_video(folder / "frames" / f"v{row}", 4, row, (64, 64))
-    (folder / "train.txt").write_text("".join(f"v{row}, 4, {row % 10}\n" for row in range(24)))
-    (folder / "test.txt").write_text("".join(f"v{row}, 4, {row % 10}\n" for row in range(24, 36)))
+    for row in range(15):
+        write_video(folder / "frames" / f"v{row}", 3, row, (64, 64))
+    (folder / "train.txt").write_text("".join(f"v{row}, 3, {row % 10}\n" for row in range(12)))  # 3 are for "val"
+    (folder / "test.txt").write_text("".join(f"v{row}, 3, {row % 10}\n" for row in range(12, 15)))
     text = 'root = "frames"\ntrain_list = "train.txt"\ntest_list = "test.txt"\nnum_classes = 10\n'
-    (folder / "data.toml").write_text(f"{text}num_frames = 4\nframe_size = 56\nresized = 64\n")
+    (folder / "data.toml").write_text(f"{text}num_frames = 2\nframe_size = 56\nresized = 64\n")
     (folder / "motion.toml").write_text(f"{text}num_frames = [4, 6]\nframe_size = 56\nresized = 64\n")
     videos = folder / "videos"
     videos.mkdir()
     for number in range(8):
         write_mp4(videos / f"v{number}.mp4", 40, number)
     (videos / "list.txt").write_text("".join(f"v{number}.mp4 {number}\n" for number in range(8)))
-    return {"data": str(folder / "data.toml"), "motion": str(folder / "motion.toml"), "videos": str(videos)}
+    places = {"data": folder / "data.toml", "motion": folder / "motion.toml", "videos": videos, "banks": folder}
+    return {name: str(place) for name, place in places.items()}
 
 
 def write_mp4(path: Path, frames: int, seed: int) -> None:
@@ -118,8 +119,7 @@ def start(
 ) -> Running:
     """Start a job that writes to a folder."""
     folder.mkdir(exist_ok=True, parents=True)
-    known = {**places, "banks": str(folder / "banks")}
-    arguments = [str(argument).format(**known) for argument in job.arguments]
+    arguments = [str(argument).format(**places) for argument in job.arguments]
     more = job.resume if resume else ()
     log = folder.with_name(f"{folder.name}.log")
     return scripts.start(job.script, *arguments, *more, "--out", folder / "out", log=log, **options)
