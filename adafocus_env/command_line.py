@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from types import FrameType
@@ -92,6 +92,16 @@ def run_script(
             raise SystemExit(128 + received[0]) from None
         _say(_one_line(error))
         raise SystemExit(1) from None
+
+
+def check_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names that mean nothing.
+
+    Raises:
+        ValueError: Some of ``given`` are not among ``known``; it names the option, and what there is.
+    """
+    if unknown := sorted({*given} - {*known}):
+        raise ValueError(f"{option}: unknown {', '.join(unknown)}; there are {', '.join(sorted(known))}")
 
 
 def _one_line(error: BaseException) -> str:

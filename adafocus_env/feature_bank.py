@@ -218,8 +218,9 @@ class FeatureBank(FrozenFeatures):
         missing = _first_of_each(video[missing], missing)
         for rows in missing.split(_VIDEOS_PER_BATCH):
             units = self.recognizer.units(load(rows))
-            maps, gates = self.compute_glance(units, video[rows].repeat_interleave(self.num_steps))
-            self._insert_videos(video[rows], maps, gates)
+            of_units = video[rows].repeat_interleave(self.num_steps)
+            maps, gates = self.compute_glance(_in_company(units), _in_company(of_units))
+            self._insert_videos(video[rows], maps[: len(units)], gates[: len(units)])
 
     def _insert_videos(self, video: Tensor, maps: Tensor, gates: Tensor) -> None:
         """Maps (B·T, C, h, w) and projected vectors (B·T, G) of videos that are not there, (B,) int64."""
@@ -257,7 +258,8 @@ class FeatureBank(FrozenFeatures):
             keys = key[chunk]
             video = torch.div(keys, candidates * self.num_steps, rounding_mode="floor")
             patches = cut(chunk.to(self.device), self._device_corners[(keys % candidates).to(self.device)])
-            self._insert_patches(keys, self.compute_look(patches, video))
+            gates = self.compute_look(_in_company(patches), _in_company(video))
+            self._insert_patches(keys, gates[: len(keys)])
 
     def _insert_patches(self, keys: Tensor, gates: Tensor) -> None:
         """Projected vectors (n, G) of patches that are not there, (n,) int64."""
@@ -455,6 +457,15 @@ def _first_of_each(keys: Tensor, values: Tensor) -> Tensor:
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
     return values[order[first]]
+
+
+def _in_company(rows: Tensor) -> Tensor:
+    """Rows, a single one twice: on its own it takes other kernels, whose last bits differ.
+
+    So what is remembered doesn't depend on what else was asked for at the time, and a training that goes on with a table
+    of its own ends with the same policy.
+    """
+    return rows if len(rows) > 1 else torch.cat((rows, rows))
 
 
 def _channels_last(frames: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from rich import print
 from stable_baselines3.common.logger import configure
 
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, FeatureBank, load_recognizer
-from adafocus_env.command_line import WITH_RESUME, run_script
+from adafocus_env.command_line import WITH_RESUME, check_known, run_script
 from adafocus_env.recognition.optimization import clear_checkpoints
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
@@ -136,9 +136,8 @@ def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, 
 
 
 def main(config: Config) -> None:
-    algorithm = ALGORITHMS.get(config.algo)
-    if algorithm is None:
-        raise ValueError(f"--algo: unknown {config.algo!r}; there are {sorted(ALGORITHMS)}")
+    check_known("--algo", [config.algo], ALGORITHMS)
+    algorithm = ALGORITHMS[config.algo]
     if config.train == "skip" and config.algo != "reinforce":
         raise ValueError("--train skip needs --algo reinforce: no other knows frozen patches")
     recognizer = load_recognizer(config.recognizer)

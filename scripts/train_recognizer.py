@@ -22,7 +22,7 @@ import torch
 from rich import print
 
 from adafocus_env import Recognizer
-from adafocus_env.command_line import WITH_RESUME, run_script
+from adafocus_env.command_line import WITH_RESUME, check_known, run_script
 from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.assessment import reference_accuracies
 from adafocus_env.recognition.backbones import BackboneConfig
@@ -131,8 +131,7 @@ def train_clips(config: Config, sizes: TSMConfig, videos: VideoDataset, progress
 
 
 def main(config: Config) -> None:
-    if config.preset not in EVERY_PRESET:
-        raise ValueError(f"--preset: unknown {config.preset!r}; there are {sorted(EVERY_PRESET)}")
+    check_known("--preset", [config.preset], EVERY_PRESET)
     started = time.perf_counter()
     with process_group(config.device) as device:
         torch.manual_seed(config.seed)

@@ -82,10 +82,12 @@ class Running:
     log: Path
     status: int | None = None
     """As of ``subprocess``: minus the signal that killed it."""
+    cpu_used: float = 0.0
+    """Seconds, once it has ended."""
 
     def poll(self) -> int | None:
         if self.status is None:
-            self.status = self.scripts.ask(wait=self.pid)
+            self.status, self.cpu_used = self.scripts.ask(wait=self.pid)
         return self.status
 
     def wait(self, seconds: float = 300.0) -> int | None:
@@ -94,6 +96,15 @@ class Running:
         while self.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
         return self.status
+
+    def wait_until(self, seconds: float) -> None:
+        """Wait until it has computed for some time, or has ended; a busy machine's other work doesn't count."""
+        while self.poll() is None and self.cpu_seconds() < seconds:
+            time.sleep(0.01)
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> bool:
         """Send a signal to it and to all that it started, unless it has ended; whether it was sent."""
@@ -132,8 +143,8 @@ def serve() -> None:
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
-            pid, status = os.waitpid(question["wait"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
+            pid, status, used = os.wait4(question["wait"], os.WNOHANG)
+            answer = [os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime] if pid else [None, 0.0]
         else:
             answer = os.fork()
             if answer == 0:
