@@ -104,6 +104,17 @@ def check_known(option: str, given: Iterable[str], known: Iterable[str]) -> None
         raise ValueError(f"{option}: unknown {', '.join(unknown)}; there are {', '.join(sorted(known))}")
 
 
+def check_positive(**options: int | None) -> None:
+    """Refuse counts below 1; ``None`` stands for a default.
+
+    Raises:
+        ValueError: It names the option.
+    """
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split("\n")) or type(error).__name__
 

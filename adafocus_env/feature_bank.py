@@ -462,8 +462,8 @@ def _first_of_each(keys: Tensor, values: Tensor) -> Tensor:
 def _in_company(rows: Tensor) -> Tensor:
     """Rows, a single one twice: on its own it takes other kernels, whose last bits differ.
 
-    So what is remembered doesn't depend on what else was asked for at the time, and a training that goes on with a table
-    of its own ends with the same policy.
+    So what is remembered doesn't depend on what else was asked for at the time, and a training that goes on with a
+    table of its own ends with the same policy.
     """
     return rows if len(rows) > 1 else torch.cat((rows, rows))
 

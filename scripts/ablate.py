@@ -9,7 +9,7 @@ from pathlib import Path
 import joblib
 from rich import print
 
-from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
+from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive, run_script
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import RunFolder, write_csv
 from agents.experiments.ablations import ABLATIONS
@@ -60,6 +60,7 @@ def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> 
 
 def main(config: Config) -> None:
     check_known("--ablations", config.ablations, ABLATIONS)
+    check_positive(seeds=config.seeds, episodes=config.episodes)
     count, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
     seeds = range(config.seed, config.seed + count)
     few = 100 if config.quick else config.num_videos

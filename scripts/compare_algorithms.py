@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from rich import print
 
-from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
+from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive, run_script
 from adafocus_env.run_folder import RunFolder
 from agents.experiments.algorithms import ALGORITHMS, REFERENCES
 from agents.experiments.report import log_results, write_report, write_results
@@ -75,6 +75,7 @@ def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
 def main(config: Config) -> None:
     started = time.perf_counter()
     check_known("--algorithms", config.algorithms, ALGORITHMS)
+    check_positive(seeds=config.seeds, episodes=config.episodes)
     tuned = read_tuned(config.tuned)
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)

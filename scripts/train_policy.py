@@ -23,7 +23,7 @@ from rich import print
 from stable_baselines3.common.logger import configure
 
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, FeatureBank, load_recognizer
-from adafocus_env.command_line import WITH_RESUME, check_known, run_script
+from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, run_script
 from adafocus_env.recognition.optimization import clear_checkpoints
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
@@ -137,6 +137,7 @@ def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, 
 
 def main(config: Config) -> None:
     check_known("--algo", [config.algo], ALGORITHMS)
+    check_positive(episodes=config.episodes, num_envs=config.num_envs)
     algorithm = ALGORITHMS[config.algo]
     if config.train == "skip" and config.algo != "reinforce":
         raise ValueError("--train skip needs --algo reinforce: no other knows frozen patches")

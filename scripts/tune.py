@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich import print
 
-from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
+from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive, run_script
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import write_csv
 from agents.experiments.algorithms import ALGORITHMS
@@ -68,6 +68,7 @@ def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) 
 def main(config: Config) -> None:
     started = time.perf_counter()
     check_known("--algorithms", config.algorithms, ALGORITHMS)
+    check_positive(settings=config.settings, seeds=config.seeds, episodes=config.episodes)
     count, seeds, episodes = (2, 1, 512) if config.quick else (config.settings, config.seeds, config.episodes)
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
     left_out = bench.unknown
