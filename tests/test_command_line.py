@@ -167,7 +167,6 @@ def test_a_wrong_type_ends_with_status_2(name: str, scripts: ForkedScripts, tmp_
     found = scripts.run(name, "--seed", "x", log=tmp_path / "log")
     assert found.status == 2
     assert "Traceback" not in found.errors
-    assert "--seed" in found.errors
 
 
 @pytest.mark.parametrize(

@@ -224,3 +224,70 @@ def test_a_killed_job_goes_on_to_the_same_end(
             ends, in_a_row = ends + 1, 0
             shutil.rmtree(folder)
     print(f"\n{name}: {tried} kills, {ends} runs that ended, all equal; {seconds:.1f} s of computing unkilled")
+
+
+# ----------------------------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["reinforce", "bank", "stage 3", "extraction"])
+def test_a_signal_ends_a_job_in_one_sentence_and_it_goes_on(
+    name: str, number: signal.Signals, scripts: ForkedScripts, places: dict[str, str], unkilled: Any, tmp_path: Path,
+    whole: bool,
+) -> None:  # fmt: skip
+    job = JOBS[name]
+    if not (whole or job.quick):
+        pytest.skip("--whole")
+    seconds, wanted = unkilled(name)
+    running = start(scripts, job, places, tmp_path / "job")
+    running.wait_until(0.6 * seconds)
+    assert running.kill(number)
+    assert running.wait() == 128 + number
+    assert "Traceback" not in running.errors
+    assert running.message.startswith(f"{job.script}.py: stopped by {number.name}: the same command")
+    assert str(tmp_path / "job" / "out") in running.message
+    resumed = start(scripts, job, places, tmp_path / "job", resume=True)
+    assert resumed.wait() == 0, resumed.errors[-2000:]
+    assert_same(results(tmp_path / "job"), wanted)
+
+
+# -------------------------------------------------------------------------------------------------------- full disks
+
+
+@pytest.mark.parametrize("name", ["reinforce", "bank", "stage 3", "stages 0 and 1", "ppo, which starts anew"])
+def test_a_full_disk_is_one_clear_error_and_the_job_goes_on_once_there_is_room(
+    name: str, scripts: ForkedScripts, places: dict[str, str], unkilled: Any, tmp_path: Path, whole: bool
+) -> None:
+    job = JOBS[name]
+    if not (whole or job.quick):
+        pytest.skip("--whole")
+    _, wanted = unkilled(name)
+    running = start(scripts, job, places, tmp_path / "job", file_limit=100_000)
+    assert running.wait() == 1
+    assert "File too large" in running.message
+    assert str(tmp_path / "job" / "out") in running.message
+    assert "Traceback" not in running.errors
+    resumed = start(scripts, job, places, tmp_path / "job", resume=True)
+    assert resumed.wait() == 0, resumed.errors[-2000:]
+    assert_same(results(tmp_path / "job"), wanted)
+
+
+# ----------------------------------------------------------------------------------------------- two at the same time
+
+
+@pytest.mark.parametrize("name", ["reinforce", "bank"])
+def test_a_second_run_in_the_folder_is_told_so_and_the_first_goes_on(
+    name: str, scripts: ForkedScripts, places: dict[str, str], unkilled: Any, tmp_path: Path
+) -> None:
+    seconds, wanted = unkilled(name)
+    first = start(scripts, JOBS[name], places, tmp_path / "job")
+    first.wait_until(0.5 * seconds)
+    os.killpg(first.pid, signal.SIGSTOP)
+    second = scripts.run(
+        JOBS[name].script, "--videos", places["data"], "--out", tmp_path / "job" / "out", log=tmp_path / "second.log"
+    )
+    os.killpg(first.pid, signal.SIGCONT)
+    assert second.status == 1
+    assert f"another run is writing to {tmp_path / 'job' / 'out'}" in second.message
+    assert first.wait() == 0, first.errors[-2000:]
+    assert_same(results(tmp_path / "job"), wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -118,10 +119,13 @@ def optimize(
         progress: Logs and checkpoints.
 
     Raises:
-        ValueError: The checkpoint is another run's; or there are more processes than rows in a batch.
+        ValueError: The checkpoint is another run's; there are more processes than rows in a batch; or a learning rate
+            is negative or not finite.
     """
     if steps == 0:
         return
+    if not all(0 <= rate < math.inf for rate in learning_rates):
+        raise ValueError(f"{name}: learning rates must be finite and at least 0, not {list(learning_rates)}")
     device = next(objective.parameters()).device
     rows_per_step = min(config.videos_per_step, num_rows)
     if rows_per_step < num_processes():
