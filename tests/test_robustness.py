@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import random
 import shutil
 import signal
