@@ -140,7 +140,7 @@ def results(folder: Path) -> dict[str, Any]:
 def is_aside(path: Path) -> bool:
     """Logs and pictures of times, and what says how the job was started."""
     return (
-        "tensorboard" in path.parts
+        path.name.startswith("events.out.tfevents")
         or path.suffix in (".png", ".md", ".lock")
         or path.name in (".lock", "config.json", "progress.csv")
     )
