@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from adafocus_env import load_official_checkpoint
+from adafocus_env.files import write_atomically
 from adafocus_env.weights import differences
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.reinforce import Reinforce
@@ -101,6 +103,7 @@ def save_policy(policy: Any, stem: str | os.PathLike[str], *, training_state: bo
         path = Path(f"{os.fspath(stem)}.pt")
         policy.save(path, training_state=training_state)
     else:
-        path = Path(f"{os.fspath(stem)}.zip")
-        policy.save(path)
+        path, data = Path(f"{os.fspath(stem)}.zip"), io.BytesIO()
+        policy.save(data)
+        write_atomically(path, data.getvalue())
     return path

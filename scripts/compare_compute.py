@@ -18,10 +18,10 @@ from typing import Any
 
 import joblib
 import torch
-import tyro
 from rich import print
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer, ResolutionBank, RoamingFashion
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.training import Stage1Config, read_at, train_stage1, train_whole_frames
 from adafocus_env.resolution_bank import AR_NET_SCALES
@@ -247,4 +247,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

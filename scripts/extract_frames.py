@@ -21,6 +21,7 @@ import tyro
 from rich import print
 from tqdm.auto import tqdm
 
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos.checking import check_description
@@ -78,20 +79,14 @@ def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int
 
 def main(config: Config) -> None:
     if config.check is not None:
-        try:
-            check(config.check, config.decode)
-        except (OSError, ValueError) as error:
-            raise SystemExit(str(error)) from error
+        check(config.check, config.decode)
         return
     if config.root is None or config.list_file is None or config.num_classes is None:
-        raise SystemExit("give the folder of the videos, the list file and --num-classes; or --check data.toml")
-    try:
-        entries = read_list(config.list_file, config.num_classes, counted=False, multi_label=config.multi_label).entries
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+        raise ValueError("give the folder of the videos, the list file and --num-classes; or --check data.toml")
+    entries = read_list(config.list_file, config.num_classes, counted=False, multi_label=config.multi_label).entries
     names, problems = folder_names(entries)
     if problems:
-        raise SystemExit(f"{config.list_file}: {summary(problems)}")
+        raise ValueError(f"{config.list_file}: {summary(problems)}")
     with RunFolder(config.out, config) as run:
         work = (
             joblib.delayed(attempt)(config.root, entry, config.out / "frames" / name, config)
@@ -113,4 +108,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,10 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
     if foreign:
         raise ValueError(f"{folder} holds something else than frames of this video, {foreign[0]!r}: move it away")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, replaced = (Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")) for _ in range(2))
+    unfinished, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "replaced"))
+    for left in (unfinished, replaced):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished.mkdir()
     try:
         number = 0
         for number, frame in enumerate(pictures(path), start=1):
@@ -113,7 +115,6 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
         if number < MIN_FRAMES:
             raise ValueError(f"{number} frames, fewer than the {MIN_FRAMES} that lists of frames need")
         (unfinished / RECORD).write_text(json.dumps({**record, "frames": number}))
-        unfinished.chmod(0o755)
         if folder.exists():
             os.replace(folder, replaced)
         os.replace(unfinished, folder)
