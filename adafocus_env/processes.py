@@ -12,6 +12,20 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def usable_device(device: str | torch.device) -> torch.device:
+    """A torch device of this machine.
+
+    Raises:
+        ValueError: There is none of that name, or no such accelerator.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"no device {str(device)!r} on this machine: {str(error).splitlines()[0]}") from error
+    return found
+
+
 @contextlib.contextmanager
 def process_group(device: str | torch.device = "cpu") -> Iterator[torch.device]:
     """Join the other processes, if ``torchrun`` started this one, for as long as the context lasts.
@@ -23,10 +37,10 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[torch.device]:
     Yields:
         This process's device.
     """
-    device = torch.device(device)
     if not dist.is_torchelastic_launched():
-        yield device
+        yield usable_device(device)
         return
+    device = torch.device(device)
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch.utils.tensorboard import SummaryWriter
 
-from adafocus_env.files import write_atomically
+from adafocus_env.files import UNFINISHED, naming, write_atomically
 from adafocus_env.processes import process_number
+
+_HEADER = ("stage", "step", "metric", "value")
 
 
 class RunFolder:
@@ -22,10 +25,14 @@ class RunFolder:
     Args:
         folder: Made if it is not there.
         config: A dataclass; written to ``config.json``.
-        append: Go on with the ``metrics.csv`` of an earlier run.
+        append: Go on with the ``metrics.csv`` of an earlier run. What this one measures again, since the earlier one
+            was killed after its last checkpoint, replaces what the earlier one had measured from there on.
 
     Attributes:
         path: The folder.
+
+    Raises:
+        BlockingIOError: Another run is writing to the folder.
     """
 
     def __init__(self, folder: Path, config: Any, *, append: bool = False) -> None:
@@ -34,23 +41,46 @@ class RunFolder:
         if not self._writes:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
-        write_atomically(folder / "config.json", text.encode())
-        append = append and (folder / "metrics.csv").exists()
-        self._metrics = open(folder / "metrics.csv", "a" if append else "w", newline="")  # noqa: SIM115 (as the run)
-        self._rows = csv.writer(self._metrics)
-        if not append:
-            self._rows.writerow(("stage", "step", "metric", "value"))
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._lock = FileLock(folder / ".lock", thread_local=False)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise BlockingIOError(
+                f"another run is writing to {folder}: wait until it is done, or take another folder (--out)"
+            ) from None
+        try:
+            for left in folder.glob(f".*{UNFINISHED}"):  # by a run that was killed while it wrote
+                left.unlink()
+            text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
+            write_atomically(folder / "config.json", text.encode())
+            self._file = folder / "metrics.csv"
+            self._earlier = _read_rows(self._file) if append else []
+            self._rows: list[tuple[str, ...]] = []
+            self._rewrite()
+            self._writer = SummaryWriter(str(folder / "tensorboard"))
+        except BaseException:
+            self._lock.release()
+            raise
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
         """Add metrics of one step of one stage to ``metrics.csv`` and to the TensorBoard log."""
         if not self._writes:
             return
+        rows = [(stage, str(step), name, str(value)) for name, value in metrics.items()]
+        known = {row[:3] for row in rows}
+        self._rows += rows
+        again = next((place for place, row in enumerate(self._earlier) if row[:3] in known), None)
+        if again is None:
+            with naming(self._file), open(self._file, "a", newline="") as file:
+                file.write(_as_csv(rows))
+        else:
+            del self._earlier[again:]
+            self._rewrite()
         for name, value in metrics.items():
-            self._rows.writerow((stage, step, name, value))
             self._writer.add_scalar(f"{stage}/{name}", value, step)
-        self._metrics.flush()
+
+    def _rewrite(self) -> None:
+        write_atomically(self._file, _as_csv([_HEADER, *self._earlier, *self._rows]).encode())
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         """Write rows with equal keys as ``<name>.csv`` and return its path."""
@@ -59,17 +89,32 @@ class RunFolder:
         return path
 
     def close(self) -> None:
-        """Flush and close the logs."""
+        """Close the logs and let other runs write to the folder."""
         if not self._writes:
             return
-        self._metrics.close()
         self._writer.close()
+        self._lock.release()
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _read_rows(path: Path) -> list[tuple[str, ...]]:
+    """Rows of a ``metrics.csv``, but for one that a killed run left half-written at the end."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    return [tuple(row) for row in csv.reader(io.StringIO(whole)) if len(row) == len(_HEADER)][1:]
+
+
+def _as_csv(rows: Sequence[tuple[str, ...]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ class Checkpoints(BaseCallback):
 
     Args:
         path: The file, replaced every time.
-        log: Receives what the updates before a saving measured, so that the log and the file agree.
+        log: Receives what the updates before a saving measured.
         seconds: At least so long between two savings; 0 saves before every update.
     """
 
@@ -30,10 +30,10 @@ class Checkpoints(BaseCallback):
     def save(self) -> None:
         """Save the agent as it is now."""
         agent: Reinforce = self.model  # type: ignore[assignment]
-        agent.save(self._path)
-        if self._log is not None:
+        if self._log is not None:  # first: a log may know more than the file, which a resumed run measures again
             for metrics in agent.history[self._logged :]:
                 self._log("train", int(metrics["episodes"]), metrics)
+        agent.save(self._path)
         self._logged, self._saved_at = len(agent.history), time.monotonic()
 
     def _on_rollout_start(self) -> None:

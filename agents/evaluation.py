@@ -92,11 +92,15 @@ class Evaluation:
         """What the released code calls mAP, on ``label_sets``, in [0, 1].
 
         The mean of the precisions at every positive, in falling order of probability, and then over all classes, of
-        which those that don't occur count 0. It differs from scikit-learn's where probabilities tie or a class doesn't
-        occur.
+        which those without positives count 0. Where a class doesn't occur, it differs from a mean average precision in
+        more than that: the released code numbers the classes that do occur anew from 0, in their order, and compares
+        the first of them with the probability of class 0, and so on. Use it for comparison with published figures.
         """
+        occurring = self.label_sets[:, self.label_sets.any(axis=0)]
+        truth = np.zeros_like(self.label_sets)
+        truth[:, : occurring.shape[1]] = occurring
         order = np.argsort(-self.probabilities, axis=0, kind="stable")
-        truth = np.take_along_axis(self.label_sets, order, axis=0)
+        truth = np.take_along_axis(truth, order, axis=0)
         precision = truth.cumsum(axis=0) / np.arange(1, len(truth) + 1)[:, None]
         return float(((precision * truth).sum(axis=0) / truth.sum(axis=0).clip(min=1)).mean())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 
 from adafocus_env import load_official_checkpoint
+from adafocus_env.files import write_atomically
+from adafocus_env.weights import differences
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.reinforce import Reinforce
 from agents.sb3 import SB3_ALGORITHMS, algorithm_class
@@ -56,14 +59,15 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
     Raises:
         FileNotFoundError: None of these.
         ImportError: The algorithm's package isn't installed.
-        ValueError: A ``.zip`` whose name begins with no algorithm, or a checkpoint without a policy.
+        ValueError: A ``.zip`` whose name begins with no algorithm, a checkpoint without a policy, or a file that is
+            damaged or holds weights that are not finite.
     """
     if str(name_or_path) in BASELINE_POLICIES:
         baseline = BASELINE_POLICIES[str(name_or_path)]
         return baseline if seed is None else functools.partial(baseline, seed=seed)
     path = Path(name_or_path)
     if path.name.endswith(".pth.tar") and path.is_file():
-        _, policy = load_official_checkpoint(path)
+        _, policy = load_official_checkpoint(path, patch_size=96)  # on which no policy depends
         if policy is None:
             raise ValueError(f"{path} is a checkpoint of stage 1, before there is a policy: take one of stage 2 or 3")
         return policy
@@ -72,7 +76,15 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
         if algorithm is None:
             known = [f"{name}.zip" for name in SB3_ALGORITHMS]
             raise ValueError(f"{path}: its name must begin with its algorithm's, as one of {known} does")
-        return algorithm_class(algorithm).load(path, device="cpu")
+        kind = algorithm_class(algorithm)
+        try:
+            model = kind.load(path, device="cpu")
+        except Exception as error:  # of many classes, by what is wrong with the file
+            raise ValueError(f"{path} is damaged, or {kind.__name__}.save didn't write it") from error
+        weights = model.policy.state_dict()
+        if problems := list(differences(weights, weights)):
+            raise ValueError(f"{path}: " + "; ".join(problems))
+        return model
     return from_pretrained(name_or_path)
 
 
@@ -91,6 +103,7 @@ def save_policy(policy: Any, stem: str | os.PathLike[str], *, training_state: bo
         path = Path(f"{os.fspath(stem)}.pt")
         policy.save(path, training_state=training_state)
     else:
-        path = Path(f"{os.fspath(stem)}.zip")
-        policy.save(path)
+        path, data = Path(f"{os.fspath(stem)}.zip"), io.BytesIO()
+        policy.save(data)
+        write_atomically(path, data.getvalue())
     return path

@@ -28,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from adafocus_env.files import write_atomically
+from adafocus_env.weights import load_weights, read_torch_file
 from agents.environments import observed_shapes
 
 FORMAT = "adafocus-reinforce-1"
@@ -583,6 +584,8 @@ class Reinforce:
     def save(self, path: str | os.PathLike[str], *, training_state: bool = True) -> None:
         """Write the agent, with its frozen patch policy if that is a :class:`Reinforce` too, atomically.
 
+        The file is an archive with checksums of all that is in it, which :meth:`load` verifies.
+
         Args:
             path: File to write; by custom it ends in ``.pt``.
             training_state: Keep what exact resumption needs; without it the file is a third as large.
@@ -645,18 +648,19 @@ class Reinforce:
 
         Raises:
             FileNotFoundError: No such file.
-            ValueError: The file is not such an agent's, or doesn't fit the environment.
+            ValueError: The file is not such an agent's, its bytes have changed since it was written, weights are not
+                finite, or it doesn't fit the environment.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no policy file {path}; write one with Reinforce.save")
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:
-            raise ValueError(f"{path} is not a policy file that Reinforce.save wrote: {error}") from error
+        state = read_torch_file(path, "a policy file of Reinforce.save")
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise ValueError(f"{path} is not a policy file of format {FORMAT!r}; write one with Reinforce.save")
-        agent = cls._from_state(state, patch_policy, device)
+        try:
+            agent = cls._from_state(state, patch_policy, device)
+        except ValueError as error:
+            raise ValueError(f"{path} can't be used as a policy: {error}") from error
+        except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{path} can't be used as a policy of format {FORMAT!r}: {error!r}") from error
         if env is not None:
             if state.get("algorithm", cls.__name__) != cls.__name__:
                 raise ValueError(f"{path} was trained by {state['algorithm']}: go on with {state['algorithm']}.load")
@@ -689,14 +693,14 @@ class Reinforce:
         )
         agent = cls.__new__(cls)
         agent._build(observation_space, action_space, state["seed"], patch_policy, state["hyperparameters"], device)
-        agent._average.module.load_state_dict(state["average"])
-        agent.policy.load_state_dict(state.get("policy", state["average"]))
+        load_weights(agent._average.module, state["average"])
+        load_weights(agent.policy, state.get("policy", state["average"]))
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
         agent._num_rollouts = state["num_rollouts"]
         if "optimizer" in state:
-            agent._average.n_averaged = state["num_averaged"]
+            agent._average.n_averaged = state["num_averaged"].to(agent.device)
             agent.optimizer.load_state_dict(state["optimizer"])
-            agent._generator.set_state(state["generator"].cpu())
+            agent._generator.set_state(state["generator"])
         return agent
 
     # ------------------------------------------------------------------------ what SB3's callbacks ask of a model

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import joblib
-import tyro
 from rich import print
 
+from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive, run_script
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import RunFolder, write_csv
 from agents.experiments.ablations import ABLATIONS
@@ -59,8 +59,8 @@ def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> 
 
 
 def main(config: Config) -> None:
-    if unknown := sorted(set(config.ablations) - set(ABLATIONS)):
-        raise SystemExit(f"--ablations: unknown {unknown}; there are {sorted(ABLATIONS)}")
+    check_known("--ablations", config.ablations, ABLATIONS)
+    check_positive(seeds=config.seeds, episodes=config.episodes)
     count, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
     seeds = range(config.seed, config.seed + count)
     few = 100 if config.quick else config.num_videos
@@ -97,4 +97,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

@@ -23,13 +23,14 @@ import gymnasium as gym
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 from stable_baselines3 import PPO
 from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RecognizerConfig, RoamingFashion
+from adafocus_env.command_line import run_script
+from adafocus_env.processes import usable_device
 from adafocus_env.recognition import BackboneConfig, TSMRecognizer
 from adafocus_env.recognition.classifier import tanh_
 from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
@@ -679,6 +680,7 @@ def draw(results: Results, path: Path) -> None:
 def main(config: Config) -> None:
     if config.quick:
         config.seconds, config.repeats, config.clips = 0.5, 3, 2
+    usable_device(config.device)
     results = Results()
     started = time.perf_counter()
     with RunFolder(config.out, config) as run:
@@ -722,4 +724,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__)

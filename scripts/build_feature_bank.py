@@ -1,7 +1,8 @@
 """Fill a feature bank's file ahead of time, so that no training run computes a CNN again.
 
-A killed build goes on where it last reached the disk; under torchrun several processes share the work. Use the file
-with ``train_policy.py --bank``, or with
+A killed build loses at most five seconds of its work (or one batch of patches, where that takes longer), and the same
+command goes on from there; under torchrun several processes share the work. Use the file with
+``train_policy.py --bank``, or with
 ``gym.make("AdaFocus-v0", features=FeatureBank.open(path, recognizer, videos))``.
 """
 
@@ -12,10 +13,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich import print
 
 from adafocus_env import FeatureBank, FrozenFeatures, load_recognizer
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.features.feature_bank import TableDtype, build_together
 from adafocus_env.processes import num_processes, process_group, process_number
 from adafocus_env.recognition.image_networks import Precision
@@ -78,4 +79,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

@@ -11,11 +11,11 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import tyro
 from rich import print
 
+from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive, run_script
 from adafocus_env.run_folder import RunFolder
 from agents.experiments.algorithms import ALGORITHMS, REFERENCES
 from agents.experiments.report import log_results, write_report, write_results
@@ -59,15 +59,28 @@ class Config:
     """Folder for results, tables, figures and the report."""
 
 
+def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
+    """Settings by algorithm."""
+    if not path.exists():
+        return {}
+    try:
+        tuned = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(settings, dict) for settings in tuned.values()):
+            return dict(tuned)
+    except (AttributeError, ValueError):
+        pass
+    raise ValueError(f"--tuned: {path} is no tuned.json of scripts/tune.py, which holds settings by algorithm")
+
+
 def main(config: Config) -> None:
     started = time.perf_counter()
-    if unknown := sorted(set(config.algorithms) - set(ALGORITHMS)):
-        raise SystemExit(f"--algorithms: unknown {unknown}; there are {sorted(ALGORITHMS)}")
+    check_known("--algorithms", config.algorithms, ALGORITHMS)
+    check_positive(seeds=config.seeds, episodes=config.episodes)
+    tuned = read_tuned(config.tuned)
     seeds, episodes = (2, 512) if config.quick else (config.seeds, config.episodes)
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
     left_out = bench.unknown
     bench.build(("train", "val", config.split))
-    tuned = json.loads(config.tuned.read_text()) if config.tuned.exists() else {}
     trials = [Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items() if name not in left_out]
     trials += [
         Trial(ALGORITHMS[name].title, name, seed, episodes, settings=tuned.get(name, {}), split=config.split)
@@ -96,4 +109,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

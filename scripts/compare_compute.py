@@ -18,10 +18,10 @@ from typing import Any
 
 import joblib
 import torch
-import tyro
 from rich import print
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer, ResolutionBank, RoamingFashion
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.features.resolution_bank import AR_NET_SCALES
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage1Config
@@ -249,4 +249,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

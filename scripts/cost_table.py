@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from adafocus_env import Recognizer
+from adafocus_env.command_line import check_positive, run_script
 from adafocus_env.recognition.compute_cost import multiply_adds, policy_gflops
 from adafocus_env.recognition.official_checkpoint import OfficialPolicy
 from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
@@ -60,6 +60,7 @@ def temporal_shift_rows() -> list[dict[str, Any]]:
 
 
 def main(config: Config) -> None:
+    check_positive(frames=config.frames)
     torch.manual_seed(config.seed)
     policy = policy_gflops(OfficialPolicy())
     rows = []
@@ -95,4 +96,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from adafocus_env import FeatureBank, load_recognizer
+from adafocus_env.command_line import run_script
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import evaluate, load_policy
@@ -70,4 +69,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__)

@@ -2,29 +2,31 @@
 
 python scripts/extract_frames.py VIDEOS LIST --num-classes 200     # LIST: lines of path and label(s)
 python scripts/extract_frames.py --check data.toml                 # a data set that a TOML file describes
+python scripts/extract_frames.py --check data.toml --decode all    # every frame of it
 
-Videos are decoded in parallel, each appears whole or not at all, and a killed run goes on with what is missing. At the
-end there are frames/, list.txt (path, frames, labels) for FrameFolders, and failed.csv with what failed and why.
+Videos are decoded in parallel, each appears whole or not at all, and a killed run goes on with what is missing. Frames
+that are there already are kept if they are of the same file with the same settings, and made anew if not. At the end
+there are frames/, list.txt (path, frames, labels) for FrameFolders, and failed.csv with what failed and why. The exit
+status is 0 if there are frames of any video, and 1 if all failed.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import joblib
 import tyro
 from rich import print
 from tqdm.auto import tqdm
 
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos.description import open_description
-from adafocus_env.videos.extraction import extract_frames
-from adafocus_env.videos.listed_videos import ListedVideos
-from adafocus_env.videos.lists import Entry, read_list
+from adafocus_env.videos.checking import check_description
+from adafocus_env.videos.extraction import extract_frames, folder_names
+from adafocus_env.videos.lists import Entry, list_line, read_list, summary
 
 
 @dataclass
@@ -35,13 +37,18 @@ class Config:
     """Lines of path and label or labels, separated by commas or spaces."""
     num_classes: int | None = None
     """Labels are below this."""
+    multi_label: bool | None = None
+    """Whether lines have several labels, where they are separated by spaces."""
     short_side: int = 360
     """Shorter side of the frames, pixels; smaller videos stay as they are."""
     quality: int = 90
     """Of the JPEGs."""
     check: Path | None = None
-    """Look for missing, truncated or miscounted files in the data set that this TOML file describes, and do nothing
-    else; the exit status is 1 if there are any."""
+    """Look for missing, truncated or miscounted files, frames of several sizes, videos in both lists and classes that
+    are never trained in the data set that this TOML file describes, and do nothing else; the exit status is 1 if there
+    are any."""
+    decode: Literal["read", "all"] = "read"
+    """What --check decodes: the frames that evaluation reads, or all."""
     jobs: int = -1
     """Processes at once; -1 takes all cores."""
     seed: int = 0
@@ -50,15 +57,16 @@ class Config:
     """Folder for frames/, list.txt and failed.csv."""
 
 
-def check(description: Path) -> list[str]:
-    """Problems of all videos of both lists."""
-    problems: list[str] = []
-    for split in ("train", "val", "test"):
-        videos = open_description(description, split)
-        assert isinstance(videos, ListedVideos)
-        problems += [*videos.skipped, *videos.problems()]
-        print(f"{split}: {len(videos)} videos")
-    return problems
+def check(description: Path, decode: Literal["read", "all"]) -> None:
+    """Print what is to be known of a data set, and exit with what is wrong with it."""
+    report = check_description(description, every_frame=decode == "all", progress_bar=True)
+    for note in report.notes:
+        tqdm.write(note)
+    if decode == "read":
+        tqdm.write("not decoded: frames that evaluation doesn't read (--decode all looks at them, too)")
+    if report.problems:
+        raise SystemExit("\n".join([*report.problems, f"{len(report.problems)} problems"]))
+    print("no problems")
 
 
 def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int, str]:
@@ -71,23 +79,14 @@ def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int
 
 def main(config: Config) -> None:
     if config.check is not None:
-        try:
-            problems = check(config.check)
-        except (OSError, ValueError) as error:
-            raise SystemExit(str(error)) from error
-        if problems:
-            raise SystemExit("\n".join([*problems, f"{len(problems)} problems"]))
-        print("no problems")
+        check(config.check, config.decode)
         return
     if config.root is None or config.list_file is None or config.num_classes is None:
-        raise SystemExit("give the folder of the videos, the list file and --num-classes; or --check data.toml")
-    try:
-        entries = read_list(config.list_file, config.num_classes, counted=False).entries
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
-    names = [str(Path(entry.path).with_suffix("")) for entry in entries]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise SystemExit(f"{config.list_file}: {twice[0]!r} would be the folder of several videos")
+        raise ValueError("give the folder of the videos, the list file and --num-classes; or --check data.toml")
+    entries = read_list(config.list_file, config.num_classes, counted=False, multi_label=config.multi_label).entries
+    names, problems = folder_names(entries)
+    if problems:
+        raise ValueError(f"{config.list_file}: {summary(problems)}")
     with RunFolder(config.out, config) as run:
         work = (
             joblib.delayed(attempt)(config.root, entry, config.out / "frames" / name, config)
@@ -100,11 +99,13 @@ def main(config: Config) -> None:
             if error:
                 failed.append({"path": entry.path, "line": entry.line, "reason": error})
             else:
-                lines.append(", ".join([name, str(frames), *map(str, entry.labels)]))
-        write_atomically(config.out / "list.txt", ("\n".join(lines) + "\n").encode())
+                lines.append(list_line(name, frames, entry.labels))
+        write_atomically(config.out / "list.txt", "".join(f"{line}\n" for line in lines).encode())
         run.write_table("failed", failed)
+    if not lines:
+        raise SystemExit(f"all {len(failed)} videos failed, such as {failed[0]['path']}: {failed[0]['reason']}")
     print(f"{len(lines)} videos in {config.out / 'frames'}, {len(failed)} failed ({config.out / 'failed.csv'})")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

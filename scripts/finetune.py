@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich import print
 
 from adafocus_env import load_recognizer
+from adafocus_env.command_line import WITH_RESUME, run_script
 from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.optimization import Progress, clear_checkpoints
 from adafocus_env.recognition.recipes import Stage3Config
@@ -70,4 +70,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=WITH_RESUME)

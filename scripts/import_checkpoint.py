@@ -13,6 +13,7 @@ import tyro
 from rich import print
 
 from adafocus_env import load_official_checkpoint
+from adafocus_env.command_line import run_script
 from adafocus_env.recognition.official_checkpoint import OfficialPolicy
 from adafocus_env.run_folder import RunFolder
 from agents import PaperPPO
@@ -23,7 +24,7 @@ class Config:
     checkpoint: tyro.conf.Positional[Path]
     """The .pth.tar file."""
     patch_size: int | None = None
-    """P, pixels; by default the number that the file's name begins with."""
+    """P, pixels; by default from a name like those of the released files (128s3_checkpoint, 144x144)."""
     seed: int = 0
     """Not used: nothing here is random."""
     out: Path = Path("runs/import_checkpoint")
@@ -32,10 +33,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    try:
-        recognizer, policy = load_official_checkpoint(config.checkpoint, patch_size=config.patch_size)
-    except (FileNotFoundError, ValueError) as error:
-        raise SystemExit(str(error)) from error
+    recognizer, policy = load_official_checkpoint(config.checkpoint, patch_size=config.patch_size)
     with RunFolder(config.out, config):
         recognizer.save(config.out / "recognizer.safetensors")
         print(config.out / "recognizer.safetensors")
@@ -47,4 +45,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import tyro
+
+from adafocus_env.command_line import run_script
 
 GREY_LEVELS = 32
 SLICES = {
@@ -67,4 +68,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import tyro
 from rich import print
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.command_line import run_script
 from adafocus_env.environments.vector_env import DEFAULT_SKIP_COST
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage3Config
@@ -134,4 +134,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from adafocus_env import TSMRecognizer, load_recognizer
+from adafocus_env.command_line import run_script
 from adafocus_env.run_folder import RunFolder
 from agents import load_policy
 from agents.figures import animation, film_strip, play
@@ -42,4 +41,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__)

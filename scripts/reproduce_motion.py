@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-import tyro
 from rich import print
 
 from adafocus_env import FeatureBank, RoamingMotion, TSMRecognizer
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.run_folder import RunFolder
 from agents import Evaluation, Reinforce, evaluate, finetune, paired_difference
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
@@ -141,4 +141,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

@@ -16,11 +16,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import tyro
 from rich import print
 from stable_baselines3 import PPO
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.environments.vector_env import DEFAULT_SKIP_COST
 from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.run_folder import RunFolder, check_settings
@@ -201,4 +201,4 @@ def _settings_of(config: Config) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

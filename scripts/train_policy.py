@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
 from rich import print
 from stable_baselines3.common.logger import configure
 
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, FeatureBank, load_recognizer
+from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, run_script
 from adafocus_env.recognition.optimization import clear_checkpoints
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
@@ -84,7 +84,7 @@ def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str
     env = AdaFocusVectorEnv(config.num_envs, features=features, output="torch", **env_kwargs)
     patch_policy = load_policy(config.patch_policy)
     if not isinstance(patch_policy, Reinforce):
-        raise SystemExit(
+        raise ValueError(
             f"--patch-policy: {config.patch_policy} is no policy of this package's own agents, and the skip policy's "
             "file holds no other; in Python there is Reinforce(env, patch_policy=…)"
         )
@@ -103,7 +103,7 @@ def check_resumed(config: Config) -> None:
     if path.exists():
         before, now = (json.loads(text) for text in (path.read_text(), json.dumps(asdict(config), default=str)))
         if changed := sorted(key for key in now.keys() - {"resume", "episodes"} if now[key] != before.get(key)):
-            raise SystemExit(f"--resume: {path} has another {' and '.join(changed)}: leave out --resume, or set it so")
+            raise ValueError(f"--resume: {path} has another {' and '.join(changed)}: leave out --resume, or set it so")
 
 
 def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) -> Reinforce:
@@ -136,16 +136,16 @@ def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, 
 
 
 def main(config: Config) -> None:
-    algorithm = ALGORITHMS.get(config.algo)
-    if algorithm is None:
-        raise SystemExit(f"--algo: unknown {config.algo!r}; there are {sorted(ALGORITHMS)}")
+    check_known("--algo", [config.algo], ALGORITHMS)
+    check_positive(episodes=config.episodes, num_envs=config.num_envs)
+    algorithm = ALGORITHMS[config.algo]
     if config.train == "skip" and config.algo != "reinforce":
-        raise SystemExit("--train skip needs --algo reinforce: no other knows frozen patches")
+        raise ValueError("--train skip needs --algo reinforce: no other knows frozen patches")
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
     of_clips = issubclass(env_class, AdaFocusTSMVectorEnv)
     if of_clips and config.train != "patch":
-        raise SystemExit("--train: AdaFocusTSM-v0 has no skip bit, so there is only the patch to train")
+        raise ValueError("--train: AdaFocusTSM-v0 has no skip bit, so there is only the patch to train")
     data = config.videos or env_class.default_name
     videos = get_videos(data, "train")
     features = (
@@ -178,7 +178,7 @@ def main(config: Config) -> None:
             policy = algorithm.make(features, config.seed, env_kwargs, settings, config.num_envs)
         own = isinstance(policy, Reinforce)
         if config.resume and not own:
-            raise SystemExit(f"--resume: models of Stable-Baselines3, as {config.algo}'s, start anew")
+            raise ValueError(f"--resume: models of Stable-Baselines3, as {config.algo}'s, start anew")
         if not own:
             policy.set_logger(configure(str(config.out / config.algo), ["tensorboard", "csv"]))
         default = CLIP_EPISODES if of_clips else PATCH_EPISODES if own else PPO_EPISODES
@@ -189,15 +189,15 @@ def main(config: Config) -> None:
         else:
             policy.learn(timesteps, progress_bar=True)
         path = save_policy(policy, config.out / config.algo)
-        clear_checkpoints(config.out)
         if points := curve_of(config, features.num_steps, own=own):
             learning_curves(config.out / "learning_curve.png", {config.algo: points}, ylabel="return of an episode")
         seconds = time.perf_counter() - started
         shared = {name: env_kwargs[name] for name in ("skip_cost", "reward")}
         found = evaluate(policy, "val", videos=data, recognizer=recognizer, **shared).summary()
         run.log("val", 0, {**found, "training_seconds": seconds})
+        clear_checkpoints(config.out)
     print(f"{path}, trained in {seconds:.0f} s; on the validation videos:", found)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=f"{WITH_RESUME}; models of Stable-Baselines3 start anew")

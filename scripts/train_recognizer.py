@@ -19,10 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import tyro
 from rich import print
 
 from adafocus_env import Recognizer
+from adafocus_env.command_line import WITH_RESUME, check_known, run_script
 from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.assessment import reference_accuracies
 from adafocus_env.recognition.backbones import BackboneConfig
@@ -114,8 +114,7 @@ def make_recognizer(config: Config, num_classes: int) -> Recognizer | TSMRecogni
 
 
 def main(config: Config) -> None:
-    if config.preset not in EVERY_PRESET:
-        raise SystemExit(f"--preset: unknown {config.preset!r}; there are {sorted(EVERY_PRESET)}")
+    check_known("--preset", [config.preset], EVERY_PRESET)
     started = time.perf_counter()
     with process_group(config.device) as device:
         torch.manual_seed(config.seed)
@@ -161,4 +160,4 @@ def preset_config() -> Config:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__, default=preset_config()))
+    run_script(main, Config, __doc__, default=preset_config(), resume=WITH_RESUME)

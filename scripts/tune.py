@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from rich import print
 
+from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive, run_script
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import write_csv
 from agents.experiments.algorithms import ALGORITHMS
@@ -67,6 +67,8 @@ def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) 
 
 def main(config: Config) -> None:
     started = time.perf_counter()
+    check_known("--algorithms", config.algorithms, ALGORITHMS)
+    check_positive(settings=config.settings, seeds=config.seeds, episodes=config.episodes)
     count, seeds, episodes = (2, 1, 512) if config.quick else (config.settings, config.seeds, config.episodes)
     bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
     left_out = bench.unknown
@@ -102,4 +104,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

@@ -28,6 +28,16 @@ TINY = RecognizerConfig(
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole", action="store_true", help="the whole campaign of the tests of robustness")
+
+
+@pytest.fixture(scope="session")
+def whole(request: pytest.FixtureRequest) -> bool:
+    """Whether the whole campaign of the tests of robustness was asked for."""
+    return bool(request.config.getoption("--whole"))
+
+
 def make_tiny_recognizer(seed: int = 0, **changes: object) -> Recognizer:
     """An untrained recogniser whose predictions depend visibly on the patch; see :func:`test_the_patch_matters`."""
     torch.manual_seed(seed)

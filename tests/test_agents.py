@@ -14,6 +14,7 @@ import torch
 from gymnasium import spaces
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
@@ -232,6 +233,78 @@ def test_predict_in_sb3s_dialect(env_kwargs: dict[str, Any]) -> None:
     assert np.isfinite(mean)
 
 
+def test_lanes_that_start_anew_forget(env_kwargs: dict[str, Any]) -> None:
+    """The frozen patch policy's memory included."""
+    patch_policy = Reinforce(gym.make_vec("AdaFocus-v0", 3, skip=False, **env_kwargs), seed=1)
+    env = gym.make_vec("AdaFocus-v0", 3, **env_kwargs)
+    agent = Reinforce(env, seed=2, patch_policy=patch_policy)
+    _, state = agent.predict(env.reset(seed=0)[0])
+    observation, *_ = env.step(np.array([[0, 0], [5, 1], [9, 0]]))
+
+    def memories(state: Any, starts: list[bool] | None) -> list[np.ndarray]:
+        own, (frozen, _) = agent.predict(observation, state, starts and np.array(starts))[1]
+        return [own, frozen]
+
+    fresh, continued = memories(None, None), memories(state, [False] * 3)
+    for mixed, anew, on in zip(memories(state, [True, False, True]), fresh, continued, strict=True):
+        np.testing.assert_allclose(mixed[[0, 2]], anew[[0, 2]], atol=1e-6)
+        np.testing.assert_allclose(mixed[1], on[1], atol=1e-6)
+        assert np.abs(anew - on).max() > 1e-3
+
+
+def test_a_policy_that_is_not_recurrent_sees_the_present_alone(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", 3, **env_kwargs)
+    agent = Reinforce(env, seed=2, recurrent=False)
+    observation, _ = env.reset(seed=0)
+    memory, _ = agent.predict(observation, (np.ones((3, agent.config.hidden_size), dtype=np.float32), None))[1]
+    np.testing.assert_array_equal(memory, agent.predict(observation)[1][0])
+
+
+def test_predict_acts_with_the_moving_average(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", 4, **env_kwargs)
+    agent = Reinforce(env, seed=0, averaging=0.6, learning_rate=0.05, episodes_per_batch=4)
+    wanted: dict[str, torch.Tensor] = {}
+    for updates in range(5):
+        agent.learn(4 * 4)
+        decay = min(0.6, updates / (updates + 1))  # 0, 1/2, 0.6, 0.6, 0.6: a plain mean at first
+        for name, weight in agent.policy.state_dict().items():
+            wanted[name] = decay * wanted.get(name, weight) + (1 - decay) * weight
+    observation, _ = env.reset(seed=0)
+    acting = agent.predict(observation)[1][0]
+    last = agent.policy.state_dict()
+    assert any(not torch.allclose(weight, last[name], atol=1e-3) for name, weight in wanted.items())
+    agent.policy.load_state_dict(wanted)
+    with torch.no_grad():
+        start = torch.zeros(4, agent.config.hidden_size)
+        np.testing.assert_allclose(acting, agent.policy(agent._tensors(observation), start), atol=1e-5)
+
+
+@pytest.mark.parametrize("logit", [-0.25, 0.25])
+def test_the_likelier_skip_bit_is_taken(logit: float, env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", 3, **env_kwargs)
+    agent = Reinforce(env, seed=0)
+    skip_head: Any = agent._average.module.skip_head
+    skip_head.weight.data.zero_()
+    skip_head.bias.data.fill_(logit)
+    actions, _ = agent.predict(env.reset(seed=0)[0], deterministic=True)
+    assert actions[:, 1].tolist() == [int(logit > 0)] * 3
+
+
+def test_no_two_rollouts_share_a_seed(env_kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    reset = AdaFocusVectorEnv.reset
+
+    def noted(self: AdaFocusVectorEnv, *, seed: Any = None, options: Any = None) -> Any:
+        seeds.extend(seed + lane for lane in range(self.num_envs))
+        return reset(self, seed=seed, options=options)
+
+    monkeypatch.setattr(AdaFocusVectorEnv, "reset", noted)
+    for seed in (0, 1):
+        env = gym.make_vec("AdaFocus-v0", 4, **env_kwargs)
+        Reinforce(env, seed=seed, episodes_per_batch=8).learn(4 * 8 * 2)
+    assert len(seeds) == len(set(seeds)) == 2 * 2 * 8
+
+
 def test_sb3_callbacks_work_on_reinforce(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
     class Stop(BaseCallback):
         def _on_step(self) -> bool:
@@ -343,6 +416,18 @@ def test_baselines_pick_what_they_say(env_kwargs: dict[str, Any]) -> None:
     assert not gaussian[:, 1].any()
 
 
+def test_the_gaussian_has_a_quarter_of_the_side(env_kwargs: dict[str, Any]) -> None:
+    """As its standard deviation: shares of the rows and columns of a grid of five, the tails in the outer ones."""
+    env = gym.make("AdaFocus-v0", skip=False, **{**env_kwargs, "grid": 5})
+    patches, _ = GaussianPolicy(env, seed=0).predict(
+        {"glance": np.zeros((8000, *env.observation_space["glance"].shape))}
+    )
+    tail, beside, middle = norm.cdf(-1.5), norm.cdf(-0.5) - norm.cdf(-1.5), norm.cdf(0.5) - norm.cdf(-0.5)
+    for places in (patches // 5, patches % 5):
+        shares = np.bincount(places, minlength=5) / len(patches)
+        np.testing.assert_allclose(shares, [tail, beside, middle, beside, tail], atol=0.02)
+
+
 def test_the_oracle_looks_at_the_item(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
     boxes, visible = videos.locations(torch.arange(12))
     found = evaluate(OraclePolicy, "val", **env_kwargs)
@@ -372,6 +457,13 @@ def test_every_video_counts_once(num_envs: int, env_kwargs: dict[str, Any], vide
     np.testing.assert_allclose(found.returns, wanted.returns, atol=1e-5)
 
 
+def test_batches_of_videos_change_no_reward(env_kwargs: dict[str, Any]) -> None:
+    """The random patches of a video are its own, whichever batch it falls into."""
+    runs = [evaluate(CenterPolicy, "val", num_envs=num_envs, seed=5, **env_kwargs) for num_envs in (12, 5, 1)]
+    for run in runs[1:]:
+        np.testing.assert_allclose(run.returns, runs[0].returns, atol=1e-5)
+
+
 def test_an_evaluation_comes_back_from_its_file(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
     found = evaluate(RandomPolicy, "val", **env_kwargs)
     found.save(tmp_path / "evaluation.npz")
@@ -395,8 +487,10 @@ def test_evaluation_equals_the_recognisers_own_forward(env_kwargs: dict[str, Any
     assert found.mean_confidence == pytest.approx(probabilities[np.arange(12), labels].mean(), abs=1e-5)
     each = [average_precision_score(labels == k, probabilities[:, k]) for k in np.unique(labels)]
     assert found.mean_average_precision == pytest.approx(np.mean(each))
-    # The released code's mean takes all ten classes, those that don't occur as 0.
-    assert found.reference_mean_average_precision == pytest.approx(sum(each) / 10)
+    # The released code's mean takes all ten classes; those that occur are numbered anew, and the last ones are empty.
+    assert len(np.unique(labels)) < 10
+    moved = [average_precision_score(labels == k, probabilities[:, row]) for row, k in enumerate(np.unique(labels))]
+    assert found.reference_mean_average_precision == pytest.approx(sum(moved) / 10)
     several = np.zeros_like(found.label_sets)
     several[:, 3] = True  # another label of every video
     both = dataclasses.replace(found, label_sets=found.label_sets | several)
@@ -460,6 +554,17 @@ def test_paired_difference_covers_the_truth() -> None:
     assert paired_difference(base, base) == (0.0, 0.0, 0.0)
 
 
+def test_paired_difference_has_a_95_percent_interval() -> None:
+    """Of many normal differences: the mean and 1.96 of its standard errors."""
+    first, second = np.random.default_rng(0).normal(size=(2, 3, 4000))
+    mean, low, high = paired_difference(first, second, samples=4000)
+    difference = (first - second).mean(axis=0)
+    assert mean == pytest.approx(difference.mean())
+    error = difference.std() / np.sqrt(len(difference))
+    assert (mean - low) / error == pytest.approx(1.96, abs=0.12)
+    assert (high - mean) / error == pytest.approx(1.96, abs=0.12)
+
+
 def test_rollouts_of_a_random_policy_differ(env_kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
     monkeypatch.setattr("agents.finetuning.train_stage3", lambda *arguments, **_: seen.append(arguments[3]))
@@ -470,12 +575,38 @@ def test_rollouts_of_a_random_policy_differ(env_kwargs: dict[str, Any], monkeypa
     assert all(not torch.equal(draws[i], draws[j]) for i, j in ((0, 1), (0, 2)))
 
 
+def test_no_two_rollouts_of_two_seeds_are_alike(env_kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr("agents.finetuning.train_stage3", lambda *arguments, **_: seen.extend(arguments[3].split(12)))
+    for seed in (0, 1, 2):
+        finetune(make_tiny_recognizer(), RandomPolicy, videos=env_kwargs["videos"], grid=4, rollouts=3, seed=seed)
+    assert len({draw.numpy().tobytes() for draw in seen}) == len(seen) == 9
+
+
 @pytest.mark.parametrize("policy", [CenterPolicy, OraclePolicy, "patch", "skip"])
 def test_any_policy_can_be_drawn(policy: Any, env_kwargs: dict[str, Any]) -> None:
     if isinstance(policy, str):
         policy = Reinforce(gym.make("AdaFocus-v0", skip=policy == "skip", **env_kwargs))
     pictures = play(policy, [0, 3], "val", **env_kwargs)
     assert [len(row) for row in pictures] == [4, 4]
+
+
+def test_finetune_trains_on_what_the_policy_did(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
+    """Skipped frames included, rollout after rollout."""
+    from adafocus_env.recognition.recipes import Stage3Config
+    from adafocus_env.recognition.training import train_stage3
+
+    config = Stage3Config(epochs=2, videos_per_step=6)
+    tuned = finetune(make_tiny_recognizer(), OraclePolicy, config, videos=videos, grid=4, rollouts=2, seed=3)
+    found = evaluate(OraclePolicy, **env_kwargs)  # it draws in frames that it skips alone
+    assert 0 < found.skipped.sum() < found.skipped.size
+    corners, skipped = (
+        torch.from_numpy(part).repeat(2, *[1] * (part.ndim - 1)) for part in (found.corners, found.skipped)
+    )
+    wanted, looking = make_tiny_recognizer(), make_tiny_recognizer()
+    for recognizer, skips in ((wanted, skipped), (looking, torch.zeros_like(skipped))):
+        train_stage3(recognizer, videos, torch.arange(12).repeat(2), corners, skips, config, seed=3)
+    assert tuned.fingerprint() == wanted.fingerprint() != looking.fingerprint()
 
 
 def test_finetune_returns_a_better_copy(env_kwargs: dict[str, Any]) -> None:

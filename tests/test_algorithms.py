@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adafocus_env import AdaFocusVectorEnv
+from adafocus_env import AdaFocusVectorEnv, RoamingFashion
+from adafocus_env.patches import grid_corners
 from agents import AllAction, Localizer, PaperPPO, Reinforce, evaluate, load_policy
 from agents.reinforce import Rollout, explained_variance
 from agents.sb3 import SB3_ALGORITHMS, make_model, make_vec_env
@@ -124,6 +126,92 @@ def test_the_published_clip_never_acts(env_kwargs: dict[str, Any]) -> None:
     torch.testing.assert_close(
         found, gradient(make_agent(Reinforce, env_kwargs, gamma=0.0), logits, action, normalised)
     )
+
+
+OWN_ALGORITHMS = pytest.mark.parametrize("kind", [Reinforce, AllAction, PaperPPO])
+
+
+def random_rollout(**parts: Tensor) -> Rollout:
+    """Four frames of :data:`LANES` episodes, all numbers drawn, but for the parts that are given."""
+    random = torch.Generator().manual_seed(0)
+    logits, reward = torch.randn(4, LANES, PATCHES, generator=random), torch.randn(4, LANES, generator=random)
+    rollout = make_rollout(
+        logits, torch.randint(PATCHES, (4, LANES), generator=random), reward,
+        candidate_rewards=torch.randn(4, LANES, PATCHES, generator=random),
+    )  # fmt: skip
+    return dataclasses.replace(rollout, **parts)
+
+
+@OWN_ALGORITHMS
+def test_the_loss_falls_with_the_entropy(kind: type[Reinforce], env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", LANES, skip=False, baseline="exact", **env_kwargs)
+    agent = kind(env, seed=0, entropy_coefficient=0.25)
+    low, high = (float(agent.loss(random_rollout(entropy=torch.full((4, LANES), each)))[0]) for each in (1.0, 3.0))
+    assert high - low == pytest.approx(-0.25 * 2, abs=1e-5)
+
+
+@OWN_ALGORITHMS
+def test_the_critic_learns_from_its_squared_error_alone(kind: type[Reinforce], env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", LANES, skip=False, baseline="exact", **env_kwargs)
+    agent = kind(env, seed=0, value_coefficient=0.5, gamma=0.7)
+    value = torch.randn(4, LANES, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    rollout = random_rollout(value=value)
+    agent.loss(rollout)[0].backward()
+    returns = rollout.reward.clone()
+    for time in (2, 1, 0):
+        returns[time] += 0.7 * returns[time + 1]
+    target = {
+        Reinforce: returns,
+        AllAction: returns - rollout.reward,  # what the present patch earns is known
+        PaperPPO: (returns - returns.mean()) / (returns.std() + 1e-5),
+    }[kind]
+    torch.testing.assert_close(value.grad, 0.5 * 2 * (value.detach() - target) / value.numel())
+
+
+def test_normalised_advantages_have_mean_zero_and_deviation_one(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", LANES, skip=False, **env_kwargs)
+    log_prob = torch.zeros(4, LANES, requires_grad=True)
+    rollout = random_rollout(log_prob=log_prob, reward=5 + 3 * random_rollout().reward)
+    Reinforce(env, seed=0, normalize_advantage=True).loss(rollout)[0].backward()
+    assert log_prob.grad is not None
+    advantage = -log_prob.grad * log_prob.numel()
+    assert float(advantage.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(advantage.std(correction=0)) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_published_settings_are_the_papers(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", LANES, skip=False, observation="glance", **env_kwargs)
+    agent = PaperPPO(env)
+    config = agent.config
+    assert (config.gamma, config.learning_rate, config.episodes_per_batch) == (0.7, 3e-4, 64)
+    assert (config.value_coefficient, config.entropy_coefficient) == (0.5, 0.01)
+    assert (config.encoder_size, config.hidden_size, config.averaging) == (1024, 1024, 0)
+    assert Reinforce(env).config.gamma == 0.7
+
+
+def test_localizer_is_taught_frame_by_frame(env_kwargs: dict[str, Any]) -> None:
+    """An item that is somewhere else in every frame, and not in all of them."""
+    place = (3 * torch.arange(12)[:, None] + 5 * torch.arange(4)) % PATCHES
+
+    class Jumping(RoamingFashion):
+        def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+            corners = grid_corners(4, (48, 48), 24)[place[indices]]
+            return torch.cat((corners, torch.full_like(corners, 24)), dim=-1), super().locations(indices)[1]
+
+    videos = Jumping("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+    videos.fingerprint += "jumping"
+    env = gym.make_vec("AdaFocus-v0", LANES, skip=False, **{**env_kwargs, "videos": videos})
+    lanes = torch.tensor([7, 0, 11, 3, 7, 2])
+    rollout = random_rollout(infos={"video": lanes.expand(4, -1)})
+    visible = videos.locations(lanes)[1]
+    assert 0 < int(visible.sum()) < visible.numel()
+    wanted = [
+        -rollout.patch_log_probs[time, lane, place[video, time]]
+        for lane, video in enumerate(lanes.tolist())
+        for time in range(4)
+        if visible[lane, time]
+    ]
+    assert float(Localizer(env, seed=0).loss(rollout)[0]) == pytest.approx(float(torch.stack(wanted).mean()), abs=1e-5)
 
 
 def test_localizer_learns_where_the_item_is(env_kwargs: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.experiments.compute import Point, compute_at, compute_ratios, mean_curves, merged
 
@@ -20,6 +22,23 @@ def test_what_a_mixture_of_its_neighbours_beats_does_not_count() -> None:
     assert compute_at(75.0, [*CURVE, (3.2, 74.0)]) == pytest.approx(3.0)
     assert compute_at(72.0, [*CURVE, (2.5, 74.0)]) == pytest.approx(2.25)
     assert compute_at(65.0, [*CURVE, (1.5, 69.0)]) == pytest.approx(1.0 + 0.5 * 5 / 9)
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=9, unique_by=lambda p: p[0]))
+def test_compute_is_that_of_the_cheapest_mixture_of_two(points: list[tuple[int, int]]) -> None:
+    """By trying all pairs; of a single point, both are the same."""
+    for accuracy in range(31):
+        mixtures = [
+            low + (accuracy - reached) / max(1, beyond - reached) * (high - low)
+            for low, reached in points
+            for high, beyond in points
+            if reached <= accuracy <= beyond
+        ]
+        found = compute_at(accuracy, points)
+        if not mixtures or accuracy < min(points)[1]:
+            assert math.isnan(found)
+        else:
+            assert found == pytest.approx(min(mixtures))
 
 
 def test_a_curve_says_nothing_beyond_its_ends() -> None:

@@ -237,3 +237,13 @@ def test_gflops_count_what_runs(env_kwargs: dict[str, Any], recognizer: Recogniz
     # A 3×3 stem of 4 channels at stride 2 on 24² pixels, then one residual block of 8 channels at stride 2.
     stem, block = 12 * 12 * 4 * 27, 6 * 6 * 8 * (4 * 9 + 8 * 9 + 4)
     assert cost.glance * 1e9 == stem + block
+
+
+def test_the_classifier_is_paid_for_on_every_frame(env_kwargs: dict[str, Any], recognizer: Recognizer) -> None:
+    """A GRU of 16 on vectors of 8 and 12, and ten classes: a skipped frame costs it too."""
+    cost = recognizer.cost()
+    classifier = 3 * 16 * (8 + 12 + 16) + 16 * 10
+    assert cost.classifier * 1e9 == classifier
+    env = gym.make("AdaFocus-v0", **env_kwargs)
+    env.reset(seed=0)
+    assert env.step(np.array([0, 1]))[4]["gflops"] * 1e9 == pytest.approx(cost.glance * 1e9 + classifier)

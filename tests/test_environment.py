@@ -178,6 +178,24 @@ def test_reset_picks_the_video(env_kwargs: dict[str, Any], videos: RoamingFashio
     assert info["video"].tolist() == [2, 11, 0]
 
 
+def test_a_seed_starts_the_same_episode_again(env_kwargs: dict[str, Any]) -> None:
+    """However many episodes went before; other lanes go on with theirs."""
+    env = gym.make_vec("AdaFocus-v0", 2, autoreset_mode="DISABLED", **env_kwargs)
+    actions = np.array([[1, 0], [2, 0]])
+    first = [env.reset(seed=[8, 5]), env.step(actions)]
+    second = [env.reset(), env.step(actions)]
+    again = [env.reset(seed=[8, None]), env.step(actions)]
+    third = [env.reset(), env.step(actions)]
+    assert again[0][1]["video"][0] == first[0][1]["video"][0]
+    assert again[1][1][0] == pytest.approx(first[1][1][0], abs=1e-6)
+    assert third[0][1]["video"][0] == second[0][1]["video"][0]
+    assert third[1][1][0] == pytest.approx(second[1][1][0], abs=1e-6)
+    other = gym.make_vec("AdaFocus-v0", 2, autoreset_mode="DISABLED", **env_kwargs)
+    other.reset(seed=[1, 5])
+    for wanted in (second, again, third):
+        assert other.reset()[1]["video"][1] == wanted[0][1]["video"][1]
+
+
 def test_the_label_is_not_observed(env_kwargs: dict[str, Any]) -> None:
     """Relabelling the videos changes rewards, never observations."""
 
@@ -385,6 +403,36 @@ def test_rendering_shows_the_patch(env_kwargs: dict[str, Any]) -> None:
     assert (focused[0, 0] == green).all()  # patch 0 starts at the top left
     assert not (skipped[0, 0] == green).all()
     assert skipped[: skipped.shape[1]].mean() < 0.7 * first[: first.shape[1]].mean()
+
+
+@pytest.mark.parametrize("skip_cost", [None, 0.0, 0.25])
+@pytest.mark.parametrize("skip", [True, False])
+def test_the_price_of_a_frame_is_the_documented_one(
+    skip_cost: float | None, skip: bool, env_kwargs: dict[str, Any]
+) -> None:
+    env = gym.make("AdaFocus-v0", skip=skip, skip_cost=skip_cost, **env_kwargs)
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.array([3, 0]) if skip else 3)
+    price = (0.015 if skip else 0.0) if skip_cost is None else skip_cost
+    assert info["confidence"] - info["baseline_confidence"] - reward == pytest.approx(price, abs=1e-6)
+
+
+def test_pictures_are_of_the_frame_that_was_acted_on(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:
+    env = gym.make("AdaFocus-v0", render_mode="rgb_array", **env_kwargs)
+    env.reset(seed=0, options={"video": 5})
+    frames = videos.frames(torch.tensor([5]))[0].permute(0, 2, 3, 1).numpy()
+
+    def shown() -> int:
+        picture: Any = env.render()  # eight pixels for each; the patch is at the top left, 24 pixels wide
+        pixels = picture[: 48 * 8 : 8, : 48 * 8 : 8]
+        (frame,) = (time for time in range(4) if np.array_equal(pixels[24:, 24:], frames[time, 24:, 24:]))
+        return frame
+
+    found = [shown()]
+    for _ in range(4):
+        env.step(np.array([0, 0]))
+        found.append(shown())
+    assert found == [0, 0, 1, 2, 3]
 
 
 def test_memory_stays_within_the_documented_bound(env_kwargs: dict[str, Any]) -> None:

@@ -20,12 +20,17 @@ from agents.experiments.ablations import ABLATIONS, Variant
 from agents.experiments.algorithms import ALGORITHMS
 from agents.experiments.noise import estimator_noise
 from agents.experiments.report import sample_efficiency, write_report, write_results
-from agents.experiments.runner import Bench, Result, Trial, run_trial, run_trials
+from agents.experiments.runner import Bench, LearningCurve, Result, Trial, run_trial, run_trials
 from agents.reinforce import Hyperparameters
 from tests.conftest import make_tiny_recognizer
 from tests.test_frame_folders import write_video
 
 EPISODES = 128
+
+
+@dataclasses.dataclass
+class Accuracy:
+    accuracy: float
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +137,43 @@ def test_a_restart_runs_only_what_is_missing(bench: Bench, tmp_path: Path, monke
     again = run_trials(trials, bench, tmp_path, backend="sequential")
     assert len(trained) == 3  # two points of one curve, and its end
     assert all(equal(*pair) for pair in zip(first, again, strict=True))
+
+
+def test_the_time_of_a_curve_is_that_of_training_alone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that goes on by 1 with every step of training and by 100 with every evaluation."""
+    clock = [0.0]
+
+    class Model:
+        num_timesteps, logger = 0, None
+
+    def evaluated(model: Any, **_: Any) -> Any:
+        clock[0] += 100
+        return Accuracy(model.num_timesteps / 80)
+
+    monkeypatch.setattr(runner, "evaluate", evaluated)
+    monkeypatch.setattr(runner.time, "perf_counter", lambda: clock[0])
+    curve, model = LearningCurve(bench.features("val"), 80, points=4), Model()
+    curve.init_callback(model)  # type: ignore[arg-type]
+    curve.on_training_start({}, {})
+    for _ in range(10):
+        clock[0] += 1
+        model.num_timesteps += 8
+        curve.on_step()
+    assert curve.episodes == [6, 10, 16, 20]  # of four frames; after 24, 40, 64 and 80 steps
+    assert curve.seconds == [3, 5, 8, 10]
+    assert curve.accuracy == [0.3, 0.5, 0.8, 1.0]
+    assert curve.training_seconds == 10
+
+
+def test_a_result_belongs_to_its_training_videos(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, before = trial("reinforce", split="val"), {}
+    for split in ("none", "train", "val", "test"):
+        with monkeypatch.context() as patch:
+            fingerprint = runner._video_fingerprint
+            patch.setattr(runner, "_video_fingerprint", lambda b, s: fingerprint(b, s) + (s == split) * "another")  # noqa: B023
+            before[split] = one.key(bench)
+    assert before["none"] == before["test"]  # which it never sees
+    assert len({before["none"], before["train"], before["val"]}) == 3
 
 
 def test_a_result_belongs_to_all_that_determines_it(bench: Bench) -> None:

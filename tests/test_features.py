@@ -19,6 +19,8 @@ import pytest
 import torch
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RoamingFashion
+from adafocus_env.environments.rewards import REWARDS
+from adafocus_env.features.bank_file import BankFile
 from tests.conftest import make_tiny_recognizer, make_tiny_videos
 
 
@@ -119,6 +121,45 @@ def test_a_closed_or_forked_bank_does_not_fill(tmp_path: Path, recognizer: Recog
         bank.build()
 
 
+def test_a_forks_end_leaves_the_bank_to_its_owner(tmp_path: Path) -> None:
+    """A fork inherits the finaliser: neither the counters on the disk nor the lock are its to touch."""
+    path, arrays = tmp_path / "bank", {"filled": ((2,), torch.int64), "rows": ((4, 1000), torch.float32)}
+    file = BankFile(path, {}, arrays, total=(4, 0))
+    empty = path.read_bytes()
+    file.arrays["filled"][0] += 1  # counted, but not yet brought to the disk
+    child = os.fork()
+    if child == 0:
+        del file  # which finishes it, as the end of a process does
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert path.read_bytes() == empty
+    with pytest.raises(BlockingIOError, match="is being filled"):
+        BankFile(path, {}, arrays, total=(4, 0))
+    file.close()
+    again = BankFile(path, {}, arrays, total=(4, 0))
+    assert again.arrays["filled"].tolist() == [1, 0]
+    again.close()
+
+
+def test_rows_reach_the_disk_before_their_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may write a page back at any time, so no counter may be raised before its rows were flushed."""
+    path, arrays = tmp_path / "bank", {"filled": ((2,), torch.int64), "rows": ((4, 1000), torch.float32)}
+    file = BankFile(path, {}, arrays, total=(4, 0))
+    flush, seen = np.memmap.flush, []
+
+    def observed(memory: np.memmap[Any, Any]) -> None:
+        content = path.read_bytes()  # of the mapping, flushed or not
+        seen.append((b"\x02" in content[4096:4112], np.float32(7).tobytes() in content[8192:]))
+        flush(memory)
+
+    monkeypatch.setattr(np.memmap, "flush", observed)
+    file.arrays["rows"][:2] = 7
+    file.arrays["filled"][0] = 2
+    file.close()
+    assert seen[0] == (False, True)
+    assert seen[-1] == (True, True)
+
+
 def test_threads_share_a_bank(recognizer: Recognizer, videos: RoamingFashion) -> None:
     for seed in range(3):
         bank = FeatureBank(recognizer, videos, 4)
@@ -173,6 +214,28 @@ def test_what_a_step_gives_is_the_callers(recognizer: Recognizer, videos: Roamin
             found = envs[0].step(action)
             assert_near(found, wanted)
             spoil(found)
+
+
+@pytest.mark.parametrize("output", ["numpy", "torch"])
+def test_observations_stay_as_they_were(output: Any, recognizer: Recognizer, videos: RoamingFashion) -> None:
+    """For as long as somebody holds them, their memory serves no later one."""
+    env = AdaFocusVectorEnv(3, features=FeatureBank(recognizer, videos, 4), output=output)
+    kept = [env.reset(seed=0)[0]["glance"]]
+    copies = [torch.as_tensor(kept[0]).clone()]
+    for _ in range(6):
+        kept.append(env.step(env.action_space.sample())[0]["glance"])
+        copies.append(torch.as_tensor(kept[-1]).clone())
+    assert all(torch.equal(torch.as_tensor(one), other) for one, other in zip(kept, copies, strict=True))
+
+
+def test_a_video_in_several_lanes_is_filled_once(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    banks = []
+    for lanes in ([3, 3, 5, 3], [3, 5]):
+        banks.append(FeatureBank(recognizer, videos, 4))
+        env = AdaFocusVectorEnv(len(lanes), features=banks[-1], skip=False, reward="confidence")
+        env.reset(seed=0, options={"video": np.array(lanes)})
+        env.step(np.full(len(lanes), 7))
+    assert banks[0].filled_bytes() == banks[1].filled_bytes()
 
 
 @pytest.mark.parametrize("what", ["recognizer", "videos", "grid", "dtype", "precision"])
@@ -272,6 +335,86 @@ def test_values_too_large_for_float16(recognizer: Recognizer, videos: RoamingFas
         rollout(FeatureBank(large, videos, 4, dtype="float16"))
 
 
+@pytest.mark.parametrize("part", ["global", "local"])
+@pytest.mark.parametrize("kind", [FeatureBank, FrozenFeatures])
+def test_a_cnn_that_overflows_is_named(
+    kind: type[FrozenFeatures], part: str, recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    """All weights are finite, as files are checked for, but what comes of them is not."""
+    huge = copy.deepcopy(recognizer)
+    norms = [each for each in getattr(huge, f"{part}_cnn").modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    norms[-1].weight.data.fill_(3e38)
+    norms[-1].bias.data.fill_(3e38)
+    env = AdaFocusVectorEnv(1, features=kind(huge, videos, 4), skip=False)
+
+    def run() -> None:
+        env.reset(seed=0, options={"video": 7})
+        env.step(np.zeros(1, dtype=np.int64))
+
+    with pytest.raises(FloatingPointError, match=f"{part} CNN gave values that are not finite on video 7"):
+        run()
+
+
+def test_negative_values_too_large_for_float16(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    low = make_tiny_recognizer()
+    with torch.no_grad():
+        low.classifier.gru.bias_ih_l0.sub_(1e6)
+    with pytest.raises(FloatingPointError, match="float16"):
+        rollout(FeatureBank(low, videos, 4, dtype="float16"))
+
+
+@pytest.mark.parametrize("kind", [FeatureBank, FrozenFeatures])
+def test_a_skipped_frame_shows_nothing_and_costs_nothing(
+    kind: type[FrozenFeatures], recognizer: Recognizer, videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where fresh memory is full of what somebody left there."""
+    fresh = torch.empty
+
+    def poisoned(*arguments: Any, **keywords: Any) -> torch.Tensor:
+        tensor = fresh(*arguments, **keywords)
+        return tensor.fill_(torch.nan) if tensor.is_floating_point() else tensor
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", poisoned)
+        features = kind(recognizer, videos, 4)
+        assert_near(rollout(features), rollout(FrozenFeatures(recognizer, videos, 4)))
+        features = kind(recognizer, videos, 4)
+    video, time = torch.tensor([3, 8, 3, 5]), torch.tensor([0, 1, 2, 3])
+    candidates, focused = torch.tensor([[0, 5], [9, 9], [15, 2], [7, 7]]), torch.tensor([True, False, True, False])
+    frames, cut_from = videos.frames(video)[torch.arange(4), time], set()
+
+    def cut(rows: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+        cut_from.update(rows.tolist())
+        return recognizer.cut(frames, corners, rows)
+
+    features.ensure_videos(video, lambda rows: videos.frames(video[rows]))
+    found = features.look(video, time, candidates, focused, cut)
+    assert cut_from == {0, 2}
+    assert not found[~focused].any()
+    wanted = FrozenFeatures(recognizer, videos, 4).look(video, time, candidates, None, cut)
+    assert_near(found[focused], wanted[focused])
+
+
+@pytest.mark.parametrize("kind", [FeatureBank, FrozenFeatures])
+def test_features_are_of_the_recogniser_as_it_was(
+    kind: type[FrozenFeatures], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    """Training it further, in all its parts, changes nothing; nor are they of any use to its gradients."""
+    mine = copy.deepcopy(recognizer)
+    features = kind(mine, videos, 4)
+    with torch.no_grad():
+        for parameter in mine.parameters():
+            parameter.mul_(0.5)
+    assert_near(rollout(features), rollout(kind(recognizer, videos, 4)))
+    assert all(parameter.requires_grad for parameter in mine.parameters())
+
+
+def test_environments_share_a_table_of_their_own_grid_alone(env_kwargs: dict[str, Any]) -> None:
+    one, same, other = (AdaFocusVectorEnv(1, **{**env_kwargs, "grid": grid}) for grid in (4, 4, 5))
+    assert one.features is same.features
+    assert (other.num_patches, other.features.grid) == (25, 5)
+
+
 def test_the_patch_matters(recognizer: Recognizer, videos: RoamingFashion) -> None:
     """What the other tests rely on: another patch is another confidence, by far more than their tolerances."""
     confidences = []
@@ -288,6 +431,15 @@ def test_bfloat16_stays_near(recognizer: Recognizer, videos: RoamingFashion) -> 
         near[1:], rollout(FrozenFeatures(recognizer, videos, 4))[1:], strict=True
     ):
         np.testing.assert_allclose(reward, wanted, atol=0.02)
+
+
+def test_what_policies_see_is_not_rounded(recognizer: Recognizer, videos: RoamingFashion) -> None:
+    """``precision`` is the local CNN's; the global one's maps stay as they are, to the bit."""
+    seen = [
+        AdaFocusVectorEnv(4, features=FrozenFeatures(recognizer, videos, 4, precision=precision)).reset(seed=0)[0]
+        for precision in ("float32", "bfloat16")
+    ]
+    np.testing.assert_array_equal(seen[0]["glance"], seen[1]["glance"])
 
 
 def test_changing_videos_are_loaded_afresh(recognizer: Recognizer, videos: RoamingFashion) -> None:
@@ -307,6 +459,26 @@ def test_changing_videos_are_loaded_afresh(recognizer: Recognizer, videos: Roami
     same = AdaFocusVectorEnv(1, features=FeatureBank(recognizer, videos, 4))
     glances = [same.reset(seed=0, options={"video": 3})[0]["glance"] for _ in range(2)]
     assert np.array_equal(glances[0], glances[1])
+
+
+def test_changing_videos_stay_the_same_within_an_episode(recognizer: Recognizer) -> None:
+    """Whoever else starts anew: a view lasts until its own lane's next episode."""
+
+    class Fading(RoamingFashion):
+        loaded = 0
+
+        def frames(self, indices: torch.Tensor) -> torch.Tensor:
+            self.loaded += len(indices)
+            return super().frames(indices) // 2 + torch.tensor(40 * self.loaded % 120, dtype=torch.uint8)
+
+    changing = Fading("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+    env = AdaFocusVectorEnv(2, features=FrozenFeatures(recognizer, changing, 4))
+    env.reset(seed=0, options={"video": np.array([3, 5])})
+    assert changing.loaded == 2
+    env.step(np.array([[0, 0], [5, 0]]))
+    env.reset(options={"reset_mask": np.array([True, False]), "video": 3})
+    env.step(np.array([[0, 0], [5, 0]]))
+    assert changing.loaded == 3  # the first lane's, though it is of the same video
 
 
 def test_changing_videos_need_no_features(recognizer: Recognizer) -> None:
@@ -350,3 +522,13 @@ def test_blocks_of_lanes_change_nothing(
         with monkeypatch.context() as patch:
             patch.setattr("adafocus_env.environments.lane_blocks.NUMBERS_PER_BLOCK", 200)  # 2 lanes, or 1
             assert_near(rollout(features, baseline=baseline), whole)
+
+
+@pytest.mark.parametrize("reward", [reward for reward in REWARDS if reward != "gain_over_random"])
+def test_blocks_of_lanes_change_no_other_reward(
+    reward: str, recognizer: Recognizer, videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = FeatureBank(recognizer, videos, 4)
+    whole = rollout(features, reward=reward)
+    monkeypatch.setattr("adafocus_env.environments.vector_env._NUMBERS_PER_BLOCK", 200)
+    assert_near(rollout(features, reward=reward), whole)

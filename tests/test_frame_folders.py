@@ -114,6 +114,16 @@ def test_samples_lie_in_their_segments(available: int, frames: int, seed: int) -
         assert (drawn // (available // frames) == np.arange(frames)).all()
 
 
+@pytest.mark.parametrize(("available", "frames", "length"), [(12, 4, 3), (14, 4, 3), (7, 7, 1), (9, 1, 9)])
+def test_every_frame_of_a_segment_is_drawn_alike(available: int, frames: int, length: int) -> None:
+    random = np.random.default_rng(0)
+    drawn = np.stack([random_frames(available, frames, random) for _ in range(600)])
+    for place, column in enumerate(drawn.T):
+        numbers, counts = np.unique(column, return_counts=True)
+        assert numbers.tolist() == [place * length + each for each in range(length)]  # 12 and 13 of 14 never
+        assert counts.min() > 0.6 * 600 / length
+
+
 # ----------------------------------------------------------------------------------------------------------- views
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,15 @@ def test_items_stay_where_locations_say_and_distractors_do_something_else() -> N
     assert torch.bincount(RoamingMotion("test").labels, minlength=10).min() > 400
 
 
+def test_stages_reach_every_border() -> None:
+    """And no further: an item may be anywhere that its square fits."""
+    for size in (STAGE_SIZE, STAGE_SIZE + 1, STAGE_SIZE + 3):
+        videos = RoamingMotion("val", num_videos=300, frame_size=size)
+        boxes, _ = videos.locations(torch.arange(300))
+        for axis in (0, 1):
+            assert boxes[..., axis].unique().tolist() == list(range(size - STAGE_SIZE + 1))
+
+
 @pytest.mark.parametrize("arguments", [{"split": "dev"}, {"samplings": (4, 0)}, {"samplings": ()}, {"frame_size": 31}])
 def test_bad_arguments_are_named(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
@@ -351,6 +361,15 @@ def test_a_lane_is_a_single_environment(mode: AutoresetMode, action: str, env_kw
             np.testing.assert_array_equal(one[-1]["final_info"]["patch"], other[-1]["final_info"]["patch"])
 
 
+@pytest.mark.parametrize("skip_cost", [None, 0.25])
+def test_the_price_of_a_look_is_taken_off(skip_cost: float | None, env_kwargs: dict[str, Any]) -> None:
+    env = gym.make("AdaFocusTSM-v0", skip_cost=skip_cost, **env_kwargs)
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.zeros(2, dtype=np.float32))
+    price = info["confidence"] - info["baseline_confidence"] - reward
+    assert price == pytest.approx(skip_cost or 0.0, abs=1e-6)
+
+
 def test_some_lanes_can_be_reset(env_kwargs: dict[str, Any]) -> None:
     env = make_vec(4, autoreset_mode="DISABLED", **env_kwargs)
     env.reset(seed=0)
@@ -392,6 +411,16 @@ def test_pictures_show_the_patch_in_all_frames(env_kwargs: dict[str, Any]) -> No
     width = before.shape[1] // 3  # three frames of the second sampling
     green = (after == (64, 220, 96)).all(axis=-1)
     assert all(green[0, start : start + 5].all() for start in (0, width, 2 * width))
+
+
+def test_pictures_show_what_the_local_cnn_reads(env_kwargs: dict[str, Any]) -> None:
+    """The frames of the second sampling, side by side."""
+    env = gym.make("AdaFocusTSM-v0", render_mode="rgb_array", **env_kwargs)
+    _, info = env.reset(seed=0)
+    frames = env_kwargs["videos"].frames(torch.tensor([info["video"]]))[0, 2:].permute(0, 2, 3, 1).numpy()
+    picture: Any = env.render()
+    factor = picture.shape[1] // (3 * 48)
+    assert np.array_equal(picture[: 48 * factor : factor, ::factor], np.concatenate(list(frames), axis=1))
 
 
 # ----------------------------------------------------------------------------------------------------------- agents
@@ -595,6 +624,35 @@ def test_stage3_fits_the_patches_that_were_picked(recognizer: TSMRecognizer, vid
     progress = Progress(lambda stage, step, metrics: losses.append(metrics["loss"]))
     train_stage3(model, videos, torch.arange(12), corners, skipped, config, progress=progress)
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_first_loss_of_stage3_is_that_of_the_forward_pass(recognizer: TSMRecognizer, videos: RoamingMotion) -> None:
+    model, indices = copy.deepcopy(recognizer), torch.tensor([7, 2, 9, 2])
+    corners = torch.randint(28, (4, 2), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(*model.samplings(videos.frames(indices)), corners)
+    wanted = torch.nn.functional.cross_entropy(logits, videos.labels[indices])
+    losses: list[float] = []
+    progress = Progress(lambda stage, step, metrics: losses.append(metrics["loss"]))
+    config, skipped = Stage3Config(epochs=1, videos_per_step=4), torch.zeros(4, 1, dtype=torch.bool)
+    train_stage3(model, videos, indices, corners[:, None], skipped, config, progress=progress)
+    assert losses == [pytest.approx(float(wanted), rel=1e-5)]
+
+
+def test_stage1_drops_out_and_lets_the_global_cnn_be(recognizer: TSMRecognizer, videos: RoamingMotion) -> None:
+    found = []
+    for dropout in (0.0, 0.5):
+        model = TSMRecognizer(dataclasses.replace(TINY, dropout=dropout)).train()
+        model.load_state_dict(recognizer.state_dict())
+        before = copy.deepcopy(model.state_dict())
+        torch.manual_seed(0)
+        train_stage1(model, videos, Stage1Config(steps=2, videos_per_step=6))
+        after = model.state_dict()
+        same = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
+        assert {name for name in after if name.startswith("global")} <= same
+        assert not any(name.startswith("local") for name in same)
+        found.append(model.local_head.weight.detach().clone())
+    assert not torch.equal(*found)
 
 
 def test_networks_start_from_anothers(recognizer: TSMRecognizer) -> None:

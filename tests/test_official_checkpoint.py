@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from adafocus_env import Recognizer, load_official_checkpoint
 from adafocus_env.patches import crop, grid_corners
+from adafocus_env.recognition.official_checkpoint import OfficialPolicy
 from agents import PaperPPO, Reinforce, load_policy
 
 CLASSES, PATCH = 7, 96
@@ -167,6 +168,89 @@ def test_every_wrong_key_is_listed(official: Official, tmp_path: Path) -> None:
         "fc: gru.weight_hh_l1 is unknown",
         "focuser: net.conv1.weight must be (64, 3, 7, 7), not (64, 3, 3, 3)",
         "focuser: policy.policy_old.actor.0.bias is missing",
+    ):
+        assert line in str(raised.value)
+    assert str(raised.value).count("\n") == 4
+
+
+def slim(parts: dict[str, Any]) -> dict[str, Any]:
+    """The parts with networks and nothing else, in a small file: every tensor is its first value, repeated."""
+    return {
+        part: {name: tensor.flatten()[0].expand(tensor.shape) for name, tensor in parts[part].items()}
+        for part in ("glancer", "focuser", "fc", "policy")
+        if parts.get(part) is not None
+    }
+
+
+@pytest.mark.parametrize("stage", [1, 2])  # files of stage 3 are like those of stage 2
+def test_every_stage_loads_without_what_is_optional(official: Official, tmp_path: Path, stage: int) -> None:
+    file = slim(official.file(stage))
+    assert ("policy" in file) == (stage > 1)
+    torch.save(file, tmp_path / "128checkpoint.pth.tar")
+    recognizer, policy = load_official_checkpoint(tmp_path / "128checkpoint.pth.tar")
+    assert recognizer.config.patch_size == 128
+    assert (policy is None) == (stage == 1)
+
+
+def test_prefixes_of_wrappers_are_taken_off(official: Official, tmp_path: Path) -> None:
+    """DataParallel's and torch.compile's, around the whole or a part of it."""
+    file = slim(official.file(3))
+    path = tmp_path / "128.pth.tar"
+    torch.save(file, path)
+    plain, _ = load_official_checkpoint(path)
+    for part, before, after in (
+        ("glancer", "net.", "module.net."),
+        ("focuser", "net.", "net._orig_mod."),
+        ("fc", "", "_orig_mod.module."),
+        ("policy", "", "module."),
+    ):
+        file[part] = {re.sub(f"^{before}", after, name): tensor for name, tensor in file[part].items()}
+    torch.save(file, path)
+    wrapped, policy = load_official_checkpoint(path)
+    assert wrapped.fingerprint() == plain.fingerprint()
+    assert policy is not None
+    file["fc"]["fc.bias"] = file["fc"]["_orig_mod.module.fc.bias"]
+    torch.save(file, path)
+    with pytest.raises(ValueError, match=r"128\.pth\.tar: fc: fc\.bias is there twice"):
+        load_official_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("96s1", True), ("128checkpoint", True), ("192s3_checkpoint", True), ("144x144", True), ("128", True),
+        ("50epochs", False), ("144x160", False), ("96s4", False), ("2021_best", False), ("128s3_checkpoint-1", False),
+        ("checkpoint", False), ("model_96", False), ("96 copy", False),
+    ],
+)  # fmt: skip
+def test_the_patch_size_is_in_names_like_the_released_alone(tmp_path: Path, name: str, known: bool) -> None:
+    path = tmp_path / f"{name}.pth.tar"
+    torch.save({"epoch": 1}, path)
+    with pytest.raises(ValueError, match="lacks" if known else "pass patch_size"):
+        load_official_checkpoint(path)
+    with pytest.raises(ValueError, match="lacks"):
+        load_official_checkpoint(path, patch_size=96)
+
+
+def test_a_policy_needs_no_patch_size(official: Official, tmp_path: Path) -> None:
+    torch.save(slim(official.file(2)), tmp_path / "50epochs.pth.tar")
+    assert isinstance(load_policy(tmp_path / "50epochs.pth.tar"), OfficialPolicy)
+
+
+def test_tensors_that_can_not_be_weights_are_listed(official: Official, tmp_path: Path) -> None:
+    file = slim(official.file(3))
+    file["fc"]["fc.bias"] = torch.full((CLASSES,), torch.nan)
+    file["policy"]["gru.bias_hh_l0"] = torch.full((3072,), -torch.inf)
+    file["glancer"]["net.features.0.1.bias"] = torch.zeros(32, dtype=torch.int64)
+    file["focuser"]["net.conv1.weight"] = file["focuser"]["net.conv1.weight"].to_sparse()
+    torch.save(file, tmp_path / "128.pth.tar")
+    with pytest.raises(ValueError, match=r"128\.pth\.tar") as raised:
+        load_official_checkpoint(tmp_path / "128.pth.tar")
+    for line in (
+        "fc: fc.bias holds values that are not finite",
+        "policy: gru.bias_hh_l0 holds values that are not finite",
+        "glancer: net.features.0.1.bias must be torch.float32, not torch.int64",
+        "focuser: net.conv1.weight must be torch.float32, not torch.float32 (torch.sparse_coo)",
     ):
         assert line in str(raised.value)
     assert str(raised.value).count("\n") == 4

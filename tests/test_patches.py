@@ -66,6 +66,26 @@ def test_best_candidate_is_the_brute_force_best(top: int, left: int) -> None:
     assert shown[int(best_candidate(corners, 32, box))] == max(shown)
 
 
+@given(st.integers(0, 84), st.integers(0, 84), st.sampled_from([32, 48, 80]))
+def test_among_equals_the_nearest_to_the_centre_is_best(top: int, left: int, size: int) -> None:
+    """Patches larger than the item: several candidates show all of it."""
+    corners = grid_corners(7, (112, 112), size)
+    box = torch.tensor([top, left, 28, 28])
+    shown = [
+        max(0, min(t + size, top + 28) - max(t, top)) * max(0, min(c + size, left + 28) - max(c, left))
+        for t, c in corners.tolist()
+    ]
+    distance = [(t + size / 2 - top - 14) ** 2 + (c + size / 2 - left - 14) ** 2 for t, c in corners.tolist()]
+    equals = [k for k in range(49) if shown[k] == max(shown)]
+    assert distance[int(best_candidate(corners, size, box))] == min(distance[k] for k in equals)
+
+
+def test_overlap_is_a_share_of_the_box() -> None:
+    boxes = torch.tensor([[4, 0, 8, 2], [0, 0, 40, 20]])
+    corners = torch.tensor([[0, 0], [8, 1], [30, 0]])
+    assert overlap(corners, 10, boxes).tolist() == [[0.75, 0.25, 0.0], [0.125, 0.125, 0.125]]
+
+
 def test_overlap_known_answers() -> None:
     boxes = torch.tensor([[0, 0, 10, 10]])
     corners = torch.tensor([[0, 0], [5, 0], [5, 5], [10, 0]])

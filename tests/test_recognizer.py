@@ -14,9 +14,11 @@ from gymnasium import spaces
 from safetensors.torch import save_file
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, RoamingFashion
-from adafocus_env.recognition import BackboneConfig
+from adafocus_env.patches import best_candidate, grid_corners
+from adafocus_env.recognition import BackboneConfig, assessment, training
 from adafocus_env.recognition.backbones import build_backbone, map_shape
-from adafocus_env.recognition.optimization import Progress
+from adafocus_env.recognition.classifier import RecurrentClassifier
+from adafocus_env.recognition.optimization import Objective, Progress
 from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
 from adafocus_env.recognition.training import patch_accuracy, train_stage0, train_stage1, train_stage3
 from agents import Reinforce, evaluate
@@ -63,6 +65,25 @@ def test_forward_equals_torchs_gru(recognizer: Recognizer, videos: RoamingFashio
         states, _ = recognizer.classifier.gru(torch.stack(features, dim=1))
         wanted = recognizer.classifier.fc(states)
         torch.testing.assert_close(recognizer(frames, corners), wanted, atol=1e-5, rtol=0)
+
+
+def test_dropout_acts_in_training_alone(videos: RoamingFashion) -> None:
+    classifier = RecurrentClassifier(3, 3, 400, 400, dropout=0.8)
+    hidden = torch.ones(5, 400)
+    with torch.no_grad():
+        classifier.fc.weight.copy_(torch.eye(400))
+        classifier.fc.bias.zero_()
+        first, second = (classifier.train().predict(hidden) for _ in range(2))
+        assert not torch.equal(first, second)
+        kept = first > 0
+        torch.testing.assert_close(first[kept], torch.full((int(kept.sum()),), 5.0))  # 1 / (1 - 0.8)
+        assert float(kept.float().mean()) == pytest.approx(0.2, abs=0.05)
+        assert torch.equal(classifier.eval().predict(hidden), hidden)
+        recognizer, frames = make_tiny_recognizer(), videos.frames(torch.arange(2))
+        corners = torch.zeros(2, 4, 2, dtype=torch.int64)
+        for training in (True, False):
+            first, second = (recognizer.train(training)(frames, corners) for _ in range(2))
+            assert torch.equal(first, second) != training
 
 
 def test_skipped_frames_do_not_count(recognizer: Recognizer, videos: RoamingFashion) -> None:
@@ -167,6 +188,86 @@ def test_stage3_can_train_the_local_cnn(videos: RoamingFashion) -> None:
     assert changed == {"local_cnn", "classifier"}
 
 
+@pytest.mark.parametrize("local_rate", [0.0, 1e-9])
+def test_the_first_loss_of_stage3_is_that_of_the_forward_pass(local_rate: float, videos: RoamingFashion) -> None:
+    recognizer = make_tiny_recognizer(dropout=0.0)
+    indices, random = torch.tensor([7, 2, 9, 2, 4]), torch.Generator().manual_seed(0)
+    corners = torch.randint(0, 25, (5, 4, 2), generator=random)
+    skipped = torch.rand(5, 4, generator=random) < 0.4
+    recognizer.local_cnn.train(local_rate > 0)
+    with torch.no_grad():
+        logits = recognizer(videos.frames(indices), corners, skipped)
+        labels = videos.labels[indices, None].expand(-1, 4)
+        wanted = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    losses: list[float] = []
+    progress = Progress(lambda stage, step, metrics: losses.append(metrics["loss"]))
+    config = Stage3Config(epochs=1, videos_per_step=5, local_learning_rate=local_rate)
+    train_stage3(recognizer, videos, indices, corners, skipped, config, progress=progress)
+    assert losses == [pytest.approx(float(wanted), rel=1e-5)]
+
+
+def test_stage3_trains_the_local_cnn_at_its_own_rate(videos: RoamingFashion) -> None:
+    corners, skipped = torch.zeros(12, 4, 2, dtype=torch.int64), torch.zeros(12, 4, dtype=torch.bool)
+    moved = []
+    for rate in (1e-4, 1e-3):
+        recognizer = make_tiny_recognizer()
+        before = [parameter.detach().clone() for parameter in recognizer.local_cnn.parameters()]
+        config = Stage3Config(
+            epochs=1, videos_per_step=12, schedule="cosine", local_learning_rate=rate, classifier_learning_rate=0.1
+        )
+        train_stage3(recognizer, videos, torch.arange(12), corners, skipped, config)
+        after = recognizer.local_cnn.parameters()
+        moved.append(max(float((one - other).detach().abs().max()) for one, other in zip(after, before, strict=True)))
+    assert 0 < moved[0] < 2 * 1e-4 < moved[1] < 2 * 1e-3  # a step of Adam is as long as its rate
+
+
+def test_stage1_drops_out_and_lets_the_global_cnn_be(videos: RoamingFashion) -> None:
+    """Whatever mode the recogniser was in: running statistics of batch norms are weights too."""
+    found = []
+    for dropout in (0.0, 0.5):
+        recognizer = make_tiny_recognizer(dropout=dropout).train()
+        before = copy.deepcopy(recognizer.state_dict())
+        torch.manual_seed(0)
+        train_stage1(recognizer, videos, Stage1Config(steps=2, videos_per_step=6))
+        after = recognizer.state_dict()
+        same = {name for name, tensor in after.items() if torch.equal(tensor, before[name])}
+        assert {name for name in after if name.startswith("global_cnn")} <= same
+        assert not any(name.startswith("local_cnn") for name in same)
+        found.append(recognizer.classifier.fc.weight.detach().clone())
+    assert not torch.equal(*found)
+
+
+def test_stage0_teaches_the_item_where_it_is_seen(videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame or patch that doesn't show the item is of the class "nothing"."""
+    objectives: dict[str, Objective] = {}
+    monkeypatch.setattr(training, "warm_up", lambda name, objective, *_: objectives.update({name: objective}))
+    recognizer, rows = make_tiny_recognizer(), torch.arange(12)
+    train_stage0(recognizer, videos, Stage0Config())
+    boxes, visible = (part.flatten(0, 1) for part in videos.locations(rows))
+    labels = videos.labels.repeat_interleave(4)
+    frames, anywhere = videos.frames(rows), torch.zeros(12, 4, 2)  # top left, or, in every other frame, at the item
+    near = boxes[:, :2] + (boxes[:, 2:] - 24) // 2
+    corners = torch.where(torch.arange(48)[:, None] % 2 == 0, near.clamp(0, 24), 0)
+    covered = (torch.minimum(corners + 24, boxes[:, :2] + 28) - torch.maximum(corners, boxes[:, :2])).clamp(min=0)
+    shown = visible & (covered.prod(dim=1) >= 0.5 * 28 * 28)
+    assert 0 < int((shown & visible).sum()) < int(visible.sum()) < 48
+    for name, targets, drawn in (
+        ("global", torch.where(visible, labels, 10), ()),
+        ("local", torch.where(shown, labels, 10), (anywhere, torch.zeros(12, 4, 2, dtype=torch.int64))),
+    ):
+        head = objectives[f"stage0/{name}"].networks[1]
+        assert isinstance(head, torch.nn.Linear)
+        with torch.no_grad():
+            head.weight.zero_()
+            head.bias.copy_(torch.linspace(-2, 2, 11))
+            loss, _ = objectives[f"stage0/{name}"](rows, frames, *drawn)
+        logits = head.bias.detach().clone()
+        if name == "global":
+            logits[:-1] += np.log(recognizer.glance_shape[1] * recognizer.glance_shape[2])  # log-sum-exp over places
+        wanted = -torch.log_softmax(logits, dim=0)[targets].mean()
+        assert float(loss) == pytest.approx(float(wanted), rel=1e-5)
+
+
 def test_patch_accuracy_is_that_of_the_forward_pass(recognizer: Recognizer, videos: RoamingFashion) -> None:
     corners = torch.randint(0, 25, (12, 4, 2), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -174,6 +275,30 @@ def test_patch_accuracy_is_that_of_the_forward_pass(recognizer: Recognizer, vide
     assert patch_accuracy(recognizer, videos, corners) == pytest.approx(
         float((logits[:, -1].argmax(dim=-1) == videos.labels).float().mean())
     )
+
+
+def test_reference_ways_to_look(
+    recognizer: Recognizer, videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The item's place where it is seen, elsewhere a random one; nothing at all for the glances."""
+    looks: dict[str, tuple[torch.Tensor, bool]] = {}
+    names = iter(("random", "center", "true_location", "glances_only"))
+
+    def noted(*arguments: Any, blank: bool = False) -> float:
+        looks[next(names)] = arguments[2], blank
+        return 0.25
+
+    monkeypatch.setattr(assessment, "patch_accuracy", noted)
+    found = assessment.reference_accuracies(recognizer, videos, grid=5)
+    assert set(found) == set(looks)
+    assert set(found.values()) == {25.0}
+    assert [name for name, (_, blank) in looks.items() if blank] == ["glances_only"]
+    boxes, visible = videos.locations(torch.arange(12))
+    corners = grid_corners(5, (48, 48), 24)
+    best = corners[best_candidate(corners, 24, boxes)]
+    assert torch.equal(looks["true_location"][0], torch.where(visible[..., None], best, looks["random"][0]))
+    assert looks["random"][0].flatten(0, 1).unique(dim=0).shape[0] > 10
+    assert bool((looks["center"][0] == 12).all())
 
 
 @pytest.mark.parametrize("observation", ["full", "glance"])
@@ -197,6 +322,39 @@ def test_recognize_equals_the_environment(
     assert found.policy_gflops > 0
     with pytest.raises(ValueError, match="grid"):
         recognizer.recognize(videos.frames(torch.arange(1)), policy, grid=5)
+
+
+class Noting:
+    """A policy that notes what it is told."""
+
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = observation_space, spaces.MultiDiscrete([16, 2])
+        self.observed: list[Any] = []
+        self.starts: list[list[bool]] = []
+
+    def predict(self, observation: Any, state: Any = None, episode_start: Any = None, **_: Any) -> tuple[Any, Any]:
+        self.observed.append(copy.deepcopy(observation))
+        self.starts.append(episode_start.tolist())
+        time = len(self.starts) - 1
+        return np.array([[5 * time % 16, time == 1], [3, time == 2], [9, 0]]), state
+
+
+def test_recognize_tells_a_policy_what_the_environment_does(
+    env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    """In whatever mode the recogniser is: for its time it evaluates."""
+    env = AdaFocusVectorEnv(3, **env_kwargs)
+    observation, _ = env.reset(seed=0, options={"video": np.arange(3)})
+    told, acting = Noting(env.single_observation_space), Noting(env.single_observation_space)
+    training = copy.deepcopy(recognizer).train()
+    result = training.recognize(videos.frames(torch.arange(3)), told)
+    assert training.training
+    for time in range(4):
+        assert told.starts[time] == [time == 0] * 3
+        for name, values in observation.items():
+            np.testing.assert_allclose(told.observed[time][name], values, atol=1e-5)
+        observation, *_ = env.step(acting.predict(observation, episode_start=np.array([time == 0] * 3))[0])
+    torch.testing.assert_close(torch.softmax(result.logits[:, -1], dim=-1), env.probabilities, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

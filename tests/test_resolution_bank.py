@@ -91,6 +91,28 @@ def test_a_file_keeps_the_table(
         ResolutionBank(dict.fromkeys(SCALES, whole), videos, path=path)
 
 
+def test_skipped_frames_show_nothing(bank: ResolutionBank, videos: RoamingFashion) -> None:
+    video, time = torch.tensor([3, 8, 5]), torch.tensor([0, 1, 3])
+    bank.ensure_videos(video, lambda rows: videos.frames(video[rows]))
+    focused, choice = torch.tensor([True, False, True]), torch.tensor([[0, 1], [2, 0], [1, 2]])
+    whole, part = (bank.look(video, time, choice, lanes, lambda *_: choice) for lanes in (None, focused))
+    assert bool(whole.any(dim=2).all())
+    assert not bool(part[1].any())
+    assert torch.equal(part[focused], whole[focused])
+
+
+def test_what_was_counted_is_not_done_again(
+    readers: dict[float, Recognizer], videos: RoamingFashion, tmp_path: Path
+) -> None:
+    path = tmp_path / "whole.bank"
+    first = ResolutionBank(readers, videos, path=path)
+    AdaFocusVectorEnv(3, features=first).reset(seed=0, options={"video": np.array([4, 9, 1])})
+    first.close()
+    again = ResolutionBank(readers, videos, path=path)
+    again.ensure_videos(torch.tensor([1, 4, 9]), lambda _: pytest.fail("it was loaded again"))
+    again.close()
+
+
 def test_what_a_killed_process_did_not_count_is_done_again(
     readers: dict[float, Recognizer], bank: ResolutionBank, videos: RoamingFashion, tmp_path: Path
 ) -> None:

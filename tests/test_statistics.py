@@ -33,6 +33,15 @@ def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 0.87 < covered / 200 < 0.99
 
 
+def test_interval_is_the_95_percent_one_of_the_interquartile_mean() -> None:
+    """By a bootstrap of one's own; runs with outliers, which the mean of the middle half ignores."""
+    random = np.random.default_rng(0)
+    scores = np.concatenate((random.normal(size=35), [50.0, 60.0, 70.0, -90.0, 80.0]))
+    resampled = np.sort(scores[random.integers(40, size=(20_000, 40))], axis=1)
+    wanted = np.quantile(resampled[:, 10:30].mean(axis=1), (0.025, 0.975))
+    np.testing.assert_allclose(interval(scores, samples=20_000), wanted, atol=0.03)
+
+
 def test_resampling_is_stratified() -> None:
     """Tasks far apart, runs alike: resampling runs within tasks leaves nothing to vary."""
     low, high = interval(np.tile([0.0, 100.0], (5, 1)), samples=200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,10 +16,11 @@ import pytest
 import torch
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
-from adafocus_env.recognition.optimization import Progress
+from adafocus_env.recognition.optimization import Objective, Optimization, Progress, optimize
 from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
 from adafocus_env.recognition.training import train_stage0, train_stage1, train_stage3
 from adafocus_env.recognition.warm_up import whole_frames
+from adafocus_env.videos.description import open_description
 from tests.conftest import make_tiny_recognizer
 from tests.test_frame_folders import write_video
 
@@ -61,6 +63,27 @@ class TestResumption:
         assert_equal(whole, weights(self.train(folder=tmp_path)))
         assert_equal(whole, weights(self.train(folder=tmp_path)))  # nothing is left to do
 
+    def test_of_videos_that_change(self, tmp_path: Path) -> None:
+        """Training views are drawn as if nothing had happened."""
+        description = data_on_disk(tmp_path / "data", videos=14)
+
+        def train(stop_at: int | None, name: str) -> dict[str, torch.Tensor]:
+            def log(stage: str, step: int, metrics: dict[str, float]) -> None:
+                if step == stop_at:
+                    raise Killed
+
+            videos = open_description(description, "recognizer")  # a data set of its own, as in a process of its own
+            recognizer = make_tiny_recognizer(num_classes=2, patch_size=16)
+            torch.manual_seed(3)
+            settings = Stage1Config(epochs=4, videos_per_step=5)  # two steps a pass
+            train_stage1(recognizer, videos, settings, seed=1, progress=Progress(log, folder=tmp_path / name))
+            return weights(recognizer)
+
+        whole = train(None, "whole")
+        with pytest.raises(Killed):
+            train(5, "killed")
+        assert_equal(whole, train(None, "killed"))
+
     def test_other_settings_are_refused(self, tmp_path: Path) -> None:
         self.train(folder=tmp_path)
         with pytest.raises(ValueError, match=r"stage1\.checkpoint was written by a run with other settings"):
@@ -70,6 +93,37 @@ class TestResumption:
         (tmp_path / "stage1.checkpoint").write_bytes(b"PK\x03\x04 half a file")
         with pytest.raises(ValueError, match=r"stage1\.checkpoint is no checkpoint"):
             self.train(folder=tmp_path)
+
+
+class Pull(torch.nn.Module):
+    """One weight, whose loss has a gradient that doesn't depend on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+
+@pytest.mark.parametrize("gradient", [1.0, 1e3])
+def test_the_papers_optimiser_by_hand(gradient: float) -> None:
+    """SGD with a momentum of 0.9, a cosine from the full rate to 0, and gradients clipped to a norm of 5."""
+    videos = RoamingFashion("train", num_videos=4, num_frames=2, frame_size=48)
+    pull, found = Pull(), []
+
+    def loss_of(rows: torch.Tensor, _: None) -> tuple[torch.Tensor, torch.Tensor]:
+        found.append(float(pull.weight.detach()))
+        return gradient * pull.weight.sum(), torch.ones(len(rows), dtype=torch.bool)
+
+    optimize(
+        "pull", Objective([pull], videos, loss_of, read=lambda rows: None), [0.1],
+        Optimization(videos_per_step=4, optimizer="sgd", schedule="cosine", weight_decay=0.0),
+        num_rows=4, steps=4, generator=torch.Generator(), progress=Progress(),
+    )  # fmt: skip
+    weight, velocity = 0.0, 0.0
+    for step in range(4):
+        assert found[step] == pytest.approx(weight, abs=1e-5)
+        velocity = 0.9 * velocity + min(gradient, 5.0)
+        weight -= 0.1 * (1 + math.cos(math.pi * step / 4)) / 2 * velocity
+    assert float(pull.weight.detach()) == pytest.approx(weight, abs=1e-5)
 
 
 def data_on_disk(folder: Path, videos: int = 10) -> Path:

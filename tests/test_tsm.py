@@ -17,6 +17,7 @@ from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.presets import TSM_PRESETS
 from adafocus_env.recognition.temporal_shift import TemporalShift, insert_temporal_shift, temporal_shift
 from adafocus_env.recognition.tsm_recognizer import TSMConfig, TSMRecognizer
+from tests.test_official_checkpoint import slim
 
 TINY = TSMConfig(
     num_classes=4,
@@ -138,6 +139,14 @@ def test_a_clip_has_one_patch_position() -> None:
         recognizer(global_frames, local_frames, corners + 13)
 
 
+def test_dropout_acts_in_training_alone() -> None:
+    torch.manual_seed(0)
+    recognizer, patches = TSMRecognizer(TINY), make_clips(2, 3, 12)
+    for training in (True, False):
+        first, second = (recognizer.train(training).look(patches) for _ in range(2))
+        assert torch.equal(first, second) != training
+
+
 def test_files_hold_it_all(tmp_path: Path) -> None:
     torch.manual_seed(0)
     recognizer = TSMRecognizer(TINY)
@@ -228,8 +237,23 @@ class Released:
         }
 
 
-def test_released_checkpoints_compute_what_they_did(tmp_path: Path) -> None:
-    released = Released()
+@pytest.fixture(scope="module")
+def released() -> Released:
+    return Released()
+
+
+def test_files_of_stage_1_have_no_policy(released: Released, tmp_path: Path) -> None:
+    """Not even a key for it, as those of ActivityNet have."""
+    file = slim(released.file())
+    del file["policy"]
+    torch.save(file, tmp_path / "144x144.pth.tar")
+    recognizer, policy = load_official_checkpoint(tmp_path / "144x144.pth.tar")
+    assert isinstance(recognizer, TSMRecognizer)
+    assert recognizer.config.patch_size == 144
+    assert policy is None
+
+
+def test_released_checkpoints_compute_what_they_did(released: Released, tmp_path: Path) -> None:
     torch.save(released.file(), tmp_path / "144s3.pth.tar")
     recognizer, policy = load_official_checkpoint(tmp_path / "144s3.pth.tar")
     assert isinstance(recognizer, TSMRecognizer)
@@ -255,8 +279,8 @@ def test_released_checkpoints_compute_what_they_did(tmp_path: Path) -> None:
     assert policy.action_space.contains(policy.predict(found_maps[0].numpy())[0])
 
 
-def test_wrong_keys_of_tsm_are_listed(tmp_path: Path) -> None:
-    file = Released().file()
+def test_wrong_keys_of_tsm_are_listed(released: Released, tmp_path: Path) -> None:
+    file = slim(released.file())
     glancer = file["glancer"]
     assert isinstance(glancer, dict)
     glancer["net.features.3.conv.0.weight"] = glancer.pop("net.features.3.conv.0.net.weight")

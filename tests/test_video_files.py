@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -14,8 +16,8 @@ import pytest
 import torch
 
 from adafocus_env import AdaFocusVectorEnv, FrameFolders, VideoFiles
-from adafocus_env.videos import get_videos, video_files
-from adafocus_env.videos.video_files import read_frames
+from adafocus_env.videos import decoding, get_videos
+from adafocus_env.videos.decoding import read_frames
 from tests.conftest import make_tiny_recognizer
 
 HEIGHT, WIDTH = 64, 96
@@ -68,30 +70,14 @@ def test_only_what_is_needed_is_decoded(tmp_path: Path, monkeypatch: pytest.Monk
     path = tmp_path / "video.mp4"
     write_video(path, 36, key_every=12)
     decoded = []
-    real = av.container.InputContainer.decode
+    real = decoding._decoded
 
-    def decode(container: av.container.InputContainer, *args: object) -> object:
-        for frame in real(container, *args):
+    def counting(*args: Any, **kwargs: Any) -> Iterator[av.VideoFrame]:
+        for frame in real(*args, **kwargs):
             decoded.append(frame.pts)
             yield frame
 
-    class Counting:
-        def __init__(self, container: av.container.InputContainer) -> None:
-            self.container = container
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.container, name)
-
-        def decode(self, *args: object) -> object:
-            return decode(self.container, *args)
-
-        def __enter__(self) -> Counting:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self.container.close()
-
-    monkeypatch.setattr(video_files.av, "open", lambda path, real_open=av.open: Counting(real_open(path)))
+    monkeypatch.setattr(decoding, "_decoded", counting)
     assert numbers(read_frames(path, lambda _: np.array([25, 27]))) == [25, 27]
     assert len(decoded) <= 4  # from the key frame 24 on
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adafocus_env import RoamingFashion, VideoDataset
+from adafocus_env import RoamingFashion, RoamingMotion, VideoDataset
 from adafocus_env.videos import SPLITS
 from adafocus_env.videos.registry import get_videos, register_videos
-from adafocus_env.videos.scenery import _shipped_pool, _textures
+from adafocus_env.videos.scenery import Scenery, _shipped_pool, _textures
 
 
 @settings(max_examples=15, deadline=None)
@@ -103,8 +104,9 @@ def test_classes_are_balanced_enough() -> None:
     assert int(counts.min()) > 400
 
 
-def test_full_data_set_from_a_folder(tmp_path: Path) -> None:
-    raw = tmp_path / "MNIST" / "raw"
+def write_mnist(root: Path) -> None:
+    """IDX files of noise, named as MNIST's."""
+    raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     random = np.random.default_rng(0)
     for part, count in (("train", 60), ("t10k", 20)):
@@ -115,6 +117,10 @@ def test_full_data_set_from_a_folder(tmp_path: Path) -> None:
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(
             (0x0801).to_bytes(4, "big") + count.to_bytes(4, "big") + labels.tobytes()
         )
+
+
+def test_full_data_set_from_a_folder(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
     pools = [len(RoamingFashion(split, root=tmp_path, source="MNIST", num_videos=5)._images) for split in SPLITS]
     assert pools == [36, 18, 6, 20]
     with pytest.raises(FileNotFoundError, match="FashionMNIST/raw"):
@@ -146,6 +152,38 @@ def test_fingerprints_tell_data_sets_apart() -> None:
     ]  # fmt: skip
     assert len({videos.fingerprint for videos in made}) == len(made)
     assert RoamingFashion("val").fingerprint == made[0].fingerprint
+
+
+@pytest.mark.parametrize("kind", [RoamingFashion, RoamingMotion])
+def test_fingerprints_know_every_argument(kind: type[Scenery], tmp_path: Path) -> None:
+    """A bank of one data set is never taken for another's."""
+    arguments: dict[str, Any] = {"split": "val", "seed": 0, "num_videos": 5, "frame_size": 60, "num_distractors": 2}
+    arguments |= {"samplings": (2, 3)} if kind is RoamingMotion else {"num_frames": 5, "visible_fraction": 0.5}
+    others: dict[str, list[Any]] = {
+        "split": ["test"], "seed": [1], "num_videos": [6], "frame_size": [61], "num_distractors": [1],
+        "samplings": [(3, 2), (5,)], "num_frames": [6], "visible_fraction": [0.6],
+    }  # fmt: skip
+    made = [kind(**arguments)]
+    made += [kind(**{**arguments, name: value}) for name in arguments for value in others[name]]
+    write_mnist(tmp_path)
+    made.append(kind(**arguments, root=tmp_path, source="MNIST"))
+    assert len({videos.fingerprint for videos in made}) == len(made)
+    assert kind(**arguments).fingerprint == made[0].fingerprint
+
+
+def test_the_item_is_in_front(tmp_path: Path) -> None:
+    """Where an opaque item is, distractors change nothing."""
+    alone, crowded = (RoamingFashion("val", num_videos=20, num_distractors=count) for count in (0, 40))
+    boxes, visible = alone.locations(torch.arange(20))
+    frames = [videos.frames(torch.arange(20)).permute(0, 1, 3, 4, 2) for videos in (alone, crowded)]
+    opaque = alone._images[alone._item] >= 64  # a quarter of full level covers what is behind
+    compared = 0
+    for video, time in visible.nonzero().tolist():
+        top, left = boxes[video, time, :2].tolist()
+        one, other = (each[video, time, top : top + 28, left : left + 28][opaque[video]] for each in frames)
+        assert torch.equal(one, other)
+        compared += len(one)
+    assert compared > 10_000
 
 
 def test_data_sets_by_name() -> None:

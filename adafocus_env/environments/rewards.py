@@ -23,8 +23,9 @@ class Reward(Protocol):
 
     @property
     def reference(self) -> Reference:
-        """Which confidence to compare with: after a ``"random"`` patch, ``"previous"`` to this frame, after a
-        ``"blank"`` (all-zero) local vector, or ``None``: no comparison, the reference is 0."""
+        """Which confidence to compare with: after a ``"random"`` patch, ``"previous"`` to this frame (before the first:
+        from the classifier's zero state), after a ``"blank"`` (all-zero) local vector, or ``None``: no comparison, the
+        reference is 0."""
         ...
 
     def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float | Tensor) -> Tensor:
@@ -59,6 +60,12 @@ REWARDS: dict[str, Reward] = {
     "gain_over_blank": ConfidenceGain("blank"),
     "confidence": ConfidenceGain(None),
 }
+"""By name; in the released code they are ``random``, ``prev``, ``padding`` and ``conf``.
+
+``"gain_over_previous"`` compares a video's first frame with what the classifier says before it has seen any, from its
+zero state; the released ``prev`` compares it with 0. The difference is the same for all actions, and gone from the
+second frame on.
+"""
 
 
 def get_reward(reward: str | Reward) -> Reward:

@@ -8,6 +8,7 @@ the table holds the projected vectors: a step of the environment is then a gathe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -30,6 +31,7 @@ from adafocus_env.videos.dataset import VideoDataset
 TableDtype = Literal["float32", "float16"]
 
 _VIDEOS_PER_BATCH = 32
+_VIDEOS_PER_CHUNK = 4  # of a build, whose frames are held while their patches are cut
 _ZEROTH = torch.zeros(1, dtype=torch.int64)
 _shared: weakref.WeakValueDictionary[tuple[str, str, int, str], FeatureBank] = weakref.WeakValueDictionary()
 
@@ -42,8 +44,9 @@ class FeatureBank(FrozenFeatures):
 
     With ``path`` the table is a memory-mapped file that outlives the process. One process at a time fills it; once it
     is full, any number of processes read it at once. Its header holds fingerprints of the recogniser's weights and
-    preprocessing, the candidates and the data, so a stale or foreign file is refused. A killed build goes on where it
-    last reached the disk.
+    preprocessing, the candidates and the data, so a stale or foreign file is refused. A process that is killed while
+    it fills the file loses at most five seconds of its work, or one batch of patches where that takes longer; another
+    goes on from there, to the same table.
 
     Args:
         recognizer: Any :class:`Recognizer` or :class:`TSMRecognizer`.
@@ -215,8 +218,9 @@ class FeatureBank(FrozenFeatures):
         missing = _first_of_each(video[missing], missing)
         for rows in missing.split(_VIDEOS_PER_BATCH):
             units = self.recognizer.units(load(rows))
-            maps, gates = self.compute_glance(units, video[rows].repeat_interleave(self.num_steps))
-            self._insert_videos(video[rows], maps, gates)
+            of_units = video[rows].repeat_interleave(self.num_steps)
+            maps, gates = self.compute_glance(_in_company(units), _in_company(of_units))
+            self._insert_videos(video[rows], maps[: len(units)], gates[: len(units)])
 
     def _insert_videos(self, video: Tensor, maps: Tensor, gates: Tensor) -> None:
         """Maps (B·T, C, h, w) and projected vectors (B·T, G) of videos that are not there, (B,) int64."""
@@ -254,7 +258,8 @@ class FeatureBank(FrozenFeatures):
             keys = key[chunk]
             video = torch.div(keys, candidates * self.num_steps, rounding_mode="floor")
             patches = cut(chunk.to(self.device), self._device_corners[(keys % candidates).to(self.device)])
-            self._insert_patches(keys, self.compute_look(patches, video))
+            gates = self.compute_look(_in_company(patches), _in_company(video))
+            self._insert_patches(keys, gates[: len(keys)])
 
     def _insert_patches(self, keys: Tensor, gates: Tensor) -> None:
         """Projected vectors (n, G) of patches that are not there, (n,) int64."""
@@ -266,7 +271,7 @@ class FeatureBank(FrozenFeatures):
     def _store(self, table: Tensor, where: slice, values: Tensor) -> None:
         if self._file is not None:
             self._file.check_writable()
-        if self.dtype == "float16" and float(values.abs().max()) > torch.finfo(torch.float16).max:
+        if self.dtype == "float16" and len(values) and float(values.abs().max()) > torch.finfo(torch.float16).max:
             raise FloatingPointError("the recogniser's values are too large for float16: use dtype='float32'")
         table[where] = values
 
@@ -284,26 +289,36 @@ class FeatureBank(FrozenFeatures):
             progress_bar: Show one.
         """
         candidates, times = len(self.corners), self.num_steps
-        videos = torch.arange(len(self.videos), device=self.device)
-        for chunk in tqdm(videos.split(4), desc="feature bank", unit_scale=4, disable=not progress_bar):
-            index = self._patch_row[:-1].view(len(videos), -1)
-            if self._full or bool((index[chunk.to(index.device)] > 0).all()):
-                continue
-            frames = _channels_last(self.load(chunk))
-            self.ensure_videos(chunk, frames.__getitem__)
-            keys = (
-                chunk[:, None] * (times * candidates) + torch.arange(times * candidates, device=self.device)
-            ).ravel()
-            self._ensure_patches(keys, functools.partial(self._cut, self.recognizer.units(frames)))
+        chunks = self._unfinished(_VIDEOS_PER_CHUNK)
+        with self._bar(chunks, progress_bar) as bar:
+            for chunk in chunks:
+                chunk = chunk.to(self.device)
+                frames = _channels_last(self.load(chunk))
+                self.ensure_videos(chunk, frames.__getitem__)
+                keys = (
+                    chunk[:, None] * (times * candidates) + torch.arange(times * candidates, device=self.device)
+                ).ravel()
+                self._ensure_patches(keys, functools.partial(self._cut, self.recognizer.units(frames)))
+                bar.update(len(chunk))
 
     def _cut(self, units: Tensor, elements: Tensor, corners: Tensor) -> Tensor:
         """Patches of units whose candidates are numbered one after the other."""
         return self.recognizer.cut(units, corners, elements // len(self.corners))
 
-    def _missing_videos(self) -> Tensor:
-        """(n,) int64, videos of which something is missing."""
+    def _unfinished(self, size: int) -> list[Tensor]:
+        """Of all videos in chunks of a size, (size,) int64 each, those chunks of which something is missing.
+
+        The chunks are always the same, so that a build that goes on computes the very batches that it would have.
+        """
         patches = (self._patch_row[:-1].view(len(self.videos), -1) > 0).all(dim=1)
-        return (~(patches & (self._video_row > 0))).nonzero()[:, 0].cpu()
+        there = (patches & (self._video_row > 0)).cpu()
+        return [chunk for chunk in torch.arange(len(there)).split(size) if not bool(there[chunk].all())]
+
+    def _bar(self, chunks: list[Tensor], shown: bool) -> tqdm:
+        """A progress bar over all videos that starts where the work stands."""
+        total = len(self.videos)
+        start = total - sum(map(len, chunks))
+        return tqdm(desc="feature bank", unit="video", total=total, initial=start, disable=not shown)
 
     def _insert(self, video: Tensor, maps: Tensor, global_gates: Tensor, local_gates: Tensor) -> None:
         """What :func:`compute_videos` gave for some videos, but for what is there."""
@@ -391,14 +406,17 @@ def build_together(features: FrozenFeatures, progress_bar: bool = False) -> None
         progress_bar: Show one.
     """
     bank = features if isinstance(features, FeatureBank) else None
-    missing: Tensor = gather(None if bank is None else bank._missing_videos())[0]
-    chunks = missing.split(4 * num_processes())
-    for chunk in tqdm(chunks, desc="feature bank", unit="chunk", disable=not progress_bar or bank is None):
-        own = share(chunk)
-        computed = tuple(part.cpu() for part in compute_videos(features, own)) if len(own) else None
-        for video, parts in zip(chunk.tensor_split(num_processes()), gather_first(computed), strict=False):
-            if bank is not None and parts is not None:
-                bank._insert(video, *parts)
+    size = _VIDEOS_PER_CHUNK * num_processes()
+    chunks: list[Tensor] = gather(None if bank is None else bank._unfinished(size))[0]
+    with contextlib.nullcontext() if bank is None else bank._bar(chunks, progress_bar) as bar:
+        for chunk in chunks:
+            own = share(chunk)
+            computed = tuple(part.cpu() for part in compute_videos(features, own)) if len(own) else None
+            for video, parts in zip(chunk.tensor_split(num_processes()), gather_first(computed), strict=False):
+                if bank is not None and parts is not None:
+                    bank._insert(video, *parts)
+            if bar is not None:
+                bar.update(len(chunk))
 
 
 def _shared_key(
@@ -439,6 +457,15 @@ def _first_of_each(keys: Tensor, values: Tensor) -> Tensor:
     first = torch.ones_like(ordered, dtype=torch.bool)
     first[1:] = ordered[1:] != ordered[:-1]
     return values[order[first]]
+
+
+def _in_company(rows: Tensor) -> Tensor:
+    """Rows, a single one twice: on its own it takes other kernels, whose last bits differ.
+
+    So what is remembered doesn't depend on what else was asked for at the time, and a training that goes on with a
+    table of its own ends with the same policy.
+    """
+    return rows if len(rows) > 1 else torch.cat((rows, rows))
 
 
 def _channels_last(frames: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ PatchCutter = Callable[[Tensor, Tensor], Tensor]
 """Cuts patches out of the units of rows of a query: (n,) int64 and (n, 2) int64 corners -> (n, …, 3, P, P) uint8."""
 
 _IMAGES_PER_CUT = 1024
+_ROWS_PER_PRODUCT = 16
 
 
 class FrozenFeatures:
@@ -195,7 +196,7 @@ class FrozenFeatures:
         size = self.recognizer.config.glance_size
         parts = [self._fast.glance(batch) for batch in self._fast.batches(self._fast.glanced(units), size)]
         maps = torch.cat([part[0] for part in parts])
-        gates = self.recognizer.classifier.project_global(torch.cat([part[1] for part in parts]))
+        gates = _project(self.recognizer.classifier.project_global, torch.cat([part[1] for part in parts]))
         _check_finite(gates, "global", video)
         return maps, gates
 
@@ -216,9 +217,18 @@ class FrozenFeatures:
         """
         fast = self._fast if reader is None else reader
         vectors = torch.cat([fast.look(batch) for batch in fast.batches(patches, patches.shape[-1])])
-        gates = self.recognizer.classifier.project_local(vectors)
+        gates = _project(self.recognizer.classifier.project_local, vectors)
         _check_finite(gates, "local", video)
         return gates
+
+
+def _project(projection: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
+    """A projection of vectors (B, …), which doesn't depend on how many there are: products of few rows take other
+    kernels than those of many, whose last bits differ."""
+    lacking = _ROWS_PER_PRODUCT - len(vectors)
+    if lacking <= 0:
+        return projection(vectors)
+    return projection(torch.cat((vectors, vectors.new_zeros(lacking, *vectors.shape[1:]))))[: len(vectors)]
 
 
 def _check_finite(gates: Tensor, part: Literal["global", "local"], video: Tensor) -> None:

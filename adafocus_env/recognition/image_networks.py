@@ -26,6 +26,7 @@ from torchvision.transforms.v2.functional import resize
 from adafocus_env.files import write_atomically
 from adafocus_env.recognition.backbones import BackboneConfig
 from adafocus_env.recognition.compute_cost import ComputeCost
+from adafocus_env.weights import checksum, first_sight, load_weights
 
 Precision = Literal["float32", "bfloat16"]
 """What the CNNs compute in."""
@@ -289,14 +290,14 @@ class ImageNetworks(nn.Module, Generic[Config]):
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write configuration, metadata and weights as one safetensors file, atomically.
+        """Write configuration, metadata and weights, with a checksum of them, as one safetensors file, atomically.
 
         Args:
             path: File to write; by custom it ends in ``.safetensors``.
         """
         header = {"format": self.file_format, "config": json.dumps(asdict(self.config)), **self.metadata}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_atomically(path, save(weights, metadata=header))
+        write_atomically(path, save(weights, metadata={**header, "checksum": checksum(header, weights)}))
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
@@ -304,20 +305,27 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
         Raises:
             FileNotFoundError: Neither a shipped name nor a file.
-            ValueError: The file is not a recogniser's.
+            ValueError: The file is not a recogniser's, its bytes have changed since it was written (files of earlier
+                versions don't tell), or weights are not finite.
         """
         path = _find(name_or_path)
         header, weights = _read(path, weights=True)
-        if (found := header.pop("format", None)) != cls.file_format:
+        if header.get("format") != cls.file_format:
             raise ValueError(
-                f"{path} is not a recogniser of format {cls.file_format!r}, but of {found!r}: those of AdaFocus-v0 are "
-                f"written by Recognizer.save, those of AdaFocusTSM-v0 by TSMRecognizer.save"
+                f"{path} is not a recogniser of format {cls.file_format!r}, but of {header.get('format')!r}: those of "
+                f"AdaFocus-v0 are written by Recognizer.save, those of AdaFocusTSM-v0 by TSMRecognizer.save"
             )
-        recognizer = cls(cast(Config, cls.config_class.from_dict(json.loads(header.pop("config")))))
+        written = header.pop("checksum", None)
+        if written not in (None, checksum(header, weights)):
+            raise ValueError(f"{path} has changed since it was written: copy or download it again")
+        del header["format"]
         try:
-            recognizer.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(f"{path} does not hold the weights its configuration asks for: {error}") from error
+            recognizer = cls(cast(Config, cls.config_class.from_dict(json.loads(header.pop("config")))))
+            load_weights(recognizer, weights)
+        except ValueError as error:
+            raise ValueError(f"{path} can't be used as a {cls.__name__}: {error}") from error
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{path} does not hold a {cls.__name__}'s configuration: {error!r}") from error
         recognizer.metadata = header
         return recognizer.to(device).eval()
 
@@ -354,4 +362,6 @@ def _read(path: Path, *, weights: bool) -> tuple[dict[str, str], dict[str, Tenso
             names = file.keys() if weights else ()
             return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        raise ValueError(
+            f"{path} is not a safetensors file, or not a whole one: {first_sight(path) or error}"
+        ) from error

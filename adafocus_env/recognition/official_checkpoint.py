@@ -6,7 +6,7 @@ import collections
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +20,11 @@ from adafocus_env.recognition.official_tsm import OfficialTSMPolicy, released_na
 from adafocus_env.recognition.presets import paper_config, tsm_config
 from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
+from adafocus_env.weights import differences, read_torch_file, unwrapped
 
-_PARTS = ("glancer", "focuser", "fc", "policy")
+_NETWORKS = ("glancer", "focuser", "fc")  # in every file; "policy" may be None, or missing
+_NAME = re.compile(r"(?P<size>\d+)(x(?P=size)|(s[1-3])?_?(checkpoint)?)\.pth\.tar")
+"""128s3_checkpoint and 128checkpoint of ActivityNet, 144x144 of Something-Something, and shorter; not 50epochs."""
 _POLICY_COPIES = ("policy.policy.", "policy.policy_old.")  # of the focuser, in files of stages 2 and 3
 _make_scalar = np.float64(0).__reduce__()[0]  # its module's name depends on the version of numpy
 _SAFE_GLOBALS: list[Any] = [
@@ -125,8 +128,8 @@ def load_official_checkpoint(
 
     Args:
         path: A ``.pth.tar`` file.
-        patch_size: P, which no tensor tells; ``None`` takes the number that the file's name begins with, as in
-            ``128s3_checkpoint.pth.tar``.
+        patch_size: P, which no tensor tells; ``None`` takes it from a name like those of the released files:
+            ``128s3_checkpoint.pth.tar``, ``128checkpoint.pth.tar``, ``144x144.pth.tar``.
 
     Returns:
         The recogniser, and the patch policy (``None`` in files of stage 1), both in evaluation mode on the CPU; a
@@ -134,19 +137,22 @@ def load_official_checkpoint(
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file is no such checkpoint: every missing, extra or misshapen key is listed. Or P is unknown.
+        ValueError: The file is no such checkpoint: every missing, extra or misshapen tensor, and those that hold NaN or
+            infinite values, are listed. Or P is unknown.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint at {path}")
-    if patch_size is None:
-        named = re.match(r"\d+", path.name)
+    if path.is_file() and patch_size is None:
+        named = _NAME.fullmatch(path.name)
         if named is None:
-            raise ValueError(f"{path.name} doesn't begin with the size of its patches: pass patch_size=…")
-        patch_size = int(named[0])
+            raise ValueError(
+                f"{path} isn't named as released files are (128s3_checkpoint.pth.tar), so nothing tells the size of "
+                "its patches: pass patch_size=… (--patch-size)"
+            )
+        patch_size = int(named["size"])
     parts = _read(path)
     if {"fc.bias", "bias"}.isdisjoint(parts["fc"]):
         raise ValueError(f"{path} has no 'fc' with an 'fc.bias' or a 'bias': not a released checkpoint")
+    assert patch_size is not None  # where there is a file
     load = _load_tsm if "bias" in parts["fc"] else _load_recurrent
     return load(path, parts, patch_size)
 
@@ -158,10 +164,9 @@ def _load_recurrent(path: Path, parts: Mapping[str, Any], patch_size: int) -> tu
     if parts["policy"] is not None:
         bias = parts["policy"].get("actor.0.bias", torch.zeros(49))
         policy = OfficialPolicy(num_patches=len(bias) if bias.ndim else 49)
-    problems = list(_differences(parts, _expected(num_classes, policy)))
+    _refuse(path, parts, _expected(num_classes, policy))
     if policy is not None and math.isqrt(int(policy.action_space.n)) ** 2 != policy.action_space.n:
-        problems.append(f"policy: {policy.action_space.n} actions don't form a square grid")
-    _refuse(path, problems)
+        raise ValueError(f"{path}: the policy's {policy.action_space.n} actions don't form a square grid")
     recognizer = Recognizer(paper_config(num_classes, patch_size))
     recognizer.global_cnn.load_state_dict(_below(parts["glancer"], "net.features."))
     recognizer.local_cnn.load_state_dict(_resnet_features(_below(parts["focuser"], "net.")))
@@ -178,13 +183,13 @@ def _load_tsm(path: Path, parts: Mapping[str, Any], patch_size: int) -> tuple[TS
     recognizer = TSMRecognizer(tsm_config(parts["fc"]["bias"].numel(), patch_size))
     own = recognizer.state_dict()
     policy = None if parts["policy"] is None else OfficialTSMPolicy()
-    expected: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    expected: dict[str, dict[str, Tensor]] = {part: {} for part in parts}
     names = list(released_names(recognizer))
     for part, name, ours in names:
         expected[part][name] = own[ours]
     if policy is not None:
         expected["policy"] = policy.state_dict()
-    _refuse(path, list(_differences(parts, expected)))
+    _refuse(path, parts, expected)
     recognizer.load_state_dict({ours: parts[part][name] for part, name, ours in names})
     if policy is not None:
         policy.load_state_dict(parts["policy"])
@@ -192,28 +197,38 @@ def _load_tsm(path: Path, parts: Mapping[str, Any], patch_size: int) -> tuple[TS
     return recognizer.eval(), policy
 
 
-def _refuse(path: Path, problems: list[str]) -> None:
+def _refuse(path: Path, parts: Mapping[str, Any], expected: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Raise an error that lists what is wrong, if anything is."""
+    problems = [
+        f"{part}: {problem}" for part, wanted in expected.items() for problem in differences(parts[part] or {}, wanted)
+    ]
     if problems:
         raise ValueError(f"{path} doesn't hold what a released checkpoint holds:\n  " + "\n  ".join(problems))
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The four parts of a file; tensors alone are loaded, no code."""
-    try:
-        with torch.serialization.safe_globals(_SAFE_GLOBALS):
-            file = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} can't be read safely as a checkpoint: {error}") from error
+    """The parts of a file, by names without the prefixes of wrappers; of stage 1, ``policy`` is ``None``."""
+    file = read_torch_file(path, "a released checkpoint", _SAFE_GLOBALS)
     if not isinstance(file, dict):
         raise ValueError(f"{path} holds a {type(file).__name__}, not a checkpoint's dictionary")
-    if missing := [part for part in _PARTS if part not in file]:
-        raise ValueError(f"{path} lacks {missing}; a released checkpoint has {list(_PARTS)}")
-    for part in _PARTS:
-        value = file[part]
-        tensors = isinstance(value, dict) and all(isinstance(tensor, Tensor) for tensor in value.values())
-        if not tensors and not (part == "policy" and value is None):
+    if missing := [part for part in _NETWORKS if part not in file]:
+        raise ValueError(
+            f"{path} lacks {missing}; a released checkpoint of AdaFocus has {list(_NETWORKS)}, this file "
+            f"{[str(key) for key in file][:8]}"
+        )
+    parts = {part: file[part] for part in _NETWORKS} | {"policy": file.get("policy")}
+    for part, value in parts.items():
+        tensors = isinstance(value, dict) and all(
+            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+        )
+        if tensors:
+            try:
+                parts[part] = unwrapped(value)
+            except ValueError as error:
+                raise ValueError(f"{path}: {part}: {error}") from error
+        elif part != "policy" or value is not None:
             raise ValueError(f"{path}: {part!r} must be a dictionary of tensors, not {type(value).__name__}")
-    return {part: file[part] for part in _PARTS}
+    return parts
 
 
 def _expected(num_classes: int, policy: OfficialPolicy | None) -> dict[str, Mapping[str, Tensor]]:
@@ -230,18 +245,6 @@ def _expected(num_classes: int, policy: OfficialPolicy | None) -> dict[str, Mapp
         "fc": fc,
         "policy": own,
     }
-
-
-def _differences(parts: Mapping[str, Any], expected: Mapping[str, Mapping[str, Tensor]]) -> Iterator[str]:
-    for part, wanted in expected.items():
-        found = parts[part] or {}
-        yield from (f"{part}: {name} is missing" for name in wanted if name not in found)
-        yield from (f"{part}: {name} is unknown" for name in found if name not in wanted)
-        yield from (
-            f"{part}: {name} must be {tuple(tensor.shape)}, not {tuple(found[name].shape)}"
-            for name, tensor in wanted.items()
-            if name in found and found[name].shape != tensor.shape
-        )
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from tqdm.auto import tqdm
 from adafocus_env.files import write_atomically
 from adafocus_env.processes import gather, num_processes, process_number, share
 from adafocus_env.videos.dataset import VideoDataset
+from adafocus_env.weights import load_weights, read_torch_file
 
 Log = Callable[[str, int, dict[str, float]], None]
 """Receives what a stage measured: the stage's name, its step, and metrics by name."""
@@ -118,10 +120,13 @@ def optimize(
         progress: Logs and checkpoints.
 
     Raises:
-        ValueError: The checkpoint is another run's; or there are more processes than rows in a batch.
+        ValueError: The checkpoint is another run's; there are more processes than rows in a batch; or a learning rate
+            is negative or not finite.
     """
     if steps == 0:
         return
+    if not all(0 <= rate < math.inf for rate in learning_rates):
+        raise ValueError(f"{name}: learning rates must be finite and at least 0, not {list(learning_rates)}")
     device = next(objective.parameters()).device
     rows_per_step = min(config.videos_per_step, num_rows)
     if rows_per_step < num_processes():
@@ -141,14 +146,15 @@ def optimize(
         else torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
-    checkpoint = _Checkpoint(name, config, steps, objective, (optimizer, schedule, scaler), generator, progress.folder)
+    meter = _Meter()
+    others = (optimizer, schedule, scaler, meter)
+    checkpoint = _Checkpoint(name, config, steps, objective, others, generator, progress.folder)
     step = checkpoint.load()
     if step == 0 and process_number() > 0:
         torch.manual_seed(torch.initial_seed() + process_number())  # dropout of its own
     model = DistributedDataParallel(objective) if num_processes() > 1 else objective
     mixed = config.precision != "float32"
     every = max(1, min(100, steps // 10))
-    meter = _Meter()
     bar = tqdm(desc=name, total=steps, initial=step, disable=not progress.bar or process_number() > 0)
     with bar, ThreadPoolExecutor(1) as loader:
         while step < steps:
@@ -219,6 +225,12 @@ class _Meter:
         self._losses, self._correct = [], []
         return metrics
 
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        return {"losses": self._losses, "correct": self._correct}
+
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+        self._losses, self._correct = state["losses"], state["correct"]
+
 
 class _Checkpoint:
     """All that a stage of training needs to go on as if it had not been interrupted, in one file."""
@@ -270,16 +282,23 @@ class _Checkpoint:
         if self._path is None or not self._path.exists():
             return 0
         try:
-            state = torch.load(self._path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch names no class for what a damaged file raises
+            state = read_torch_file(self._path, "a checkpoint")
+            if not isinstance(state, dict) or "settings" not in state:
+                raise ValueError("it has no settings")
+        except ValueError as error:
             raise ValueError(f"{self._path} is no checkpoint of a training run: delete it ({error})") from error
         if state["settings"] != self._settings:
+            there, here = (json.loads(settings) for settings in (state["settings"], self._settings))
+            differing = sorted(key for key in {**there, **here} if there.get(key) != here.get(key))
             raise ValueError(
-                f"{self._path} was written by a run with other settings or videos: resume with the same ones, or take "
-                f"another folder\nthere: {state['settings']}\n here: {self._settings}"
+                f"{self._path} was written by a run with other settings or videos ({', '.join(differing)}): resume "
+                "with the same ones, or take another folder"
             )
-        self._objective.networks.load_state_dict(state["networks"])
-        for other, values in zip(self._others, state["others"], strict=True):
+        try:
+            load_weights(self._objective.networks, state["networks"])
+        except ValueError as error:
+            raise ValueError(f"{self._path}: {error}") from error
+        for other, values in zip(self._others, state["others"], strict=False):  # earlier versions kept no meter
             other.load_state_dict(values)
         self._generator.set_state(state["generator"])
         random, random_gpu = state["random"][process_number()]

@@ -6,9 +6,15 @@
     train_list = "actnet_train_split.txt"
     test_list = "actnet_val_split.txt"
     num_classes = 200
-    template = "image_{:05d}.jpg"          # and any other argument of FrameFolders
+    template = "image_{:05d}.jpg"          # and any other argument of FrameFolders, such as
+    multi_label = true                     # if lines have several labels between spaces
 
-With ``kind = "files"`` the root holds encoded videos, and further arguments are those of VideoFiles.
+With ``kind = "files"`` the root holds encoded videos, and further arguments are those of VideoFiles. For checkpoints of
+the released code, ``resize = "pillow"`` gives the frames that it gives, to the bit.
+
+Two things differ from the released code. It trains on random views in all stages, here in stages 0 and 1 alone: π and
+stage 3 see the evaluation views of ``"train"``, which can be remembered. And of a clip of Something-Something it crops
+each sampling for itself, as ``separate_crops = true`` does here.
 """
 
 from __future__ import annotations

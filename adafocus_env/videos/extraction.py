@@ -2,58 +2,136 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import av
+from PIL import Image
 
-from adafocus_env.videos.video_files import upright
+from adafocus_env.videos.decoding import pictures, upright
+from adafocus_env.videos.lists import MIN_FRAMES, Entry
 
 TEMPLATE = "image_{:05d}.jpg"
+RECORD = "extraction.json"
+"""In a folder of frames: of which file they are, with what settings, and how many."""
+_OURS = re.compile(r"image_\d{5,}\.jpg|" + re.escape(RECORD))
+
+
+def folder_names(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
+    """Where the frames of a list's videos go: each video's path without its suffix, relative to one folder.
+
+    Args:
+        entries: The list.
+
+    Returns:
+        The names, and a sentence for every video that can't have its own: its path leads elsewhere, or its folder would
+        be another's, or inside another's.
+    """
+    names, problems = [], []
+    lines: dict[Path, int] = {}
+    for entry in entries:
+        path = Path(entry.path)
+        if path.is_absolute() or path.drive or ".." in re.split(r"[/\\]", entry.path):
+            problems.append(f"line {entry.line}: {entry.path!r} leads out of the folder of the videos")
+        elif not path.name:
+            problems.append(f"line {entry.line}: {entry.path!r} names no file")
+        else:
+            folder = path.with_suffix("")
+            names.append(str(folder))
+            if names[-1] != names[-1].strip():
+                problems.append(
+                    f"line {entry.line}: {names[-1]!r} can't be written into a list: white space at its end"
+                )
+            if folder in lines:
+                problems.append(
+                    f"lines {lines[folder]} and {entry.line}: {names[-1]!r} would be the folder of both videos"
+                )
+            lines.setdefault(folder, entry.line)
+    problems += [
+        f"lines {lines[parent]} and {line}: {str(folder)!r} would be inside {str(parent)!r}"
+        for folder, line in lines.items()
+        for parent in folder.parents
+        if parent in lines
+    ]
+    return names, problems
 
 
 def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int = 90) -> int:
-    """Write all frames of a video, numbered from 1; nothing is done if the folder is there already.
+    """Write all frames of a video, numbered from 1.
+
+    Nothing is done where the folder's record says that its frames are of this very file (its name, size and time of
+    change) with these settings, and they are all there. Else they are written anew and take the old ones' place; so are
+    those of a folder without a record, as earlier versions left them. Killed at any moment, this leaves the old
+    folder, the new one or none.
 
     Args:
         path: The video.
         folder: Appears under its name when it is complete.
         short_side: Frames whose shorter side is longer than this are shrunk to it, pixels.
-        quality: Of the JPEGs.
+        quality: Of the JPEGs, 1 to 100.
 
     Returns:
         The number of frames.
 
     Raises:
         FileNotFoundError: No such video.
-        ValueError: FFmpeg can't decode it, or there is no picture in it.
+        ValueError: FFmpeg can't decode it, it has fewer frames than readers of lists take, its pictures change their
+            size, the folder holds something else than frames, or a setting can't be used.
     """
-    if folder.is_dir():
-        return sum(1 for _ in folder.glob("*.jpg"))
+    if short_side < 1 or not 1 <= quality <= 100:
+        raise ValueError(f"short_side must be at least 1 and quality 1 to 100, not {short_side} and {quality}")
+    status = path.stat()
+    record: dict[str, Any] = {
+        "source": path.name,
+        "bytes": status.st_size,
+        "changed_ns": status.st_mtime_ns,
+        "short_side": short_side,
+        "quality": quality,
+    }
+    there = os.listdir(folder) if folder.exists() else []
+    foreign = [name for name in there if not _OURS.fullmatch(name)]
+    if RECORD in there:
+        frames = _recorded(folder / RECORD, record)
+        expected = {RECORD, *(TEMPLATE.format(k + 1) for k in range(frames or 0))}
+        if frames and expected == set(there) - set(foreign):
+            return frames
+    if foreign:
+        raise ValueError(f"{folder} holds something else than frames of this video, {foreign[0]!r}: move it away")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    unfinished, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "replaced"))
+    for left in (unfinished, replaced):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished.mkdir()
     try:
         number = 0
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError("no video stream")
-            for number, frame in enumerate(container.decode(video=0), start=1):
-                picture = upright(frame)
-                picture.thumbnail(_fitting(picture.size, short_side))
-                picture.save(unfinished / TEMPLATE.format(number), quality=quality)
-        if not number:
-            raise ValueError("no frames")
-        unfinished.chmod(0o755)
+        for number, frame in enumerate(pictures(path), start=1):
+            picture = Image.fromarray(upright(frame))
+            picture.thumbnail(_fitting(picture.size, short_side))
+            picture.save(unfinished / TEMPLATE.format(number), quality=quality)
+        if number < MIN_FRAMES:
+            raise ValueError(f"{number} frames, fewer than the {MIN_FRAMES} that lists of frames need")
+        (unfinished / RECORD).write_text(json.dumps({**record, "frames": number}))
+        if folder.exists():
+            os.replace(folder, replaced)
         os.replace(unfinished, folder)
-    except av.error.FFmpegError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ValueError(str(error)) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
     return number
+
+
+def _recorded(path: Path, expected: dict[str, Any]) -> int | None:
+    """The number of frames that a record of what is expected says; ``None`` where it is of something else."""
+    try:
+        record = json.loads(path.read_text())
+        frames = record.pop("frames")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return frames if record == expected and isinstance(frames, int) else None
 
 
 def _fitting(size: tuple[int, int], short_side: int) -> tuple[int, int]:

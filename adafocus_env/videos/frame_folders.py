@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from adafocus_env.videos.listed_videos import Choice, ListedVideos
+from adafocus_env.videos.listed_videos import Choice, ListedVideos, every
 from adafocus_env.videos.lists import Entry
+from adafocus_env.videos.pictures import picture_size, read_picture
 
-_START_OF_JPEG, _END_OF_JPEG = b"\xff\xd8", b"\xff\xd9"
+_T = TypeVar("_T")
 
 
 class FrameFolders(ListedVideos):
     """A list file's videos, each a folder of frames that are numbered from 1.
 
-    :meth:`problems` looks at the first and the last frame and at those that evaluation reads: whether they are there,
-    and whole.
+    Frames may have any of Pillow's formats, and are seen as stored: as with torchvision's ``ImageFolder`` and
+    ``decode_image``, an orientation in EXIF data is not applied. Of 16-bit grey the upper 8 bits are taken; see
+    :func:`adafocus_env.videos.pictures.read_picture`.
+
+    :meth:`problems` decodes the frames that evaluation reads, and looks at the headers of all: whether each is there,
+    a picture, and of the same size, and whether there are more of them than the list says.
 
     Args:
         root: Folder of the videos' folders.
@@ -58,46 +63,59 @@ class FrameFolders(ListedVideos):
         whole: np.ndarray | None = None
         chosen = choose(entry.num_frames)
         for place, number in enumerate(chosen.tolist()):
-            path = self._path(entry, number + 1)
-            try:
-                with Image.open(path) as image:
-                    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-            except FileNotFoundError:
-                raise FileNotFoundError(f"{path} is missing ({self.where(entry)})") from None
-            except (OSError, SyntaxError) as error:
-                raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
+            pixels = self._look(entry, number, read_picture)
             if whole is None:
                 whole = np.empty((len(chosen), *pixels.shape), dtype=np.uint8)
-            if pixels.shape != whole.shape[1:]:
-                raise ValueError(
-                    f"{path} has {pixels.shape[1]}×{pixels.shape[0]} pixels, the video's first frame "
-                    f"{whole.shape[2]}×{whole.shape[1]} ({self.where(entry)})"
-                )
+            self._check_size(entry, number, pixels.shape[:2], whole.shape[1:3])
             whole[place] = pixels
         assert whole is not None
         return torch.from_numpy(whole).permute(0, 3, 1, 2)
 
+    def _decode(self, entry: Entry, share: Callable[[int], int] = every) -> int:
+        frames = share(entry.num_frames)
+        self._check_sizes(entry, (self._look(entry, number, read_picture).shape[:2] for number in range(frames)))
+        return frames
+
+    def _contradiction(self, entry: Entry) -> str | None:
+        try:
+            self._check_sizes(entry, (self._look(entry, number, picture_size) for number in range(entry.num_frames)))
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+        there = entry.num_frames
+        while os.path.exists(self._path(entry, there + 1)):
+            there += 1
+        if there > entry.num_frames:
+            return f"{self._path(entry, there)} is there, but {self.where(entry)} says {entry.num_frames} frames"
+        return None
+
+    def _look(self, entry: Entry, number: int, look: Callable[[str], _T]) -> _T:
+        """What is seen of the frame of this number, from 0."""
+        path = self._path(entry, number + 1)
+        try:
+            return look(path)
+        except FileNotFoundError:
+            counted = f"{self.where(entry)}, which says {entry.num_frames} frames"
+            raise FileNotFoundError(f"{path} is missing ({counted})") from None
+        except ValueError as error:
+            raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
+
+    def _check_sizes(self, entry: Entry, sizes: Iterable[tuple[int, ...]]) -> None:
+        """Take the sizes of the frames from the first on; all must be the first's."""
+        first: tuple[int, ...] | None = None
+        for number, size in enumerate(sizes):
+            first = first or size
+            self._check_size(entry, number, size, first)
+
+    def _check_size(self, entry: Entry, number: int, size: tuple[int, ...], first: tuple[int, ...]) -> None:
+        if size != first:
+            raise ValueError(
+                f"{self._path(entry, number + 1)} has {size[1]}×{size[0]} pixels, a frame before it "
+                f"{first[1]}×{first[0]} ({self.where(entry)})"
+            )
+
     def _path(self, entry: Entry, number: int) -> str:
-        return os.path.join(
-            self.root, entry.path, self._template.format(number)
-        )  # pathlib would be a tenth of the time
+        # pathlib would take a tenth of the time that reading a frame does
+        return os.path.join(self.root, entry.path, self._template.format(number))
 
     def _file(self, entry: Entry) -> Path:
         return Path(self._path(entry, 1))
-
-    def _problem(self, entry: Entry) -> str | None:
-        chosen = {0, entry.num_frames - 1, *self.evaluated_frames(entry.num_frames).tolist()}
-        for number in sorted(chosen):
-            path = self._path(entry, number + 1)
-            try:
-                with open(path, "rb") as file:
-                    start = file.read(2)
-                    file.seek(max(0, os.path.getsize(path) - 2))
-                    end = file.read(2)
-            except FileNotFoundError:
-                return f"{path} is missing ({self.where(entry)}, which says {entry.num_frames} frames)"
-            except OSError as error:
-                return f"{path} can't be read ({self.where(entry)}): {error}"
-            if path.lower().endswith((".jpg", ".jpeg")) and (start, end) != (_START_OF_JPEG, _END_OF_JPEG):
-                return f"{path} is no whole JPEG ({self.where(entry)})"
-        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,11 +19,16 @@ import torch
 from torch import Tensor
 
 from adafocus_env.videos.dataset import check_indices
-from adafocus_env.videos.lists import Entry, OnError, Separator, read_list, summary
-from adafocus_env.videos.views import Repeat, evaluation_view, middle_frames, random_frames, training_view
+from adafocus_env.videos.lists import MIN_FRAMES, Entry, OnError, Separator, read_list, summary
+from adafocus_env.videos.views import Repeat, Resize, evaluation_view, middle_frames, random_frames, training_view
 
 Choice = Callable[[int], npt.NDArray[np.int64]]
 """The number of frames that there are, to the (T,) frames that are wanted, counted from 0."""
+
+
+def every(available: int) -> int:
+    """All frames."""
+    return available
 
 
 class ListedVideos(ABC):
@@ -42,28 +48,37 @@ class ListedVideos(ABC):
         repeat: Of a video shorter than T, ``"last"`` gives its last frame again, ``"first"`` its first frame for all.
         frame_size: Height and width of what is seen, pixels.
         resized: Shorter side before the centre crop, pixels.
-        separator: Of the list file; ``None`` goes by its first line.
+        separator: Of the list file; see :func:`adafocus_env.videos.lists.read_list`, as for ``multi_label``.
+        multi_label: Whether lines of the list have any number of labels.
         keep: Which of the list's videos to take; ``None`` takes all.
         training: Random frames and views.
         flip: Mirror training views (not where left and right are labels).
+        separate_crops: Draw a training crop for each of several samplings, as the released code does, not one for all.
+        resize: Who resizes frames, ``"torch"`` or ``"pillow"``; the latter equals the released code's frames to the
+            bit, for released checkpoints, and takes longer.
         seed: Of the random views.
         num_workers: Threads that decode, or processes. ``None`` takes one per core.
         processes: Decode in processes. They start more slowly and copy every video once more; threads share Python's
             lock, which the decoders release, so processes pay where one machine decodes on dozens of cores.
-        on_error: ``"raise"`` at what can't be used, or ``"skip"``: :meth:`problems` of all videos are found first, and
-            those that have any are left out and counted.
+        on_error: ``"raise"`` at what can't be used, or ``"skip"``: lines that can't be used and videos whose reading
+            would fail are left out. For that all frames that evaluation reads are decoded first, once; with
+            ``training=True`` all that may ever be drawn, which takes as long as some passes over the videos.
 
     Attributes:
         entries: The videos' lines.
         labels: (V,) int64, the first label of every line.
         label_sets: (V, classes) bool, all of them.
-        skipped: What was left out and why, a sentence each.
+        skipped: What was left out by ``on_error="skip"`` and why, a sentence each.
+        too_short: What was left out since it has fewer than three frames, a sentence each.
         visits: (V,) int64, how often each video was read; a resumed training goes on from what it was.
         changing: Whether a video differs from visit to visit, as training views do.
 
     Raises:
         FileNotFoundError: No such folder or list file.
         ValueError: A line can't be used; or sizes don't fit.
+
+    Warns:
+        UserWarning: Videos were left out: how many, and the first ten with the reason.
     """
 
     counted: ClassVar[bool]
@@ -81,9 +96,12 @@ class ListedVideos(ABC):
         frame_size: int = 224,
         resized: int = 256,
         separator: Separator | None = None,
+        multi_label: bool | None = None,
         keep: Callable[[Entry], bool] | None = None,
         training: bool = False,
         flip: bool = True,
+        separate_crops: bool = False,
+        resize: Resize = "torch",
         seed: int = 0,
         num_workers: int | None = None,
         processes: bool = False,
@@ -99,28 +117,49 @@ class ListedVideos(ABC):
             raise ValueError(f"num_frames must be at least 1, or several such numbers, not {num_frames}")
         if repeat not in get_args(Repeat):
             raise ValueError(f"repeat must be one of {get_args(Repeat)}, not {repeat!r}")
+        if resize not in get_args(Resize):
+            raise ValueError(f"resize must be one of {get_args(Resize)}, not {resize!r}")
         self.repeat: Repeat = repeat
+        self.resize: Resize = resize
         self.num_frames, self.frame_size, self.num_classes = sum(self.samplings), (frame_size, frame_size), num_classes
         self.class_names: Sequence[str] = [str(k) for k in range(num_classes)] if class_names is None else class_names
         if len(self.class_names) != num_classes:
             raise ValueError(f"class_names must be {num_classes} names, not {len(self.class_names)}")
-        self.training, self.flip, self.seed = training, flip, seed
+        self.training, self.flip, self.separate_crops, self.seed = training, flip, separate_crops, seed
         self.changing = training
         self._resized = resized
         self._num_workers, self._in_processes = num_workers or os.cpu_count(), processes
-        listed = read_list(list_file, num_classes, separator=separator, counted=self.counted, on_error=on_error)
+        listed = read_list(
+            list_file,
+            num_classes,
+            separator=separator,
+            counted=self.counted,
+            multi_label=multi_label,
+            on_error=on_error,
+            root=root,
+        )
         self.entries, self.skipped = tuple(filter(keep, listed.entries)), list(listed.problems)
         if not self.entries:
             raise ValueError(
                 f"{self.list_file}: this split takes none of its {len(listed.entries)} videos; the validation split is "
                 "a tenth of them, by a hash of their paths, so list more of them"
             )
+        self.too_short = [
+            f"{entry.path!r} has {entry.num_frames} frames, fewer than {MIN_FRAMES} ({self.where(entry)})"
+            for entry in filter(keep, listed.too_short)
+        ]
         if on_error == "skip":
-            found = list(self._workers.map(self._problem, self.entries))
+            found = list(self._workers.map(self._unreadable, self.entries))
             self.skipped += [problem for problem in found if problem]
             self.entries = tuple(entry for entry, problem in zip(self.entries, found, strict=True) if not problem)
+        left_out = [*self.too_short, *self.skipped]
         if not self.entries:
-            raise ValueError(f"{self.list_file}: no video is left\n{summary(self.skipped)}")
+            raise ValueError(f"{self.list_file}: no video is left\n{summary(left_out)}")
+        if left_out:
+            warnings.warn(
+                f"{self.list_file}: {len(self.entries)} videos, {len(left_out)} left out:\n{summary(left_out)}",
+                stacklevel=2,
+            )
         self.labels = torch.tensor([entry.labels[0] for entry in self.entries])
         self.label_sets = torch.zeros(len(self.entries), num_classes, dtype=torch.bool)
         for row, entry in enumerate(self.entries):
@@ -145,7 +184,7 @@ class ListedVideos(ABC):
     @functools.cached_property
     def fingerprint(self) -> str:
         """Of the list, the settings, and size and time of change of a file of every video."""
-        settings = (
+        settings: tuple[object, ...] = (
             self.num_frames if len(self.samplings) == 1 and self.repeat == "last" else (self.samplings, self.repeat),
             self.frame_size,
             self._resized,
@@ -153,6 +192,10 @@ class ListedVideos(ABC):
             self.flip,
             self.seed,
         )
+        if self.resize != "torch":
+            settings += (self.resize,)
+        if self.training:
+            settings += ("multi-scale", self.separate_crops)
         digest = hashlib.sha256(repr(settings).encode())
         for entry, status in zip(self.entries, self._workers.map(self._status, self.entries), strict=True):
             digest.update(repr((entry.path, entry.num_frames, entry.labels, status)).encode())
@@ -181,18 +224,52 @@ class ListedVideos(ABC):
             frames[place] = view
         return frames
 
-    def problems(self) -> list[str]:
-        """A sentence for every video that can't be used, found without decoding all of it."""
-        return [problem for problem in self._workers.map(self._problem, self.entries) if problem]
+    def problems(self, *, every_frame: bool = False) -> list[str]:
+        """A sentence for every video with which something is wrong: see :meth:`examine`."""
+        return [problem for problem, _ in self.examine(every_frame=every_frame) if problem]
+
+    def examine(self, *, every_frame: bool = False) -> Iterator[tuple[str | None, int]]:
+        """Look at every video, in the order of the list, several at once.
+
+        All that evaluation reads is read, and what the list and the files say of themselves is compared with what is
+        there. Subclasses say what else.
+
+        Args:
+            every_frame: Decode all frames. What a decoder can't notice, such as other pixels in a JPEG, stays hidden.
+
+        Yields:
+            A sentence on what is wrong with the video, or ``None``; and how many frames were decoded.
+        """
+        return self._workers.map(functools.partial(self._examine, every_frame=every_frame), self.entries)
+
+    def _examine(self, entry: Entry, every_frame: bool) -> tuple[str | None, int]:
+        try:
+            decoded = self._decode(entry) if every_frame else len(self._read(entry, self.evaluated_frames))
+        except (FileNotFoundError, ValueError) as error:
+            return str(error), 0
+        return self._contradiction(entry), decoded
+
+    def _unreadable(self, entry: Entry) -> str | None:
+        """Why reading the video fails, now or in any of its training views, if it does."""
+        try:
+            if self.training:
+                self._decode(entry, self._drawable)
+            else:
+                self._read(entry, self.evaluated_frames)
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+        return None
 
     def _load(self, row: int, visit: int) -> Tensor:
         entry = self.entries[row]
         if not self.training:
             frames = self._read(entry, self.evaluated_frames)
-            return evaluation_view(frames, self._resized, self.frame_size[0])
+            return evaluation_view(frames, self._resized, self.frame_size[0], self.resize)
         random = np.random.default_rng((self.seed, row, visit))
         frames = self._read(entry, functools.partial(self._random_frames, random=random))
-        return training_view(frames, self.frame_size[0], random, flip=self.flip)
+        parts = frames.split(self.samplings) if self.separate_crops else (frames,)
+        size = self.frame_size[0]
+        return torch.cat([training_view(part, size, random, flip=self.flip, resize=self.resize) for part in parts])
 
     def evaluated_frames(self, available: int) -> npt.NDArray[np.int64]:
         """(num_frames,) int64, the frames that evaluation reads of so many, counted from 0."""
@@ -200,6 +277,11 @@ class ListedVideos(ABC):
 
     def _random_frames(self, available: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
         return np.concatenate([random_frames(available, count, random, self.repeat) for count in self.samplings])
+
+    def _drawable(self, available: int) -> int:
+        """How many of so many frames training may draw, from the first on; see :func:`random_frames`."""
+        short = available if self.repeat == "last" else 1
+        return max(available // count * count or short for count in self.samplings)
 
     def where(self, entry: Entry) -> str:
         """List file and line of a video, for messages."""
@@ -214,8 +296,21 @@ class ListedVideos(ABC):
         """A file whose size and time of change tell whether the video has changed."""
 
     @abstractmethod
-    def _problem(self, entry: Entry) -> str | None:
-        """Why a video can't be used, if so, without decoding all of it."""
+    def _decode(self, entry: Entry, share: Callable[[int], int] = every) -> int:
+        """Decode a video from its first frame on, keep nothing, and say how many frames that were.
+
+        Args:
+            entry: The video.
+            share: Takes the number of frames that there are, gives how many to decode.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A frame can't be decoded, or has another size.
+        """
+
+    @abstractmethod
+    def _contradiction(self, entry: Entry) -> str | None:
+        """What the list or the files say of a video, and is not so, although it can be read."""
 
     def _status(self, entry: Entry) -> tuple[int, int] | None:
         try:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import av
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
-from adafocus_env.videos.listed_videos import Choice, ListedVideos
+from adafocus_env.videos.decoding import missing_end, pictures, read_frames
+from adafocus_env.videos.listed_videos import Choice, ListedVideos, every
 from adafocus_env.videos.lists import Entry
 
 
 class VideoFiles(ListedVideos):
     """A list file's videos, each a file that FFmpeg decodes.
 
-    The index of frames comes from the packets, which are read but not decoded, so it is exact with variable frame
-    rates too. Of the pictures, only those from the last key frame before a wanted one up to it are decoded. Rotation in
-    the file's metadata is applied.
+    Frames are numbered as :func:`read_frames` says, which holds for variable frame rates and for containers whose index
+    is wrong too. Of H.264, HEVC, VP8, VP9, AV1, MPEG-4 and codecs without prediction, only what is needed is decoded;
+    videos of other codecs, interlaced H.264, and files whose times or packets are odd are decoded twice, once to count.
+    The file's metadata turn and mirror the pictures. A picture that the decoder calls damaged is an error.
 
-    :meth:`problems` decodes the first and the last frame of every video.
+    :meth:`problems` decodes the frames that evaluation reads and those that lead to them, and compares the packets with
+    what the file's header promises.
 
     Args:
         root: Folder of the files.
@@ -47,82 +49,27 @@ class VideoFiles(ListedVideos):
             return torch.from_numpy(read_frames(path, choose)).permute(0, 3, 1, 2)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path} is missing ({self.where(entry)})") from None
-        except (av.error.FFmpegError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
 
-    def _problem(self, entry: Entry) -> str | None:
+    def _decode(self, entry: Entry, share: Callable[[int], int] = every) -> int:
+        available = 0
+
+        def count(found: int) -> npt.NDArray[np.int64]:
+            nonlocal available
+            available = found
+            return np.zeros(1, dtype=np.int64)
+
+        self._read(entry, count)
+        path, frames = self._file(entry), share(available)
         try:
-            self._read(entry, lambda available: np.array([0, available - 1]))
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return None
+            decoded = sum(1 for _ in islice(pictures(path), frames))
+        except ValueError as error:
+            raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
+        if decoded < frames:
+            raise ValueError(f"{path} has {decoded} of {frames} frames ({self.where(entry)}): it is damaged")
+        return frames
 
-
-def read_frames(path: Path, choose: Choice) -> np.ndarray:
-    """Decode some frames of a video file.
-
-    Args:
-        path: The file.
-        choose: Takes the number of frames in the file, gives those that are wanted, counted from 0.
-
-    Returns:
-        (T, H, W, 3) uint8 RGB.
-
-    Raises:
-        FileNotFoundError: No such file.
-        av.error.FFmpegError: FFmpeg can't read it.
-        ValueError: There is no picture in it, or fewer than its packets promise.
-    """
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise ValueError("no video stream")
-        stream = container.streams.video[0]
-        packets = [
-            (packet.pts, packet.is_keyframe)
-            for packet in container.demux(stream)
-            if packet.size and not packet.is_discard
-        ]
-        if not packets:
-            raise ValueError("no frames")
-        wanted = choose(len(packets)).tolist()
-        stream.thread_type = "NONE"  # videos are decoded side by side
-        if any(pts is None for pts, _ in packets):  # the format has no times: count pictures from the start
-            container.seek(0)
-            numbers = set(wanted)
-            pictures = enumerate(container.decode(stream))
-            found = {number: np.asarray(upright(frame)) for number, frame in pictures if number in numbers}
-        else:
-            times = sorted(pts for pts, _ in packets if pts is not None)
-            keys = sorted(pts for pts, is_key in packets if is_key and pts is not None)
-            found = _seek_and_decode(container, stream, wanted, times, keys)
-        if missing := [number for number in wanted if number not in found]:
-            raise ValueError(f"frame {missing[0] + 1} of {len(packets)} is not there: the file is damaged")
-        return np.stack([found[number] for number in wanted])
-
-
-def _seek_and_decode(
-    container: Any, stream: Any, wanted: list[int], times: list[int], keys: list[int]
-) -> dict[int, np.ndarray]:
-    """Wanted pictures by number; those that aren't there are left out."""
-    found: dict[int, np.ndarray] = {}
-    pictures: Iterator[Any] = iter(())
-    position: int | None = None  # time of the picture that was decoded last
-    for number in sorted(set(wanted)):
-        target = times[number]
-        before = bisect_right(keys, target)
-        key = keys[before - 1] if before else times[0]
-        if position is None or key > position:  # nearer from the key frame than from here
-            container.seek(key, stream=stream)
-            pictures = container.decode(stream)
-        for frame in pictures:
-            position = frame.pts
-            if position is not None and position >= target:
-                found[number] = np.asarray(upright(frame))
-                break
-    return found
-
-
-def upright(frame: av.VideoFrame) -> Image.Image:
-    """A decoded frame as an RGB picture, turned as the file's metadata asks for."""
-    pixels = frame.to_ndarray(format="rgb24")
-    return Image.fromarray(np.rot90(pixels, k=round(frame.rotation / 90)))
+    def _contradiction(self, entry: Entry) -> str | None:
+        missing = missing_end(self._file(entry))
+        return missing and f"{self._file(entry)} is not whole ({self.where(entry)}): {missing}"
