@@ -38,8 +38,29 @@ class BackboneConfig:
     strides: tuple[int, ...] = ()
 
 
+class StridedBlock(BasicBlock):
+    """torchvision's, but its shortcut leaves places out before its 1×1 convolution, not in it.
+
+    The numbers are the same. The convolution with a stride, of fewer than eight channels, is not safe: on processors
+    with AVX2 but without AVX-512, oneDNN's backward pass writes outside its memory (seen with torch 2.14).
+    """
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        same_shape = stride == 1 and before == after
+        shortcut = None if same_shape else nn.Sequential(conv1x1(before, after), nn.BatchNorm2d(after))
+        super().__init__(before, after, stride, shortcut)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, before, h, w) -> (B, after, ⌈h / stride⌉, ⌈w / stride⌉)."""
+        maps = self.relu(self.bn1(self.conv1(images)))
+        maps = self.bn2(self.conv2(maps))
+        if self.downsample is not None:
+            images = self.downsample(images[:, :, :: self.stride, :: self.stride])
+        return self.relu(maps + images)
+
+
 class TinyResNet(nn.Sequential):
-    """A stem and one torchvision ``BasicBlock`` per further width; the output is clipped to [0, 6]."""
+    """A stem and one :class:`StridedBlock` per further width; the output is clipped to [0, 6]."""
 
     def __init__(self, widths: tuple[int, ...], strides: tuple[int, ...]) -> None:
         if not widths or len(widths) != len(strides):
@@ -50,9 +71,7 @@ class TinyResNet(nn.Sequential):
             nn.ReLU(inplace=True),
         ]
         for before, after, stride in zip(widths, widths[1:], strides[1:], strict=False):
-            same_shape = stride == 1 and before == after
-            shortcut = None if same_shape else nn.Sequential(conv1x1(before, after, stride), nn.BatchNorm2d(after))
-            layers.append(BasicBlock(before, after, stride, shortcut))
+            layers.append(StridedBlock(before, after, stride))
         super().__init__(*layers, nn.ReLU6())
 
 
