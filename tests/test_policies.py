@@ -93,7 +93,7 @@ def test_no_glance_of_ours_becomes_an_array(
     recognizer.recognize(videos.frames(torch.arange(3)), policy)
     agents.evaluate(policy, **env_kwargs)
     agents.evaluate(agents.baselines.RandomPolicy, **env_kwargs)
-    config = Stage3Config(steps=1)
+    config = Stage3Config(epochs=1, videos_per_step=12)
     agents.finetune(recognizer, policy, config, videos=videos)
     policy.learn(1)
     with pytest.raises(AssertionError):  # the watch watches
