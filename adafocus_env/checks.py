@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import reprlib
-import sys
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -29,7 +29,7 @@ class Bounds(NamedTuple):
     def hold(self, value: float) -> bool:
         """Whether a number is within them."""
         return (
-            (abs(value) <= sys.float_info.max or (not self.finite and abs(value) == math.inf))
+            (isinstance(value, int) or math.isfinite(value) or (not self.finite and not math.isnan(value)))
             and (self.above is None or value > self.above)
             and (self.at_least is None or value >= self.at_least)
             and (self.below is None or value < self.below)
@@ -58,11 +58,14 @@ def check_number(name: str, value: object, bounds: Bounds) -> float:
     Raises:
         ValueError: It is no real number (a ``bool`` is none), NaN, or out of bounds.
     """
-    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not real or not bounds.hold(value):  # type: ignore[arg-type]
+    number = math.nan
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer too large to be one
+            number = float(value)
+    if not bounds.hold(number):
         kind = "a finite number" if bounds.finite else "a number"
         raise ValueError(f"{name} must be {f'{kind} {bounds}'.strip()}, not {brief(value)}")
-    return float(value)  # type: ignore[arg-type]
+    return number
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -46,8 +46,10 @@ DEFAULT_SKIP_COST = 0.015
 MAX_NUM_ENVS = 2**20
 """More lanes than any machine has memory for: beyond it ``num_envs`` is taken for a mistake."""
 
-_NUMBERS_PER_BLOCK = 1 << 19  # 2 MB of gates, about a processor's second-level cache
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+"""What patch indices and skip bits may come as."""
+
+_NUMBERS_PER_BLOCK = 1 << 19  # 2 MB of gates, about a processor's second-level cache
 _LANE_LOAD = 64  # videos loaded at once: larger batches spend their time on fresh memory pages
 _VIDEO_STREAM, _CANDIDATE_STREAM, _TOP_STREAM, _LEFT_STREAM = range(4)
 

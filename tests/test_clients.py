@@ -61,6 +61,7 @@ def test_minari_records_and_replays(name: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     minari = pytest.importorskip("minari")
     pytest.importorskip("h5py")
+    pytest.importorskip("jax")  # with which Minari collects
     learned = agents.from_pretrained("roaming-fashion")
 
     def choose(env: Any, observation: Any, state: Any) -> tuple[int, Any]:
