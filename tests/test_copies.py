@@ -24,6 +24,7 @@ from adafocus_env import FeatureBank, FrozenFeatures, Recognizer, ResolutionBank
 from adafocus_env.rewards import ConfidenceGain
 from agents.sb3 import make_vec_env
 from tests.conftest import TINY, make_tiny_recognizer, make_tiny_videos
+from tests.spawned import go_on
 from tests.test_motion import make_recognizer as make_clip_recognizer
 from tests.test_motion import make_videos as make_clips
 
@@ -195,12 +196,6 @@ def test_copies_within_a_process_have_one_recogniser(env_kwargs: dict[str, Any])
         assert other.unwrapped.recognizer is env.unwrapped.recognizer
 
 
-def go_on(pickled: bytes, actions: list[Any], answers: Any) -> None:
-    torch.set_num_threads(1)
-    env = pickle.loads(pickled)
-    answers.send((play(env, actions), type(env.unwrapped.features).__name__, env.unwrapped.features.filled_bytes()))
-
-
 def spawned(target: Callable[..., None], *arguments: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -225,7 +220,7 @@ def test_a_spawned_process_goes_on_identically(
     actions = [np.array([k * 3, k % 3 == 2]) for k in range(4)]
     play(env, actions[:1])
     pickled = pickle.dumps(env)
-    found, _, filled = spawned(go_on, pickled, actions[1:3])
+    found, filled = spawned(go_on, pickled, actions[1:3])
     assert_identical(found, play(env, actions[1:3]))
     # What the copy computed is the copy's: the original's file is as the original alone filled it.
     assert features.filled_bytes() >= filled

@@ -23,6 +23,12 @@ RAGGED = [[1], [1, 2]]
 OBJECTS = np.array([None, None])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_table(recognizer: Recognizer, videos: RoamingFashion) -> Any:
+    """Held, so that not every environment here makes its own."""
+    return FeatureBank.shared(recognizer, videos, 4)
+
+
 class Unreferenced:
     reference = np.array(["random", "blank"])
 
