@@ -265,7 +265,7 @@ def test_a_pickle_holds_no_table_and_no_images(recognizer: Recognizer) -> None:
     videos = RoamingFashion("val", num_videos=300)
     bank = FeatureBank(recognizer, videos)
     empty = len(pickle.dumps(bank))
-    bank.ensure_videos(torch.arange(40), lambda rows: bank.load(rows))
+    bank.ensure_videos(torch.arange(80), lambda rows: bank.load(rows))
     assert bank.filled_bytes() > 1_000_000
     assert len(pickle.dumps(bank)) == empty < 200_000
     assert len(pickle.dumps(videos)) < 50_000

@@ -33,7 +33,7 @@ def test_episode_statistics_in_every_mode(mode: AutoresetMode, env_kwargs: dict[
             total = np.zeros(2)
             if mode is AutoresetMode.DISABLED:
                 env.reset()
-    assert found == [[4, 4]] * (2 if mode is AutoresetMode.NEXT_STEP else 3)
+    assert found == [[4, 4]] * 3
 
 
 @pytest.mark.parametrize("batched", [True, False])
