@@ -42,15 +42,18 @@ class BankFile:
         identity: What the file's content depends on; a file with another identity is refused.
         arrays: Shape and dtype of every array by name. One is called ``filled``: the (2,) int64 counters.
         total: The counters of a full file.
+        private: Where the file is being filled by another, open it all the same: what is written to the arrays then
+            stays in this process's memory.
 
     Attributes:
         arrays: The arrays as tensors. ``filled`` is an ordinary tensor that the writer counts in. Those of a full file
             must not be written to.
-        writable: Whether this process is filling the file.
+        writable: Whether the arrays are to be filled by this process.
+        private: Whether what it fills stays in its memory.
 
     Raises:
         ValueError: The file is no such file, or holds something else.
-        BlockingIOError: Another process is filling it.
+        BlockingIOError: Another process is filling it, and ``private`` is not set.
         OSError: The disk is too small for it, or it can't be read or written.
     """
 
@@ -60,6 +63,8 @@ class BankFile:
         identity: Mapping[str, Any],
         arrays: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
         total: tuple[int, int],
+        *,
+        private: bool = False,
     ) -> None:
         self.path = Path(path).resolve()  # one lock, whatever the file is called by
         header = {
@@ -80,22 +85,26 @@ class BankFile:
             return _read_counters(self.path, header, size) if self.path.exists() else None
 
         filled = read_counters()
+        self.private = False
         if filled is None or tuple(filled.tolist()) != total:  # a full file needs no lock, nor a writable folder
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                raise self._busy() from None
-            try:
-                filled = read_counters()  # again, as another process may just have let go of it
-                if filled is None:
-                    _create(self.path, header, size)
-                    filled = torch.zeros(2, dtype=torch.int64)
-            except BaseException:
-                lock.release()
-                raise
+                if not private or filled is None:
+                    raise self._busy() from None
+                self.private = True
+            else:
+                try:
+                    filled = read_counters()  # again, as another process may just have let go of it
+                    if filled is None:
+                        _create(self.path, header, size)
+                        filled = torch.zeros(2, dtype=torch.int64)
+                except BaseException:
+                    lock.release()
+                    raise
         self.writable = tuple(filled.tolist()) != total
         # A read-only mapping, unlike a private one, may be larger than the memory.
-        memory = np.memmap(self.path, np.uint8, mode="r+" if self.writable else "r")
+        memory = np.memmap(self.path, np.uint8, mode="c" if self.private else "r+" if self.writable else "r")
 
         def view(name: str) -> Tensor:
             shape, dtype = arrays[name]
@@ -103,15 +112,18 @@ class BankFile:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 flat = torch.from_numpy(memory[offsets[name] : offsets[name] + length])
-            return flat.view(dtype).view(shape)
+            array = flat.view(dtype).view(shape)
+            # Beside a writer the counted rows stay as they are, but the index goes on: the one of this moment is kept.
+            return array.clone() if self.private and not dtype.is_floating_point else array
 
         self.arrays = {name: filled if name == "filled" else view(name) for name in arrays}
         self._synced_at = time.monotonic()
         self._owner = os.getpid()
-        if self.writable:
+        if self.writable and not self.private:
             self._finish = weakref.finalize(self, _finish, memory, filled, lock, self._owner)
             self._sync = lambda: _sync(memory, filled)
         else:
+            self._sync = lambda: None
             lock.release()
 
     def check_writable(self) -> None:
@@ -121,6 +133,8 @@ class BankFile:
             BlockingIOError: It is a fork of the process that does.
             ValueError: The file was closed.
         """
+        if self.private:
+            return
         if os.getpid() != self._owner:
             raise BlockingIOError(
                 f"{self.path} is being filled by the process that this one was forked from: fill it beforehand (build) "
@@ -135,9 +149,14 @@ class BankFile:
             self._sync()
             self._synced_at = time.monotonic()
 
+    def sync(self) -> None:
+        """Bring what this process filled to the disk."""
+        if self.writable and not self.private and os.getpid() == self._owner and self._finish.alive:
+            self._sync()
+
     def close(self) -> None:
         """Bring everything to the disk and let other processes go on filling it."""
-        if self.writable:
+        if self.writable and not self.private:
             self._finish()
 
     def _busy(self) -> BlockingIOError:
