@@ -16,7 +16,7 @@ import shutil
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,11 @@ class BankFile:
             if name != "filled":
                 size += -(-math.prod(shape) * dtype.itemsize // _PAGE) * _PAGE
 
-        with naming(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{self.path}.lock", thread_local=False)
 
         def read_counters() -> Tensor | None:
-            return _read_counters(self.path, header, size) if self.path.exists() else None
+            return _read_counters(self.path, header, size, total) if self.path.exists() else None
 
         filled = read_counters()
         self.private = False
@@ -166,17 +165,26 @@ class BankFile:
         )
 
 
-def read_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_identity(path: str | os.PathLike[str], names: Iterable[str] = ()) -> dict[str, Any]:
     """What a file says that it depends on.
+
+    Args:
+        path: The file.
+        names: What it must depend on.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file is no such file.
+        ValueError: The file is no such file, or of another kind of bank.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no feature bank's file at {path}: fill one (scripts/build_feature_bank.py)")
     with open(path, "rb") as file:
         identity: dict[str, Any] = _parse(Path(path), file.read(_ARRAYS_AT))["identity"]
+    if missing := sorted({*names} - identity.keys()):
+        raise ValueError(
+            f"{path} is a bank of another kind, which depends on {sorted(identity)}, not on {missing}: open it with "
+            "the class that filled it"
+        )
     return identity
 
 
@@ -188,6 +196,8 @@ def _parse(path: Path, start: bytes) -> dict[str, Any]:
         header: dict[str, Any] = json.loads(start[len(MAGIC) : _COUNTERS_AT])
     except ValueError as error:
         raise ValueError(f"{path} has a damaged header: it was cut short; delete it") from error
+    if not isinstance(header, dict) or not all(isinstance(header.get(key), dict) for key in ("identity", "arrays")):
+        raise ValueError(f"{path} has a damaged header, without identity and arrays; delete it")
     return header
 
 
@@ -223,7 +233,7 @@ def _create(path: Path, header: Mapping[str, Any], size: int) -> None:
             raise
 
 
-def _read_counters(path: Path, header: Mapping[str, Any], size: int) -> Tensor:
+def _read_counters(path: Path, header: Mapping[str, Any], size: int, total: tuple[int, int]) -> Tensor:
     """The counters of a file, after checking that it is whole and holds what is wanted."""
     with open(path, "rb") as file:
         start = file.read(_ARRAYS_AT)
@@ -236,7 +246,10 @@ def _read_counters(path: Path, header: Mapping[str, Any], size: int) -> Tensor:
         )
     if path.stat().st_size != size:
         raise ValueError(f"{path} has {path.stat().st_size} bytes instead of {size}: it was cut short; delete it")
-    return torch.frombuffer(bytearray(start[_COUNTERS_AT : _COUNTERS_AT + 16]), dtype=torch.int64).clone()
+    filled = torch.frombuffer(bytearray(start[_COUNTERS_AT : _COUNTERS_AT + 16]), dtype=torch.int64).clone()
+    if not all(0 <= count <= most for count, most in zip(filled.tolist(), total, strict=True)):
+        raise ValueError(f"{path} counts {filled.tolist()} rows as filled, of {list(total)}: it is damaged; delete it")
+    return filled
 
 
 def _check_room(path: Path, needed: int) -> None:

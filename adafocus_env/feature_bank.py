@@ -148,7 +148,7 @@ class FeatureBank(FrozenFeatures):
             FileNotFoundError: No such file.
             ValueError: The file is no bank's, or was filled for another recogniser or other videos.
         """
-        identity = read_identity(path)
+        identity = read_identity(path, ("grid", "dtype", "precision"))
         return cls(
             recognizer, videos, identity["grid"], device,
             path=path, dtype=identity["dtype"], precision=identity["precision"],

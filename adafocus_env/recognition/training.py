@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.optim.swa_utils import update_bn
 from torchvision.transforms.v2.functional import resize
 from tqdm.auto import tqdm
 
+from adafocus_env.checks import Bounds
 from adafocus_env.patches import crop, overlap, random_corners, scaled_size
 from adafocus_env.processes import gather, share
 from adafocus_env.recognition.optimization import Objective, Optimization, Progress, optimize
@@ -44,12 +45,12 @@ class Stage0Config(Optimization):
         covered: On the embedded benchmark, the share of the item that a patch must show to count as that class.
     """
 
-    global_steps: int = 4000
-    local_steps: int = 4000
+    global_steps: Annotated[int, Bounds(at_least=0)] = 4000
+    local_steps: Annotated[int, Bounds(at_least=0)] = 4000
     epochs: int | None = None
-    videos_per_step: int = 16
-    learning_rate: float = 4e-3
-    covered: float = 0.5
+    videos_per_step: Annotated[int, Bounds(at_least=1)] = 16
+    learning_rate: Annotated[float, Bounds(at_least=0)] = 4e-3
+    covered: Annotated[float, Bounds(above=0, at_most=1)] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +64,10 @@ class Stage1Config(Optimization):
         classifier_learning_rate: Peak learning rate of f_C.
     """
 
-    steps: int = 3000
+    steps: Annotated[int, Bounds(at_least=0)] = 3000
     epochs: int | None = None
-    local_learning_rate: float = 3e-4
-    classifier_learning_rate: float = 3e-3
+    local_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-4
+    classifier_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +80,10 @@ class Stage3Config(Optimization):
         local_learning_rate: Peak learning rate of f_L; 0 keeps f_L as it is (the reference code's choice).
     """
 
-    epochs: int = 10
-    videos_per_step: int = 64
-    classifier_learning_rate: float = 3e-3
-    local_learning_rate: float = 0.0
+    epochs: Annotated[int, Bounds(at_least=0)] = 10
+    videos_per_step: Annotated[int, Bounds(at_least=1)] = 64
+    classifier_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-3
+    local_learning_rate: Annotated[float, Bounds(at_least=0)] = 0.0
 
 
 def _paper(**values: Any) -> dict[str, Any]:
