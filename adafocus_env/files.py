@@ -23,8 +23,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         OSError: It can't be written, on a full disk say; what was there before is still there.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -45,5 +45,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is not None:
-            error.filename, error.filename2 = os.fspath(path), None
+            error.filename = os.fspath(path)
+            with contextlib.suppress(AttributeError):
+                del error.filename2  # of a renaming, which names two files
         raise

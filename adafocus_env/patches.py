@@ -9,6 +9,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from adafocus_env.checks import Bounds, check_integer
+
 
 def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Tensor:
     """Top-left corners of the g×g candidates, row-major.
@@ -17,7 +19,8 @@ def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Ten
     (floor(row / (g − 1) · (H − P)), floor(column / (g − 1) · (W − P))).
 
     Args:
-        grid: g, at least 2.
+        grid: g, at least 2. Where it is above a side's number of positions, H − P + 1, candidates share them; above
+            the frame's longer side, and above 7, it is refused.
         frame_size: (H, W), pixels.
         patch_size: P, pixels.
 
@@ -25,11 +28,10 @@ def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Ten
         (g², 2) int64: top and left, pixels.
 
     Raises:
-        ValueError: ``grid`` is below 2, or the patch doesn't fit into the frame.
+        ValueError: ``grid`` is out of range, or the patch doesn't fit into the frame.
     """
-    if isinstance(grid, bool) or not isinstance(grid, int) or grid < 2:
-        raise ValueError(f"grid must be an integer of at least 2, not {grid!r}")
     check_patch_size(patch_size, frame_size)
+    grid = check_integer("grid", grid, Bounds(at_least=2, at_most=max(7, *frame_size)))
     height, width = frame_size
     steps = torch.arange(grid)
     tops = steps * (height - patch_size) // (grid - 1)  # exact integer form of the floor above

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adafocus_env.checks import brief
+
 _WRAPPERS = {"module", "_orig_mod"}
 """What DataParallel and torch.compile put before the names of what they wrap."""
 
@@ -29,6 +31,29 @@ def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def find_file(kind: str, name_or_path: object, shipped: Path, suffix: str) -> Path:
+    """A shipped file by its name, or any file by its path.
+
+    Args:
+        kind: What it should be, for messages, such as ``"policy"``.
+        name_or_path: A name without suffix, or a path.
+        shipped: Folder of the shipped files.
+        suffix: Of the shipped files.
+
+    Raises:
+        FileNotFoundError: Neither a shipped name nor a file.
+        ValueError: Neither a string nor a path.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise ValueError(f"{kind} must be a name or a path, not {brief(name_or_path)}")
+    named, path = shipped / f"{os.fspath(name_or_path)}{suffix}", Path(name_or_path)
+    found = next((each for each in (named, path) if each.is_file()), None)
+    if found is None:
+        names = sorted(file.stem for file in shipped.glob(f"*{suffix}"))
+        raise FileNotFoundError(f"{kind} {str(path)!r} is neither a file nor one of the shipped ones: {names}")
+    return found
 
 
 def read_torch_file(path: str | os.PathLike[str], kind: str, safe_globals: Iterable[Any] = ()) -> Any:

@@ -25,6 +25,7 @@ class _Baseline:
     """
 
     bound: ClassVar[bool] = False
+    takes_tensors: ClassVar[bool] = True  # of which nothing but the number is looked at
 
     def __init__(self, env: Any, *, seed: int = 0) -> None:
         self.env = env.unwrapped

@@ -8,6 +8,7 @@ from typing import Any
 from gymnasium import spaces
 
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, TSMRecognizer, load_recognizer
+from adafocus_env.checks import brief
 from adafocus_env.patches import grid_of
 
 VECTOR_ENVS: dict[str, type[AdaFocusVectorEnv]] = {
@@ -33,7 +34,7 @@ def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: 
         return VECTOR_ENVS[env_id]
     features, recognizer = env_kwargs.get("features"), env_kwargs.get("recognizer")
     if features is not None:
-        recognizer = features.recognizer
+        recognizer = getattr(features, "recognizer", None)  # the environment says what features must be
     if recognizer is None:
         return AdaFocusTSMVectorEnv if acts_in_positions(policy) else AdaFocusVectorEnv
     if not hasattr(recognizer, "cost"):
@@ -58,6 +59,11 @@ def acts_in_positions(policy: Any) -> bool:
 
 def check_fit(policy: Any, env: AdaFocusVectorEnv) -> None:
     """Raise ``ValueError`` unless a policy can act in an environment."""
+    if not is_policy(policy) or not hasattr(policy, "action_space"):
+        raise ValueError(
+            f"policy must have SB3's predict and an action_space, or be a callable that takes the environment and "
+            f"returns what has; this is {brief(policy)}"
+        )
     if policy.action_space != env.single_action_space:
         raise ValueError(
             f"the policy acts in {policy.action_space}, but the environment takes {env.single_action_space}: "

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from gymnasium.vector import AutoresetMode
 from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
+from adafocus_env.checks import Bounds, check_integer
 from adafocus_env.files import write_atomically
+from adafocus_env.policies import decide
 from adafocus_env.recognition.compute_cost import policy_gflops
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 
@@ -171,7 +174,8 @@ def evaluate(
 
     Args:
         policy: Anything with SB3's ``predict`` and an ``action_space``, or a callable that takes the environment and
-            returns one, such as ``OraclePolicy``.
+            returns one, such as ``OraclePolicy``. It is given NumPy arrays, or tensors if it says ``takes_tensors``
+            (:func:`adafocus_env.policies.decide`).
         split: The split, for videos given by name.
         env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` goes by the recogniser that is passed, else by the
             policy: one that acts in continuous positions belongs to the latter.
@@ -187,13 +191,15 @@ def evaluate(
     """
     if not is_policy(policy) and not callable(policy):
         raise ValueError(f"policy must have SB3's predict or make what has, not be {policy!r} (see load_policy)")
+    seed = check_integer("seed", seed, Bounds(at_least=0))
+    num_envs = check_integer("num_envs", num_envs, Bounds(at_least=1))
     kind = vector_env_class(env_id, env_kwargs, policy)
     env_kwargs = fitting_arguments(policy, kind, env_kwargs)
     if env_kwargs.get("features") is None:
         names = ("videos", "recognizer", "grid", "device")
         found = {name: env_kwargs.pop(name) for name in names if name in env_kwargs}
         env_kwargs["features"] = kind.find_features(split, **found, remember=False)
-    env = kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="numpy", **env_kwargs)
+    env = kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="torch", **env_kwargs)
     if not is_policy(policy):
         policy = policy(env)
     check_fit(policy, env)
@@ -213,16 +219,19 @@ def evaluate(
         observation, _ = env.reset(seed=seed + start, options={"video": chosen})
         state: Any = None
         episode_start = np.ones(num_envs, dtype=bool)
-        for time in range(steps):
-            actions, state = policy.predict(observation, state=state, episode_start=episode_start, deterministic=True)
+        kept = []  # on the device, until the episodes are over
+        for _ in range(steps):
+            actions, state = decide(policy, observation, state, episode_start)
             observation, reward, _, _, info = env.step(actions)
-            episode_start[:] = False
-            returns[rows] += reward[:lanes]
-            corners[rows, time] = info["patch"][:lanes, :2]
-            skipped[rows, time] = info["skipped"][:lanes]
-            predictions[rows, time] = info["prediction"][:lanes]
+            episode_start = np.zeros(num_envs, dtype=bool)
+            kept.append((reward, info["patch"][:, :2], info["skipped"], info["prediction"]))
+        rewards, corners[rows], skipped[rows], predictions[rows] = (
+            torch.stack(part, dim=1)[:lanes].cpu().numpy() for part in zip(*kept, strict=True)
+        )
+        for reward in rewards.T:  # in the order of the steps
+            returns[rows] += reward
         probabilities[rows] = env.probabilities[:lanes].cpu().numpy()
-        gflops[rows] = info["video_gflops"][:lanes] + cost
+        gflops[rows] = info["video_gflops"][:lanes].cpu().numpy() + cost
     labels = env.videos.labels.cpu().numpy()
     label_sets = getattr(env.videos, "label_sets", None)
     label_sets = labels[:, None] == np.arange(env.num_classes) if label_sets is None else label_sets.cpu().numpy()

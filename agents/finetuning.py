@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from adafocus_env import FrozenFeatures, Recognizer, TSMRecognizer
+from adafocus_env.checks import Bounds, brief, check_integer
+from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.recognition.training import train_stage3
@@ -48,8 +50,17 @@ def finetune(
 
     Returns:
         The fine-tuned copy, in evaluation mode.
+
+    Raises:
+        ValueError: As :func:`agents.evaluate`; or an argument is not of these.
     """
     config = config or Stage3Config()
+    if not isinstance(recognizer, ImageNetworks):
+        raise ValueError(f"recognizer must be a Recognizer or a TSMRecognizer, not {brief(recognizer)}")
+    if not isinstance(config, Stage3Config):
+        raise ValueError(f"config must be a Stage3Config, not {brief(config)}")
+    rollouts = check_integer("rollouts", rollouts, Bounds(at_least=1))
+    seed = check_integer("seed", seed, Bounds(at_least=0))
     data = get_videos(videos, split) if features is None else features.videos
     looks: dict[str, Any] = {"features": features}
     if features is None:

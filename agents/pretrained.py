@@ -13,7 +13,7 @@ import torch
 
 from adafocus_env import load_official_checkpoint
 from adafocus_env.files import write_atomically
-from adafocus_env.weights import differences
+from adafocus_env.weights import differences, find_file
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.reinforce import Reinforce
 from agents.sb3 import SB3_ALGORITHMS, algorithm_class
@@ -38,13 +38,7 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
     Raises:
         FileNotFoundError: Neither a shipped name nor a file.
     """
-    shipped = CHECKPOINTS / f"{name_or_path}.pt"
-    if shipped.is_file():
-        return Reinforce.load(shipped, device=device)
-    if not Path(name_or_path).is_file():
-        names = sorted(file.stem for file in CHECKPOINTS.glob("*.pt"))
-        raise FileNotFoundError(f"policy {str(name_or_path)!r} is neither a file nor one of the shipped ones: {names}")
-    return Reinforce.load(name_or_path, device=device)
+    return Reinforce.load(find_file("policy", name_or_path, CHECKPOINTS, ".pt"), device=device)
 
 
 def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -> Any:
@@ -65,13 +59,13 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
     if str(name_or_path) in BASELINE_POLICIES:
         baseline = BASELINE_POLICIES[str(name_or_path)]
         return baseline if seed is None else functools.partial(baseline, seed=seed)
-    path = Path(name_or_path)
-    if path.name.endswith(".pth.tar") and path.is_file():
+    path = find_file("policy", name_or_path, CHECKPOINTS, ".pt")
+    if path.name.endswith(".pth.tar"):
         _, policy = load_official_checkpoint(path, patch_size=96)  # on which no policy depends
         if policy is None:
             raise ValueError(f"{path} is a checkpoint of stage 1, before there is a policy: take one of stage 2 or 3")
         return policy
-    if path.suffix == ".zip" and path.is_file():
+    if path.suffix == ".zip":
         algorithm = next((name for name in SB3_ALGORITHMS if path.stem.startswith(name)), None)
         if algorithm is None:
             known = [f"{name}.zip" for name in SB3_ALGORITHMS]
@@ -85,7 +79,7 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
         if problems := list(differences(weights, weights)):
             raise ValueError(f"{path}: " + "; ".join(problems))
         return model
-    return from_pretrained(name_or_path)
+    return Reinforce.load(path)
 
 
 def save_policy(policy: Any, stem: str | os.PathLike[str], *, training_state: bool = True) -> Path:

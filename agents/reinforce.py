@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -27,7 +27,9 @@ from torch.distributions import Bernoulli, Categorical, Normal
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from adafocus_env.checks import Bounds, as_device, check_fields, check_integer, check_number
 from adafocus_env.files import write_atomically
+from adafocus_env.policies import decide
 from adafocus_env.weights import load_weights, read_torch_file
 from agents.environments import observed_shapes
 
@@ -58,36 +60,23 @@ class Hyperparameters:
         learn_position_std: Take it as where to start from, and learn it.
     """
 
-    learning_rate: float = 1e-3
-    gamma: float = 0.7
-    episodes_per_batch: int = 64
-    value_coefficient: float = 0.5
-    entropy_coefficient: float = 0.01
+    learning_rate: Annotated[float, Bounds(above=0)] = 1e-3
+    gamma: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.7
+    episodes_per_batch: Annotated[int, Bounds(at_least=1)] = 64
+    value_coefficient: Annotated[float, Bounds(at_least=0)] = 0.5
+    entropy_coefficient: Annotated[float, Bounds(at_least=0)] = 0.01
     normalize_advantage: bool = True
-    max_grad_norm: float = 1.0
-    averaging: float = 0.98
-    encoder_size: int = 256
-    hidden_size: int = 128
+    max_grad_norm: Annotated[float, Bounds(above=0, finite=False)] = 1.0
+    averaging: Annotated[float, Bounds(at_least=0, below=1)] = 0.98
+    encoder_size: Annotated[int, Bounds(at_least=1)] = 256
+    hidden_size: Annotated[int, Bounds(at_least=1)] = 128
     recurrent: bool = True
     use_belief: bool = False
-    position_std: float = 0.25
+    position_std: Annotated[float, Bounds(above=0)] = 0.25
     learn_position_std: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must be between 0 and 1, not {self.gamma}")
-        if not 0 <= self.averaging < 1:
-            raise ValueError(f"averaging must be at least 0 and below 1, not {self.averaging}")
-        for name in (
-            "learning_rate",
-            "max_grad_norm",
-            "episodes_per_batch",
-            "encoder_size",
-            "hidden_size",
-            "position_std",
-        ):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+        check_fields(self)
 
 
 # ---------------------------------------------------------------------------------------------------------- network
@@ -232,6 +221,7 @@ class Reinforce:
         num_timesteps: Environment steps trained on so far.
         config: The :class:`Hyperparameters`.
         info_keys: What the algorithm reads of the environment's infos.
+        takes_tensors: :meth:`predict` may be given tensors (:func:`adafocus_env.policies.decide`).
         history: What every update of this object's ``learn`` measured: ``episodes`` so far, and the metrics logged.
 
     Raises:
@@ -239,6 +229,7 @@ class Reinforce:
     """
 
     info_keys: ClassVar[tuple[str, ...]] = ()
+    takes_tensors: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -251,9 +242,10 @@ class Reinforce:
         **hyperparameters: Any,
     ) -> None:
         vector_env = _as_vector_env(env)
+        seed = check_integer("seed", seed, Bounds(at_least=0, below=2**63))
         self._build(
             vector_env.single_observation_space, vector_env.single_action_space, seed, patch_policy, hyperparameters,
-            device if device is not None else getattr(vector_env.unwrapped, "device", "cpu"),
+            as_device(device if device is not None else getattr(vector_env.unwrapped, "device", "cpu")),
         )  # fmt: skip
         self._env: VectorEnv[Any, Any, Any] | None = vector_env
         self._tensorboard_log = tensorboard_log
@@ -347,6 +339,7 @@ class Reinforce:
         Raises:
             ValueError: The agent was loaded without an environment.
         """
+        check_number("total_timesteps", total_timesteps, Bounds(at_least=0))
         hook = self._init_callback(callback)
         hook.on_training_start(locals(), globals())
         end = self.num_timesteps + total_timesteps
@@ -564,11 +557,7 @@ class Reinforce:
             observation, Mapping
         ):
             observation = observation["glance"]
-        if not isinstance(self.patch_policy, Reinforce):
-            observation = _as_arrays(observation)
-        actions, state = self.patch_policy.predict(
-            observation, state=state, episode_start=episode_start, deterministic=True
-        )
+        actions, state = decide(self.patch_policy, observation, state, episode_start)
         patch = torch.as_tensor(actions, device=self.device)
         return (patch[:, 0] if patch.ndim == 2 else patch).long(), state
 
@@ -761,11 +750,3 @@ def _as_vector_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> VectorE
     if isinstance(env, gym.Env):
         return SyncVectorEnv([lambda: env])
     raise ValueError(f"env must be made by gym.make or gym.make_vec, not {env!r}")
-
-
-def _as_arrays(observation: Any) -> Any:
-    if isinstance(observation, Mapping):
-        return {
-            key: np.asarray(value.cpu() if isinstance(value, Tensor) else value) for key, value in observation.items()
-        }
-    return observation.cpu().numpy() if isinstance(observation, Tensor) else observation

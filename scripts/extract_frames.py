@@ -12,6 +12,7 @@ status is 0 if there are frames of any video, and 1 if all failed.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,6 +28,8 @@ from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos.checking import check_description
 from adafocus_env.videos.extraction import extract_frames, folder_names
 from adafocus_env.videos.lists import Entry, list_line, read_list, summary
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass
@@ -74,6 +77,8 @@ def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int
     try:
         return extract_frames(root / entry.path, folder, config.short_side, config.quality), ""
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in DISK_FULL:  # which is no fault of the video
+            raise
         return 0, str(error)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 import adafocus_env  # noqa: F401 (registers AdaFocus-v0)
+import agents
 
 pytestmark = pytest.mark.clients
 
@@ -33,6 +34,62 @@ def test_torchrl_checks_its_specs(arguments: dict[str, Any]) -> None:
     rollout = env.rollout(20)
     assert len(rollout) == 8  # it ends with the video
     assert bool(rollout["next", "terminated"][-1])
+
+
+def play_and_record(name: str, choose: Any, episodes: int) -> list[list[tuple[Any, ...]]]:
+    """Episodes of a data set that Minari writes, and what the environment itself said."""
+    from minari import DataCollector
+
+    env = DataCollector(gym.make("adafocus_env:AdaFocus-v0", split="val", skip=False), record_infos=False)
+    said = []
+    for episode in range(episodes):
+        observation, _ = env.reset(seed=episode)
+        steps: list[tuple[Any, ...]] = [(observation,)]
+        state, over = None, False
+        while not over:
+            action, state = choose(env, observation, state)
+            observation, reward, over, _, _ = env.step(action)
+            steps.append((observation, action, reward))
+        said.append(steps)
+    env.create_dataset(dataset_id=f"adafocus/{name}-v0", algorithm_name=name)
+    env.close()
+    return said
+
+
+@pytest.mark.parametrize("name", ["random", "learned"])
+def test_minari_records_and_replays(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    minari = pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    pytest.importorskip("jax")  # with which Minari collects
+    learned = agents.from_pretrained("roaming-fashion")
+
+    def choose(env: Any, observation: Any, state: Any) -> tuple[int, Any]:
+        if name == "random":
+            return int(env.action_space.sample()), None
+        batched = {key: value[None] for key, value in observation.items()}
+        action, state = learned.predict(batched, state=state, deterministic=True)
+        return int(action[0]), state
+
+    said = play_and_record(name, choose, episodes=3)
+    dataset = minari.load_dataset(f"adafocus/{name}-v0")
+    assert dataset.total_episodes == 3
+    assert dataset.total_steps == 24
+    env = dataset.recover_environment()
+    assert env.spec.id == "AdaFocus-v0"
+    assert dataset.observation_space == env.observation_space
+    assert dataset.action_space == env.action_space
+    for number, (episode, steps) in enumerate(zip(dataset.iterate_episodes(), said, strict=True)):
+        observation, _ = env.reset(seed=number)
+        for time, action in enumerate([None, *episode.actions]):
+            if action is not None:
+                observation, reward, over, _, _ = env.step(action)
+                assert (action, reward) == steps[time][1:]
+                assert episode.rewards[time - 1] == pytest.approx(reward, abs=1e-6)
+                assert episode.terminations[time - 1] == over == (time == 8)
+            for key, value in observation.items():
+                np.testing.assert_array_equal(episode.observations[key][time], value)
+                np.testing.assert_array_equal(steps[time][0][key], value)
 
 
 def test_rl_zoo_trains_and_evaluates(tmp_path: Path) -> None:

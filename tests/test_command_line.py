@@ -148,7 +148,6 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
     "train_recognizer": (
         ("--preset", "nothing"), ("--videos", "nowhere.toml"), ("--patch-size", "0"), ("--device", "cuda:99"),
         ("--global-backbone", "nothing"), ("--hidden-size", "-1"), ("--glance-size", "0"),
-        ("--stage0.videos-per-step", "0"), ("--stage0.global-steps", "-1"), ("--stage0.learning-rate", "nan"),
     ),
     "tune": (("--algorithms", "nothing"), ("--videos", "nothing"), ("--settings", "0")),
 }  # fmt: skip
@@ -162,9 +161,22 @@ def scripts() -> Iterator[ForkedScripts]:
     scripts.close()
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_wrong_type_ends_with_status_2(name: str, scripts: ForkedScripts, tmp_path: Path) -> None:
-    found = scripts.run(name, "--seed", "x", log=tmp_path / "log")
+REFUSED_EARLY = [
+    ("finetune", "--stage3.optimizer", "adam"), ("finetune", "--stage3.epochs", "-1"),
+    ("train_recognizer", "--stage0.videos-per-step", "0"), ("train_recognizer", "--stage0.global-steps", "-1"),
+    ("train_recognizer", "--stage0.learning-rate", "nan"), ("train_recognizer", "--stage0.covered", "1.5"),
+    ("train_recognizer", "--stage1.epochs", "-2"), ("train_recognizer", "--stage1.precision", "float8"),
+    ("train_recognizer", "--stage1.weight-decay", "inf"), ("train_policy", "--train", "everything"),
+    ("build_feature_bank", "--dtype", "int8"), ("extract_frames", "--decode", "some"), ("evaluate", "--no-such", "3"),
+]  # fmt: skip
+"""What is wrong with a command line before anything is looked at."""
+
+
+@pytest.mark.parametrize(("name", "option", "value"), [*((name, "--seed", "x") for name in SCRIPTS), *REFUSED_EARLY])
+def test_a_wrong_type_ends_with_status_2(
+    name: str, option: str, value: str, scripts: ForkedScripts, tmp_path: Path
+) -> None:
+    found = scripts.run(name, option, value, log=tmp_path / "log")
     assert found.status == 2
     assert "Traceback" not in found.errors
 

@@ -71,6 +71,13 @@ def test_every_algorithm_runs(algorithm: str, bench: Bench, tmp_path: Path) -> N
     assert (again.returns == result.returns).all()
 
 
+def test_a_trial_does_not_depend_on_what_ran_before_it(bench: Bench, tmp_path: Path) -> None:
+    """As trials of a killed comparison run in other processes than those of one that wasn't."""
+    runner._features.cache_clear()
+    first = run_trial(trial("ppo"), bench, tmp_path / "first")
+    assert equal(run_trial(trial("ppo"), bench, tmp_path / "second"), first)
+
+
 def test_algorithms_run_on_videos_without_locations(bench: Bench, tmp_path: Path) -> None:
     for row in range(6):
         write_video(tmp_path / "frames" / f"v{row}", 4, row)

@@ -530,5 +530,5 @@ def test_blocks_of_lanes_change_no_other_reward(
 ) -> None:
     features = FeatureBank(recognizer, videos, 4)
     whole = rollout(features, reward=reward)
-    monkeypatch.setattr("adafocus_env.environments.vector_env._NUMBERS_PER_BLOCK", 200)
+    monkeypatch.setattr("adafocus_env.environments.lane_blocks.NUMBERS_PER_BLOCK", 200)
     assert_near(rollout(features, reward=reward), whole)

@@ -234,7 +234,7 @@ def test_what_does_not_fit_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lists"):
         get_videos(str(tmp_path / "bad.toml"), "test")
     lists = 'train_list = "test.txt"\ntest_list = "test.txt"\nnum_classes = 4\n'
-    for line, match in (("root = 3", "root"), (f'root = "{root}"\nframe_size = "48"', "wrong type")):
+    for line, match in (("root = 3", "root"), (f'root = "{root}"\nframe_size = "48"', "frame_size must be an integer")):
         (tmp_path / "typed.toml").write_text(f"{line}\n{lists}")
         with pytest.raises(ValueError, match=rf"typed\.toml.*{match}"):
             get_videos(str(tmp_path / "typed.toml"), "test")

@@ -15,12 +15,13 @@ from safetensors.torch import save_file
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, RoamingFashion
 from adafocus_env.patches import best_candidate, grid_corners
-from adafocus_env.recognition import BackboneConfig, assessment, training
+from adafocus_env.recognition import BackboneConfig, assessment
 from adafocus_env.recognition.backbones import build_backbone, map_shape
 from adafocus_env.recognition.classifier import RecurrentClassifier
-from adafocus_env.recognition.optimization import Objective, Progress
+from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
 from adafocus_env.recognition.training import patch_accuracy, train_stage0, train_stage1, train_stage3
+from adafocus_env.recognition.warm_up import located_items
 from agents import Reinforce, evaluate
 from tests.conftest import TINY, make_tiny_recognizer
 
@@ -237,12 +238,11 @@ def test_stage1_drops_out_and_lets_the_global_cnn_be(videos: RoamingFashion) -> 
     assert not torch.equal(*found)
 
 
-def test_stage0_teaches_the_item_where_it_is_seen(videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage0_teaches_the_item_where_it_is_seen(videos: RoamingFashion) -> None:
     """A frame or patch that doesn't show the item is of the class "nothing"."""
-    objectives: dict[str, Objective] = {}
-    monkeypatch.setattr(training, "warm_up", lambda name, objective, *_: objectives.update({name: objective}))
     recognizer, rows = make_tiny_recognizer(), torch.arange(12)
-    train_stage0(recognizer, videos, Stage0Config())
+    of_both = located_items(recognizer, videos, Stage0Config(), torch.Generator())
+    objectives = dict(zip(("stage0/global", "stage0/local"), of_both, strict=True))
     boxes, visible = (part.flatten(0, 1) for part in videos.locations(rows))
     labels = videos.labels.repeat_interleave(4)
     frames, anywhere = videos.frames(rows), torch.zeros(12, 4, 2)  # top left, or, in every other frame, at the item

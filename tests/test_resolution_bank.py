@@ -78,8 +78,8 @@ def test_a_file_keeps_the_table(
 
     path = tmp_path / "whole.bank"
     half = ResolutionBank(readers, videos, path=path)
-    env = AdaFocusVectorEnv(3, features=half)
-    env.reset(seed=0, options={"video": np.array([7, 2, 5])})
+    env = AdaFocusVectorEnv(4, features=half)  # 16 frames: some processors round differently in smaller batches
+    env.reset(seed=0, options={"video": np.array([7, 2, 5, 0])})
     half.close()
     full = ResolutionBank(readers, videos, path=path)
     np.testing.assert_array_equal(evaluated(full), evaluated(bank))

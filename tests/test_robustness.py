@@ -6,23 +6,28 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
+import itertools
 import os
 import random
 import shutil
 import signal
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from agents.baselines import CenterPolicy
 from tests.forked_scripts import ForkedScripts, Running
 from tests.test_frame_folders import write_video
 
@@ -227,6 +232,25 @@ def test_a_killed_job_goes_on_to_the_same_end(
     print(f"\n{name}: {tried} kills, {ends} runs that ended, all equal; {seconds:.1f} s of computing unkilled")
 
 
+@pytest.mark.parametrize("name", ["reinforce", "bank", "stages 0 and 1", "extraction"])
+def test_a_job_that_is_killed_again_and_again_ends(
+    name: str, scripts: ForkedScripts, places: dict[str, str], unkilled: Any, tmp_path: Path, whole: bool
+) -> None:
+    """Each time it gets further, although it never has the time to do all."""
+    job = JOBS[name]
+    if not (whole or name == "extraction"):
+        pytest.skip("--whole")
+    seconds, wanted = unkilled(name)
+    for kills in range(60):
+        running = start(scripts, job, places, tmp_path / "job", resume=kills > 0)
+        running.wait_until(0.7 * seconds)
+        running.kill()
+        if running.wait() != -signal.SIGKILL:
+            break
+    assert running.status == 0, running.errors[-2000:]
+    assert_same(results(tmp_path / "job"), wanted)
+
+
 # ----------------------------------------------------------------------------------------------------------- signals
 
 
@@ -255,7 +279,9 @@ def test_a_signal_ends_a_job_in_one_sentence_and_it_goes_on(
 # -------------------------------------------------------------------------------------------------------- full disks
 
 
-@pytest.mark.parametrize("name", ["reinforce", "bank", "stage 3", "stages 0 and 1", "ppo, which starts anew"])
+@pytest.mark.parametrize(
+    "name", ["reinforce", "bank", "extraction", "stage 3", "stages 0 and 1", "ppo, which starts anew"]
+)
 def test_a_full_disk_is_one_clear_error_and_the_job_goes_on_once_there_is_room(
     name: str, scripts: ForkedScripts, places: dict[str, str], unkilled: Any, tmp_path: Path, whole: bool
 ) -> None:
@@ -263,7 +289,8 @@ def test_a_full_disk_is_one_clear_error_and_the_job_goes_on_once_there_is_room(
     if not (whole or job.quick):
         pytest.skip("--whole")
     _, wanted = unkilled(name)
-    running = start(scripts, job, places, tmp_path / "job", file_limit=100_000)
+    limit = 2_000 if name == "extraction" else 100_000  # less than a frame, than a bank or a network
+    running = start(scripts, job, places, tmp_path / "job", file_limit=limit)
     assert running.wait() == 1
     assert "File too large" in running.message
     assert str(tmp_path / "job" / "out") in running.message
@@ -292,3 +319,90 @@ def test_a_second_run_in_the_folder_is_told_so_and_the_first_goes_on(
     assert f"another run is writing to {tmp_path / 'job' / 'out'}" in second.message
     assert first.wait() == 0, first.errors[-2000:]
     assert_same(results(tmp_path / "job"), wanted)
+
+
+def test_readers_wait_for_the_writer_of_a_bank_and_then_read_the_same(
+    scripts: ForkedScripts, places: dict[str, str], unkilled: Any, tmp_path: Path
+) -> None:
+    seconds, _ = unkilled("bank")
+    bank = tmp_path / "job" / "out" / "bank.adafocus"
+    reading = ("--videos", places["data"], "--split", "train", "--policies", "roaming-fashion", "--bank", bank)
+    training = ("--videos", places["data"], "--episodes", 8, "--num-envs", 4, "--bank", bank)
+    writer = start(scripts, JOBS["bank"], places, tmp_path / "job")
+    while writer.poll() is None and not bank.exists():
+        writer.wait(0.01)
+    writer.wait_until(writer.cpu_seconds() + 0.1 * seconds)
+    os.killpg(writer.pid, signal.SIGSTOP)
+    for number, arguments in enumerate((("evaluate", *reading), ("train_policy", *training))):
+        beside = scripts.run(*arguments, "--out", tmp_path / f"beside{number}", log=tmp_path / f"beside{number}.log")
+        assert beside.status == 1
+        assert f"{bank} is being filled" in beside.message
+        assert "wait until it is done" in beside.message
+    os.killpg(writer.pid, signal.SIGCONT)
+    assert writer.wait() == 0, writer.errors[-2000:]
+    folders = [tmp_path / f"reader{number}" for number in range(2)]
+    readers = [scripts.start("evaluate", *reading, "--out", each, log=each.with_suffix(".log")) for each in folders]
+    assert [reader.wait() for reader in readers] == [0, 0], readers[0].errors[-2000:]
+    assert_same(*map(results, folders))
+
+
+# --------------------------------------------------------------------------------------------------------- endurance
+
+
+def resources() -> tuple[float, int]:
+    """MB of resident memory, and open file descriptors."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(os.listdir("/proc/self/fd"))
+
+
+def assert_no_growth(what: str, rounds: int, work: Callable[[], None], tolerance: float) -> None:
+    """Neither memory nor file descriptors grow after a tenth of the rounds.
+
+    Args:
+        what: The rounds' name.
+        rounds: How many.
+        work: What is done in each.
+        tolerance: MB of what an allocator may keep.
+    """
+    for _ in range(max(1, rounds // 10)):
+        work()
+    before = resources()
+    for _ in range(rounds - rounds // 10):
+        work()
+    after = resources()
+    print(f"\n{rounds} {what}: {before[0]:.0f} to {after[0]:.0f} MB, {before[1]} to {after[1]} file descriptors")
+    assert after[0] - before[0] < tolerance
+    assert after[1] <= before[1]
+
+
+def test_steps_leave_nothing_behind(recognizer: Recognizer, videos: RoamingFashion, whole: bool) -> None:
+    env = gym.make_vec("AdaFocus-v0", 4096 if whole else 256, recognizer=recognizer, videos=videos, grid=4)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    actions = [env.action_space.sample() for _ in range(16)]
+    numbers = itertools.cycle(range(16))
+    steps = 200_000 if whole else 2_000
+    assert_no_growth(f"steps of {env.num_envs} lanes", steps, lambda: env.step(actions[next(numbers)]) and None, 32)
+
+
+def test_environments_that_are_made_and_closed_leave_nothing_behind(
+    recognizer: Recognizer, videos: RoamingFashion, tmp_path: Path, whole: bool
+) -> None:
+    places = itertools.cycle([None, tmp_path / "bank"])
+
+    def work() -> None:
+        bank = FeatureBank(recognizer, videos, 4, path=next(places))
+        for env in (gym.make_vec("AdaFocus-v0", 8, features=bank), gym.make("AdaFocus-v0", features=bank)):
+            env.reset(seed=0)
+            env.step(env.action_space.sample())
+            env.close()
+        bank.close()
+
+    assert_no_growth("environments", 200 if whole else 20, work, 32)
+
+
+def test_recognising_leaves_nothing_behind(recognizer: Recognizer, videos: RoamingFashion, whole: bool) -> None:
+    policy = CenterPolicy(gym.make("AdaFocus-v0", recognizer=recognizer, videos=videos, grid=4))
+    frames = videos.frames(torch.arange(8))
+    assert_no_growth("times", 200 if whole else 20, lambda: recognizer.recognize(frames, policy) and None, 32)

@@ -17,6 +17,11 @@ from adafocus_env.features.frozen_features import FrozenFeatures
 from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
+_OF_THE_LANE = (
+    "render_mode", "num_frames", "num_steps", "frame_size", "patch_size", "num_patches", "num_classes", "videos",
+    "recognizer", "corners", "features", "grid",
+)  # fmt: skip
+
 
 class AdaFocusEnv(gym.Env[Any, Any]):
     """
@@ -33,8 +38,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
 
     ```python
     >>> import gymnasium as gym
-    >>> import adafocus_env
-    >>> env = gym.make("AdaFocus-v0")
+    >>> env = gym.make("adafocus_env:AdaFocus-v0")  # or "AdaFocus-v0" after import adafocus_env
     >>> observation, info = env.reset(seed=0)
     >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
@@ -123,6 +127,14 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     process: at most 4.3 GB on the default `train` split (every candidate of every frame seen);
     `env.unwrapped.features.filled_bytes()` says how much now.
 
+    ## Copies
+
+    An environment pickles and deep-copies at any time, in mid-episode too, and the copy steps on as the original would:
+    same observations, rewards, infos and draws. The table goes by reference: within the process both read the same one,
+    and agree to the last bit. A pickle that is loaded in another process (a spawned worker, a restored checkpoint)
+    opens a table's file again, or fills a new one in memory as it goes; what networks say in batches of another make-up
+    may then differ by rounding, about 1e-6.
+
     ## Version History
 
     * v0: first release
@@ -178,16 +190,27 @@ class AdaFocusEnv(gym.Env[Any, Any]):
 
     def _take(self, lane: AdaFocusVectorEnv) -> None:
         """Be the only lane of a vector environment."""
+        lane._alone = True
         self._lane = lane
-        self.render_mode = lane.render_mode
-        self.observation_space = self._lane.single_observation_space
-        self.action_space = self._lane.single_action_space
-        for name in ("num_frames", "num_steps", "frame_size", "patch_size", "num_patches", "num_classes"):
-            setattr(self, name, getattr(self._lane, name))
-        self.videos, self.recognizer = self._lane.videos, self._lane.recognizer
-        self.corners, self.features = self._lane.corners, self._lane.features
-        self.grid = self._lane.grid
+        self.observation_space, self.action_space = lane.single_observation_space, lane.single_action_space
+        self._read_lane()
 
+    def _read_lane(self) -> None:
+        for name in _OF_THE_LANE:
+            setattr(self, name, getattr(self._lane, name))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``pickle`` and ``copy.deepcopy``: see :meth:`AdaFocusVectorEnv.__getstate__`."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_THE_LANE}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._read_lane()
+
+    videos: VideoDataset
+    recognizer: Any
+    features: FrozenFeatures
+    grid: int
     num_frames: int
     num_steps: int
     frame_size: tuple[int, int]
@@ -212,8 +235,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
         Raises:
             ValueError: A seed or an option is not allowed.
         """
-        super().reset(seed=seed)
-        observation, info = self._lane.reset(seed=seed, options=options)
+        observation, info = self._lane.reset(seed=seed, options=options)  # which checks both
+        super().reset(seed=None if seed is None else int(seed))
         return _first_lane(observation), _first_lane_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -223,7 +246,9 @@ class AdaFocusEnv(gym.Env[Any, Any]):
             gymnasium.error.ResetNeeded: Before the first reset or after the end of the episode.
             ValueError: An action outside the action space.
         """
-        observation, reward, terminated, truncated, info = self._lane.step(np.asarray(action)[None])
+        observation, reward, terminated, truncated, info = self._lane.step(
+            action[None] if isinstance(action, Tensor) else [action]
+        )
         return (
             _first_lane(observation),
             float(reward[0]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,11 +21,17 @@ class FrameBuffer:
     """
 
     def __init__(self, features: FrozenFeatures, num_envs: int) -> None:
-        self._features, self._recognizer = features, features.recognizer
-        self._num_envs = num_envs
+        self._features, self._num_envs = features, num_envs
         self._frames: Tensor | None = None
         self._video = torch.zeros(num_envs, dtype=torch.int64, device=features.device)
         self._loaded = torch.zeros(num_envs, dtype=torch.bool, device=features.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without frames of videos that are remembered: they are loaded again when they are missed."""
+        state = dict(vars(self))
+        if self._features.remembers:
+            state |= {"_frames": None, "_loaded": torch.zeros_like(self._loaded)}
+        return state
 
     def start(self, video: Tensor, restarted: Tensor) -> None:
         """Episodes on other videos.
@@ -57,9 +65,9 @@ class FrameBuffer:
 
     def units(self, lanes: Tensor, time: Tensor) -> Tensor:
         """(n, …) uint8: one unit each (a frame, or a whole clip) of the videos in (n,) lanes."""
-        return self._recognizer.units(self._ensure(lanes))[lanes * self._features.num_steps + time]
+        return self._features.recognizer.units(self._ensure(lanes))[lanes * self._features.num_steps + time]
 
     def cut(self, lanes: Tensor, time: Tensor, corners: Tensor) -> Tensor:
         """(n, …, 3, P, P) uint8: patches at (n, 2) corners of one unit each of the videos in (n,) lanes."""
-        units = self._recognizer.units(self._ensure(lanes))
-        return self._recognizer.cut(units, corners, lanes * self._features.num_steps + time)
+        units = self._features.recognizer.units(self._ensure(lanes))
+        return self._features.recognizer.cut(units, corners, lanes * self._features.num_steps + time)

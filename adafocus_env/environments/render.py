@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,10 @@ class SceneRenderer:
         self._patch_size = patch_size
         self._font = ImageFont.load_default(15)
         self._window: tuple[Figure, AxesImage] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy shows its pictures in a window of its own."""
+        return type(self), (self._class_names, self._patch_size)
 
     def draw(
         self,
@@ -98,7 +103,9 @@ class SceneRenderer:
         if self._window is None:
             if not visible:
                 _logger.warning("no window system: render_mode='human' draws off-screen; use 'rgb_array' for pictures")
-            figure = pyplot.figure("AdaFocus")
+            figure = pyplot.figure()
+            if (manager := figure.canvas.manager) is not None:
+                manager.set_window_title("AdaFocus")
             axes = figure.add_axes((0, 0, 1, 1))
             axes.set_axis_off()
             self._window = (figure, axes.imshow(picture))

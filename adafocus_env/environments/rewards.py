@@ -78,7 +78,8 @@ def get_reward(reward: str | Reward) -> Reward:
         if reward not in REWARDS:
             raise ValueError(f"reward must be one of {sorted(REWARDS)} or a reward object, not {reward!r}")
         return REWARDS[reward]
-    if not isinstance(reward, Reward) or not callable(reward) or reward.reference not in REFERENCES:
+    named = isinstance(reward, Reward) and (reward.reference is None or isinstance(reward.reference, str))
+    if not named or isinstance(reward, type) or reward.reference not in REFERENCES:
         raise ValueError(f"reward must be callable and have a `reference` out of {REFERENCES}; {reward!r} doesn't")
     return reward
 

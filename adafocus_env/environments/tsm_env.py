@@ -11,9 +11,10 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
+from adafocus_env.checks import check_choice
 from adafocus_env.environments.env import AdaFocusEnv
 from adafocus_env.environments.rewards import Reward
-from adafocus_env.environments.vector_env import AdaFocusVectorEnv, check_choice
+from adafocus_env.environments.vector_env import INTEGERS, AdaFocusVectorEnv
 from adafocus_env.features.frozen_features import FrozenFeatures
 from adafocus_env.patches import position_corners
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
@@ -64,15 +65,20 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
     def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
         if self.action == "grid":
             return super()._read_actions(actions)
-        shape = (self.num_envs, 2)
-        wanted = f"actions must be {shape} numbers from -1 (top, left) to 1 (bottom, right)"
-        try:
-            values = actions if isinstance(actions, Tensor) else torch.as_tensor(np.array(actions, dtype=np.float64))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{wanted}, not {actions!r}") from error
-        if tuple(values.shape) != shape or not bool((values.abs() <= 1).all()):
-            raise ValueError(f"{wanted}, not {values.tolist()} of shape {tuple(values.shape)}")
-        return position_corners(values.to(self.device), self.frame_size, self.patch_size), self._never
+        values = self._as_actions(actions)
+        if values is None or not (values.is_floating_point() or values.dtype in INTEGERS):
+            raise self._refusal(actions)
+        positions = values.to(self.device, torch.float64)
+        allowed = positions.abs() <= 1  # which NaN is not
+        if not bool(allowed.all()):
+            raise self._refusal(actions, positions[~allowed])
+        return position_corners(positions, self.frame_size, self.patch_size), self._never
+
+    @property
+    def _action_words(self) -> tuple[str, str, str]:
+        if self.action == "grid":
+            return super()._action_words
+        return "numbers", "a number", "row and column from -1 (top, left) to 1 (bottom, right)"
 
     def _pictures(self, lanes: Tensor, time: Tensor) -> Tensor:
         """The frames that f_L reads of the clip."""
@@ -95,8 +101,7 @@ class AdaFocusTSMEnv(AdaFocusEnv):
 
     ```python
     >>> import gymnasium as gym
-    >>> import adafocus_env
-    >>> env = gym.make("AdaFocusTSM-v0", action="grid")
+    >>> env = gym.make("adafocus_env:AdaFocusTSM-v0", action="grid")
     >>> observation, info = env.reset(seed=0)
     >>> observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
     >>> terminated

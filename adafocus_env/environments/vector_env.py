@@ -17,6 +17,16 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from adafocus_env.checks import (
+    Bounds,
+    as_array,
+    as_device,
+    brief,
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+)
 from adafocus_env.environments.dynamics import (
     Consequences,
     Looks,
@@ -45,7 +55,22 @@ from adafocus_env.videos.registry import get_videos
 DEFAULT_SKIP_COST = 0.015
 """λ where the action carries a skip bit and none is given, in label confidence."""
 
+MAX_NUM_ENVS = 2**20
+"""More lanes than any machine has memory for: beyond it ``num_envs`` is taken for a mistake."""
+
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
+"""What patch indices and skip bits may come as."""
+
 _VIDEO_STREAM, _CANDIDATE_STREAM, _TOP_STREAM, _LEFT_STREAM = range(4)
+
+
+class _RenderModes(list[str]):
+    """Names of modes. ``gym.make`` looks a mode up here before it calls us, and takes for granted that it is a name."""
+
+    def __contains__(self, mode: object) -> bool:
+        if mode is not None and not isinstance(mode, str):
+            check_choice("render_mode", mode, (*self, None))
+        return super().__contains__(mode)
 
 
 class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
@@ -97,7 +122,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         ValueError: An argument is not allowed; the message names it and what is.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 4}  # noqa: RUF012
+    metadata: dict[str, Any] = {"render_modes": _RenderModes(("rgb_array", "human")), "render_fps": 4}  # noqa: RUF012
     recognizer_class: ClassVar[type[ImageNetworks[Any]]] = Recognizer
     default_name: ClassVar[str] = "roaming-fashion"
     """Of the shipped recogniser and the videos that go with it."""
@@ -121,59 +146,49 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         output: Literal["numpy", "torch"] = "numpy",
     ) -> None:
-        if isinstance(num_envs, bool) or not isinstance(num_envs, (int, np.integer)) or num_envs < 1:
-            raise ValueError(f"num_envs must be an integer of at least 1, not {num_envs!r}")
+        num_envs = check_integer("num_envs", num_envs, Bounds(at_least=1, at_most=MAX_NUM_ENVS))
+        grid = check_integer("grid", grid, Bounds(at_least=2))
         check_choice("baseline", baseline, BASELINES)
         check_choice("observation", observation, ("full", "glance"))
         check_choice("output", output, ("numpy", "torch"))
         check_choice("render_mode", render_mode, (*self.metadata["render_modes"], None))
-        if not isinstance(skip, (bool, np.bool_)):
-            raise ValueError(f"skip must be True or False, not {skip!r}")
+        skip = check_flag("skip", skip)
         if skip_cost is None:
             skip_cost = DEFAULT_SKIP_COST if skip else 0.0
-        if not _is_real(skip_cost) or not 0 <= skip_cost < math.inf:
-            raise ValueError(f"skip_cost must be a finite number of at least 0, not {skip_cost!r}")
-        if isinstance(grid, bool) or not isinstance(grid, (int, np.integer)):
-            raise ValueError(f"grid must be an integer of at least 2, not {grid!r}")
+        skip_cost = check_number("skip_cost", skip_cost, Bounds(at_least=0))
+        mode, rule = _autoreset_mode(autoreset_mode), get_reward(reward)
         if features is None:
-            features = self.find_features(split, videos, recognizer, int(grid), device)
+            features = self.find_features(split, videos, recognizer, grid, device)
         elif not isinstance(features, FrozenFeatures):
             raise ValueError(f"features must be a FeatureBank or FrozenFeatures, not {features!r}")
         elif videos is not None or recognizer is not None:
             raise ValueError("features brings its own videos and recognizer: pass either it or them")
         elif grid not in (7, features.grid):  # 7 may be the default
             raise ValueError(f"features has a grid of {features.grid}, so grid can't be {grid}: leave it out")
-        elif _as_device(device) not in (torch.device("cpu"), _as_device(features.device)):  # "cpu" likewise
+        elif as_device(device) not in (torch.device("cpu"), as_device(features.device)):  # "cpu" likewise
             raise ValueError(f"features is on {features.device}, so device can't be {device}: leave it out")
         if not isinstance(features.recognizer, self.recognizer_class):
             raise ValueError(
                 f"features must be of a {self.recognizer_class.__name__}, not of a {type(features.recognizer).__name__}"
             )
 
-        self.num_envs = int(num_envs)
-        self.render_mode = render_mode
-        self.metadata = {**self.metadata, "autoreset_mode": _autoreset_mode(autoreset_mode)}
-        self.skip, self.skip_cost = bool(skip), float(skip_cost)
-        self.reward, self.baseline = get_reward(reward), baseline
+        self.num_envs, self.render_mode = num_envs, render_mode
+        self.metadata = {**self.metadata, "autoreset_mode": mode}
+        self.skip, self.skip_cost = skip, skip_cost
+        self.reward, self.baseline = rule, baseline
         self._exact = self.reward.reference == "random" and baseline == "exact"
         self.observation, self.output = observation, output
 
-        self.features, self.device = features, features.device
-        self.videos, self.recognizer = features.videos, features.recognizer
-        self.corners, self.grid = features.corners, features.grid
-        self.num_frames, self.frame_size = self.videos.num_frames, self.videos.frame_size
-        self.num_steps = features.num_steps
-        self.patch_size, self.num_patches = self.recognizer.config.patch_size, len(self.corners)
-        self.num_classes = self.videos.num_classes
-        self._labels = self.videos.labels.to(self.device)
+        self._read_from(features)
 
         self.single_observation_space, self.single_action_space = self._spaces()
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
 
+        self._action_shape: tuple[int, ...] = self.single_action_space.shape or ()
+        self._alone = False  # a single environment's lane speaks of one action, not of many
         highest = torch.tensor([self.num_patches - 1, 1] if self.skip else self.num_patches - 1, device=self.device)
         self._lowest_action, self._highest_action = torch.zeros_like(highest), highest
-        self._classifier, self._blank_gates = self.recognizer.classifier, self.recognizer.blank_gates()
         # Constants on the device: GFLOPs of a frame by candidate, and last, when it is skipped; the price of every
         # candidate, if they differ; top, left and size of every candidate.
         local = features.local_gflops.to(self.device)
@@ -215,6 +230,33 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._renderer = SceneRenderer(self.videos.class_names, self.patch_size) if render_mode else None
         self._last_step: dict[str, Tensor] = {}
 
+    def _read_from(self, features: FrozenFeatures) -> None:
+        """Take from features all that is theirs."""
+        self.features, self.device = features, features.device
+        self.videos, self.recognizer = features.videos, features.recognizer
+        self.corners, self.grid = features.corners, features.grid
+        self.num_frames, self.frame_size = self.videos.num_frames, self.videos.frame_size
+        self.num_steps = features.num_steps
+        self.patch_size, self.num_patches = self.recognizer.config.patch_size, len(self.corners)
+        self.num_classes = self.videos.num_classes
+        self._labels = self.videos.labels.to(self.device)
+        self._classifier, self._blank_gates = self.recognizer.classifier, self.recognizer.blank_gates()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For ``pickle`` and ``copy.deepcopy``, also in mid-episode: a copy goes on as the original would.
+
+        The table goes by reference: :class:`FrozenFeatures` says how.
+        """
+        left_out = {"videos", "recognizer", "_labels", "_classifier", "_blank_gates"}
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._read_from(self.features)
+        if self._seeded:  # a table that was made anew doesn't know the videos of these episodes yet
+            with torch.no_grad():
+                self.features.ensure_videos(self._video, self._frames.videos)
+
     @classmethod
     def find_features(
         cls,
@@ -243,7 +285,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """
         model = _as_recognizer(cls.default_name if recognizer is None else recognizer, cls.recognizer_class)
         data = get_videos(cls.default_name if videos is None else videos, split)
-        arguments = model, data, grid, _as_device(device)
+        arguments = model, data, grid, as_device(device)
         if getattr(data, "changing", False):
             return FrozenFeatures(*arguments)
         if remember:
@@ -299,12 +341,12 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             ValueError: A seed or an option is not allowed.
         """
         if not isinstance(options, (Mapping, NoneType)):
-            raise ValueError(f"options must be a dict, not {options!r}")
+            raise ValueError(f"options must be a dict, not {brief(options)}")
         options = dict(options or {})
         mask = self._read_reset_mask(options.pop("reset_mask", None))
         video = self._read_videos(options.pop("video", None), mask)
         if options:
-            raise ValueError(f"options must hold nothing but 'video' and 'reset_mask', not {sorted(options)}")
+            raise ValueError(f"options must hold nothing but 'video' and 'reset_mask', not {list(options)}")
         self._seed_lanes(seed, mask)
         self._start_episodes(mask, video)
         if self.render_mode == "human":
@@ -314,33 +356,27 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _read_reset_mask(self, mask: Any) -> BoolArray:
         if mask is None:
             return np.ones(self.num_envs, dtype=np.bool_)
-        mask = np.asarray(mask.cpu() if isinstance(mask, Tensor) else mask)
-        if mask.dtype != np.bool_ or mask.shape != (self.num_envs,) or not mask.any():
+        found = as_array(mask)
+        if found.dtype != np.bool_ or found.shape != (self.num_envs,) or not found.any():
             raise ValueError(
-                f"options['reset_mask'] must be {self.num_envs} booleans with at least one True, not {mask.dtype} of "
-                f"shape {mask.shape}"
+                f"options['reset_mask'] must be {self._count('boolean')} with at least one True, not {brief(mask)}"
             )
-        return mask.copy()
+        return found.copy()
 
     def _read_videos(self, video: Any, mask: BoolArray) -> NDArray[np.int64] | None:
         if video is None:
             return None
-        try:
-            video = np.asarray(video.cpu() if isinstance(video, Tensor) else video)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"options['video'] must be an integer or {self.num_envs} integers, not {video!r}"
-            ) from error
-        if not np.issubdtype(video.dtype, np.integer) or video.shape not in ((), (self.num_envs,)):
-            raise ValueError(
-                f"options['video'] must be an integer or {self.num_envs} integers, not {video.dtype} of shape "
-                f"{video.shape}"
-            )
-        video = np.broadcast_to(video.astype(np.int64), self.num_envs).copy()
-        chosen = video[mask]
-        if ((chosen < 0) | (chosen >= len(self.videos))).any():
-            raise ValueError(f"options['video'] must be between 0 and {len(self.videos) - 1}, not {chosen.tolist()}")
-        return cast(NDArray[np.int64], video)
+        found = as_array(video)
+        if not np.issubdtype(found.dtype, np.integer) or found.shape not in ((), (self.num_envs,)):
+            several = "" if self._alone else f" or {self._count('integer')}"
+            raise ValueError(f"options['video'] must be an integer{several}, not {brief(video)}")
+        if ((found < 0) | (found >= len(self.videos)))[mask if found.shape else ...].any():
+            raise ValueError(f"options['video'] must be between 0 and {len(self.videos) - 1}, not {brief(video)}")
+        return np.broadcast_to(found.astype(np.int64), self.num_envs).copy()
+
+    def _count(self, thing: str) -> str:
+        """So many things as there are lanes, in words."""
+        return f"{self.num_envs} {thing}{'s' if self.num_envs > 1 else ''}"
 
     def _seed_lanes(self, seed: int | list[int | None] | None, mask: BoolArray) -> None:
         if seed is None and self._seeded:
@@ -348,12 +384,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         seeds: list[int | None]
         if seed is None or _is_seed(seed):
             seeds = [None if seed is None else int(cast(int, seed)) + lane for lane in range(self.num_envs)]
-        elif isinstance(seed, (list, tuple)) and all(one is None or _is_seed(one) for one in seed):
+        elif isinstance(seed, (list, tuple)) and not self._alone and all(one is None or _is_seed(one) for one in seed):
             seeds = list(seed)
         else:
-            raise ValueError(f"seed must be an integer between 0 and 2**62, or one (or None) per lane, not {seed!r}")
+            several = "" if self._alone else ", or one of them (or None) per lane"
+            raise ValueError(f"seed must be an integer of at least 0 and below 2**62{several}, not {brief(seed)}")
         if len(seeds) != self.num_envs:
-            raise ValueError(f"seed must be an integer or {self.num_envs} integers, not {len(seeds)} of them")
+            raise ValueError(f"seed must be an integer or {self._count('integer')}, not {len(seeds)} of them")
         if _is_seed(seed):
             super().reset(seed=int(cast(int, seed)))
         if not self._seeded:
@@ -457,21 +494,40 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
         """Places to look at, which are patch indices (num_envs,) or corners (num_envs, 2), both int64, and skip bits
         (num_envs,) bool."""
-        shape = (self.num_envs, 2) if self.skip else (self.num_envs,)
-        wanted = "actions must be {} integers" + (" (patch index, skip bit)" if self.skip else "")
-        try:
-            values = actions if isinstance(actions, Tensor) else torch.as_tensor(np.array(actions))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{wanted.format(shape)}, not {actions!r}") from error
-        if tuple(values.shape) != shape or values.is_floating_point() or values.dtype == torch.bool:
-            raise ValueError(f"{wanted.format(shape)}, not {values.dtype} of shape {tuple(values.shape)}")
+        values = self._as_actions(actions)
+        if values is None or values.dtype not in INTEGERS:
+            raise self._refusal(actions)
         values = values.to(self.device, torch.int64)
-        if not torch.equal(values.clamp(self._lowest_action, self._highest_action), values):
-            allowed = f"patch indices 0 to {self.num_patches - 1}" + (" and skip bits 0 or 1" if self.skip else "")
-            raise ValueError(f"actions must hold {allowed}, not {values.tolist()}")
+        allowed = values.clamp(self._lowest_action, self._highest_action)
+        if not torch.equal(allowed, values):
+            raise self._refusal(actions, values[allowed != values])
         if self.skip:
             return values[:, 0], values[:, 1] == 1
         return values, self._never
+
+    def _as_actions(self, actions: Any) -> Tensor | None:
+        """Actions as a tensor; ``None`` if they can't be, or have the wrong shape."""
+        try:
+            values = actions if isinstance(actions, Tensor) else torch.as_tensor(np.array(actions))
+        except (TypeError, ValueError):
+            return None
+        return values if tuple(values.shape) == (self.num_envs, *self._action_shape) else None
+
+    def _refusal(self, actions: Any, wrong: Tensor | None = None) -> ValueError:
+        """What is said of actions that are not in the action space, in the terms of whoever passed them; ``wrong`` are
+        the numbers that are out of range."""
+        shape = self._action_shape if self._alone else (self.num_envs, *self._action_shape)
+        name = "action" if self._alone else "actions"
+        several, one, allowed = self._action_words
+        given = actions[0] if self._alone else actions
+        what = brief(given) if wrong is None else f"{wrong.flatten()[0].item()} in {brief(given)}"
+        return ValueError(f"{name} must be {f'{shape} {several}' if shape else one} ({allowed}), not {what}")
+
+    @property
+    def _action_words(self) -> tuple[str, str, str]:
+        """What actions are, one alone, and which are allowed."""
+        patch = f"patch index from 0 to {self.num_patches - 1}"
+        return "integers", "an integer", f"{patch} and skip bit 0 or 1" if self.skip else patch
 
     def _transition(self, place: Tensor, skipped: Tensor, before: LaneProgress) -> dict[str, Tensor]:
         """Decide in the lanes that are running; what the observations and infos need of it."""
@@ -696,16 +752,6 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             self._renderer.close()
 
 
-def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Raise ``ValueError`` unless an argument has one of its allowed values."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}, not {value!r}")
-
-
-def _is_real(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
 def _is_seed(seed: object) -> bool:
     return isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and bool(0 <= seed < 2**62)
 
@@ -721,17 +767,10 @@ def _as_recognizer(recognizer: Any, kind: type[ImageNetworks[Any]]) -> ImageNetw
         raise ValueError(str(error)) from error
 
 
-def _as_device(device: str | torch.device) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f"device must be a torch device of this machine, not {device!r}: {error}") from error
-
-
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
     if isinstance(mode, AutoresetMode):
         return mode
-    for known in AutoresetMode:
-        if mode in (known.name, known.value):
-            return known
-    raise ValueError(f"autoreset_mode must be one of {[known.name for known in AutoresetMode]}, not {mode!r}")
+    names = {name: known for known in AutoresetMode for name in (known.name, known.value)}
+    if not isinstance(mode, str) or mode not in names:
+        raise ValueError(f"autoreset_mode must be one of {[known.name for known in AutoresetMode]}, not {brief(mode)}")
+    return names[mode]

@@ -16,7 +16,7 @@ import shutil
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +42,18 @@ class BankFile:
         identity: What the file's content depends on; a file with another identity is refused.
         arrays: Shape and dtype of every array by name. One is called ``filled``: the (2,) int64 counters.
         total: The counters of a full file.
+        private: Where the file is being filled by another, open it all the same: what is written to the arrays then
+            stays in this process's memory.
 
     Attributes:
         arrays: The arrays as tensors. ``filled`` is an ordinary tensor that the writer counts in. Those of a full file
             must not be written to.
-        writable: Whether this process is filling the file.
+        writable: Whether the arrays are to be filled by this process.
+        private: Whether what it fills stays in its memory.
 
     Raises:
         ValueError: The file is no such file, or holds something else.
-        BlockingIOError: Another process is filling it.
+        BlockingIOError: Another process is filling it, and ``private`` is not set.
         OSError: The disk is too small for it, or it can't be read or written.
     """
 
@@ -60,6 +63,8 @@ class BankFile:
         identity: Mapping[str, Any],
         arrays: Mapping[str, tuple[tuple[int, ...], torch.dtype]],
         total: tuple[int, int],
+        *,
+        private: bool = False,
     ) -> None:
         self.path = Path(path).resolve()  # one lock, whatever the file is called by
         header = {
@@ -72,30 +77,33 @@ class BankFile:
             if name != "filled":
                 size += -(-math.prod(shape) * dtype.itemsize // _PAGE) * _PAGE
 
-        with naming(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{self.path}.lock", thread_local=False)
 
         def read_counters() -> Tensor | None:
-            return _read_counters(self.path, header, size) if self.path.exists() else None
+            return _read_counters(self.path, header, size, total) if self.path.exists() else None
 
         filled = read_counters()
+        self.private = False
         if filled is None or tuple(filled.tolist()) != total:  # a full file needs no lock, nor a writable folder
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                raise self._busy() from None
-            try:
-                filled = read_counters()  # again, as another process may just have let go of it
-                if filled is None:
-                    _create(self.path, header, size)
-                    filled = torch.zeros(2, dtype=torch.int64)
-            except BaseException:
-                lock.release()
-                raise
+                if not private or filled is None:
+                    raise self._busy() from None
+                self.private = True
+            else:
+                try:
+                    filled = read_counters()  # again, as another process may just have let go of it
+                    if filled is None:
+                        _create(self.path, header, size)
+                        filled = torch.zeros(2, dtype=torch.int64)
+                except BaseException:
+                    lock.release()
+                    raise
         self.writable = tuple(filled.tolist()) != total
         # A read-only mapping, unlike a private one, may be larger than the memory.
-        memory = np.memmap(self.path, np.uint8, mode="r+" if self.writable else "r")
+        memory = np.memmap(self.path, np.uint8, mode="c" if self.private else "r+" if self.writable else "r")
 
         def view(name: str) -> Tensor:
             shape, dtype = arrays[name]
@@ -103,15 +111,18 @@ class BankFile:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 flat = torch.from_numpy(memory[offsets[name] : offsets[name] + length])
-            return flat.view(dtype).view(shape)
+            array = flat.view(dtype).view(shape)
+            # Beside a writer the counted rows stay as they are, but the index goes on: the one of this moment is kept.
+            return array.clone() if self.private and not dtype.is_floating_point else array
 
         self.arrays = {name: filled if name == "filled" else view(name) for name in arrays}
         self._synced_at = time.monotonic()
         self._owner = os.getpid()
-        if self.writable:
+        if self.writable and not self.private:
             self._finish = weakref.finalize(self, _finish, memory, filled, lock, self._owner)
             self._sync = lambda: _sync(memory, filled)
         else:
+            self._sync = lambda: None
             lock.release()
 
     def check_writable(self) -> None:
@@ -121,6 +132,8 @@ class BankFile:
             BlockingIOError: It is a fork of the process that does.
             ValueError: The file was closed.
         """
+        if self.private:
+            return
         if os.getpid() != self._owner:
             raise BlockingIOError(
                 f"{self.path} is being filled by the process that this one was forked from: fill it beforehand (build) "
@@ -135,9 +148,14 @@ class BankFile:
             self._sync()
             self._synced_at = time.monotonic()
 
+    def sync(self) -> None:
+        """Bring what this process filled to the disk."""
+        if self.writable and not self.private and os.getpid() == self._owner and self._finish.alive:
+            self._sync()
+
     def close(self) -> None:
         """Bring everything to the disk and let other processes go on filling it."""
-        if self.writable:
+        if self.writable and not self.private:
             self._finish()
 
     def _busy(self) -> BlockingIOError:
@@ -147,17 +165,26 @@ class BankFile:
         )
 
 
-def read_identity(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_identity(path: str | os.PathLike[str], names: Iterable[str] = ()) -> dict[str, Any]:
     """What a file says that it depends on.
+
+    Args:
+        path: The file.
+        names: What it must depend on.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file is no such file.
+        ValueError: The file is no such file, or of another kind of bank.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no feature bank's file at {path}: fill one (scripts/build_feature_bank.py)")
     with open(path, "rb") as file:
         identity: dict[str, Any] = _parse(Path(path), file.read(_ARRAYS_AT))["identity"]
+    if missing := sorted({*names} - identity.keys()):
+        raise ValueError(
+            f"{path} is a bank of another kind, which depends on {sorted(identity)}, not on {missing}: open it with "
+            "the class that filled it"
+        )
     return identity
 
 
@@ -169,6 +196,8 @@ def _parse(path: Path, start: bytes) -> dict[str, Any]:
         header: dict[str, Any] = json.loads(start[len(MAGIC) : _COUNTERS_AT])
     except ValueError as error:
         raise ValueError(f"{path} has a damaged header: it was cut short; delete it") from error
+    if not isinstance(header, dict) or not all(isinstance(header.get(key), dict) for key in ("identity", "arrays")):
+        raise ValueError(f"{path} has a damaged header, without identity and arrays; delete it")
     return header
 
 
@@ -204,7 +233,7 @@ def _create(path: Path, header: Mapping[str, Any], size: int) -> None:
             raise
 
 
-def _read_counters(path: Path, header: Mapping[str, Any], size: int) -> Tensor:
+def _read_counters(path: Path, header: Mapping[str, Any], size: int, total: tuple[int, int]) -> Tensor:
     """The counters of a file, after checking that it is whole and holds what is wanted."""
     with open(path, "rb") as file:
         start = file.read(_ARRAYS_AT)
@@ -217,7 +246,10 @@ def _read_counters(path: Path, header: Mapping[str, Any], size: int) -> Tensor:
         )
     if path.stat().st_size != size:
         raise ValueError(f"{path} has {path.stat().st_size} bytes instead of {size}: it was cut short; delete it")
-    return torch.frombuffer(bytearray(start[_COUNTERS_AT : _COUNTERS_AT + 16]), dtype=torch.int64).clone()
+    filled = torch.frombuffer(bytearray(start[_COUNTERS_AT : _COUNTERS_AT + 16]), dtype=torch.int64).clone()
+    if not all(0 <= count <= most for count, most in zip(filled.tolist(), total, strict=True)):
+        raise ValueError(f"{path} counts {filled.tolist()} rows as filled, of {list(total)}: it is damaged; delete it")
+    return filled
 
 
 def _check_room(path: Path, needed: int) -> None:

@@ -14,6 +14,7 @@ import math
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -48,6 +49,10 @@ class FeatureBank(FrozenFeatures):
     it fills the file loses at most five seconds of its work, or one batch of patches where that takes longer; another
     goes on from there, to the same table.
 
+    A pickle holds no table (see :class:`FrozenFeatures`). In another process one in memory is computed anew where it is
+    asked for, to within the rounding of batches of another make-up; a file is opened again, with all that was in it
+    when it was pickled, and, while another process is filling it, as with ``private=True``.
+
     Args:
         recognizer: Any :class:`Recognizer` or :class:`TSMRecognizer`.
         videos: Any data set whose videos never change.
@@ -56,10 +61,12 @@ class FeatureBank(FrozenFeatures):
         path: File of the table; ``None`` keeps it in memory.
         dtype: Of the table: ``"float32"``, or ``"float16"`` for half the size and rewards that agree to 2e-3.
         precision: Of the local CNN, as for :class:`FrozenFeatures`.
+        private: Open the file even while another process is filling it: what it lacks now is then computed for this
+            process alone, in memory.
 
     Raises:
         ValueError: As :class:`FrozenFeatures`; or the file at ``path`` holds something else; or the videos change.
-        BlockingIOError: Another process is filling the file.
+        BlockingIOError: Another process is filling the file, and ``private`` is not set.
         OSError: The disk can't hold the table.
         MemoryError: The memory can't.
     """
@@ -77,6 +84,7 @@ class FeatureBank(FrozenFeatures):
         path: str | os.PathLike[str] | None = None,
         dtype: TableDtype = "float32",
         precision: Precision = "float32",
+        private: bool = False,
     ) -> None:
         if getattr(videos, "changing", False):
             raise ValueError(
@@ -99,7 +107,8 @@ class FeatureBank(FrozenFeatures):
                 "dtype": dtype,
                 "precision": precision,
             }
-            self._file = BankFile(path, identity, arrays, total=(len(videos), arrays["patch_row"][0][0] - 1))
+            total = len(videos), arrays["patch_row"][0][0] - 1
+            self._file = BankFile(path, identity, arrays, total, private=private)
             tables = self._file.arrays
         self._maps, self._global_gates, self._local_gates = (
             tables["maps"], tables["global_gates"], tables["local_gates"]
@@ -115,6 +124,16 @@ class FeatureBank(FrozenFeatures):
             self._video_row[self._video_row > counted_videos * self.num_steps] = 0
             self._patch_row[self._patch_row > counted_patches] = 0
 
+    def _maker(self) -> Callable[[], FeatureBank]:
+        path = None
+        if self._file is not None:
+            self._file.sync()  # a copy reads from the file what is there now
+            path = self._file.path
+        arguments = self.recognizer, self.videos, self.grid, self.device
+        return functools.partial(
+            type(self), *arguments, path=path, dtype=self.dtype, precision=self.precision, private=True
+        )
+
     @classmethod
     def open(
         cls,
@@ -129,7 +148,7 @@ class FeatureBank(FrozenFeatures):
             FileNotFoundError: No such file.
             ValueError: The file is no bank's, or was filled for another recogniser or other videos.
         """
-        identity = read_identity(path)
+        identity = read_identity(path, ("grid", "dtype", "precision"))
         return cls(
             recognizer, videos, identity["grid"], device,
             path=path, dtype=identity["dtype"], precision=identity["precision"],

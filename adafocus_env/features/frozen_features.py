@@ -6,8 +6,13 @@ computation behind :class:`adafocus_env.FeatureBank`, which remembers the answer
 
 from __future__ import annotations
 
+import copy
+import functools
+import os
+import uuid
+import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +28,8 @@ PatchCutter = Callable[[Tensor, Tensor], Tensor]
 
 _IMAGES_PER_CUT = 1024
 _ROWS_PER_PRODUCT = 16
+_living: weakref.WeakValueDictionary[str, FrozenFeatures] = weakref.WeakValueDictionary()
+"""The features of this process by their names, for copies to find them."""
 
 
 class FrozenFeatures:
@@ -34,6 +41,11 @@ class FrozenFeatures:
 
     Pass it as ``features`` to the environment to compute every glance and every patch when it is needed, the chosen and
     the random patches of a step in one batch.
+
+    It pickles and deep-copies by reference. A copy within the process is the original itself, which is frozen and
+    whose table only grows; where the videos are another view at every visit, it is one of its own, that goes on from
+    the same visits. In another process a pickle makes it anew: a table in memory starts empty, one in a file is opened
+    again (see :class:`adafocus_env.FeatureBank`), and all copies of one original are one object there too.
 
     Args:
         recognizer: Any :class:`Recognizer` or :class:`TSMRecognizer`; a frozen copy is kept, so training the original
@@ -70,6 +82,8 @@ class FrozenFeatures:
     ) -> None:
         if not isinstance(recognizer, ImageNetworks):
             raise ValueError(f"recognizer must be a Recognizer or TSMRecognizer itself, not {recognizer!r}")
+        if torch.device(device).type == "meta":
+            raise ValueError("device must be one that computes, not 'meta'")
         config = recognizer.config
         if config.num_classes != videos.num_classes:
             raise ValueError(
@@ -87,6 +101,7 @@ class FrozenFeatures:
         for name, weights in recognizer.state_dict().items():
             if not bool(torch.isfinite(weights).all()):
                 raise ValueError(f"recognizer's {name} holds values that are not finite; its training has diverged")
+        self._register(uuid.uuid4().hex)
         self.num_steps = recognizer.num_steps(videos.num_frames)
         self.device = torch.device(device)
         self.videos, self.grid, self.precision = videos, grid, precision
@@ -110,9 +125,28 @@ class FrozenFeatures:
             raise ValueError(f"videos.frames must give a tensor of {wanted} uint8, not {given}")
         return frames.to(self.device)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself: Gymnasium copies an environment's arguments for its ``spec``, and a table is not to be copied."""
-        return self
+    # ------------------------------------------------------------------------------------------------------- copies
+
+    def _register(self, name: str) -> None:
+        self._name, self._process = name, os.getpid()
+        _living[name] = self
+
+    def _maker(self) -> Callable[[], FrozenFeatures]:
+        """Makes the same again: what a pickle holds."""
+        return functools.partial(
+            type(self), self.recognizer, self.videos, self.grid, self.device, precision=self.precision
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        name = uuid.uuid4().hex if getattr(self.videos, "changing", False) else self._name
+        return _revive, (name, self._maker())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenFeatures:
+        """Itself, as Gymnasium copies an environment's arguments for its ``spec``; a copy of videos that change."""
+        if not getattr(self.videos, "changing", False):
+            return self
+        revive, arguments = self.__reduce__()
+        return revive(*copy.deepcopy(arguments, memo))
 
     # ------------------------------------------------------------------------------- what the environment asks for
 
@@ -229,6 +263,16 @@ def _project(projection: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
     if lacking <= 0:
         return projection(vectors)
     return projection(torch.cat((vectors, vectors.new_zeros(lacking, *vectors.shape[1:]))))[: len(vectors)]
+
+
+def _revive(name: str, make: Callable[[], FrozenFeatures]) -> FrozenFeatures:
+    """The features of a name, made if this process has none of its own: a fork inherits its parent's, but not the right
+    to fill their file."""
+    known = _living.get(name)
+    if known is None or known._process != os.getpid():
+        known = make()
+        known._register(name)
+    return known
 
 
 def _check_finite(gates: Tensor, part: Literal["global", "local"], video: Tensor) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -37,6 +38,7 @@ class ResolutionBank(FrozenFeatures):
         device: Where the networks run, and the table is if it has no ``path``.
         path: File of the table, as for :class:`adafocus_env.FeatureBank`; ``None`` keeps it in memory.
         precision: Of the local CNNs: ``"float32"`` or ``"bfloat16"``.
+        private: As for :class:`adafocus_env.FeatureBank`, like what happens to copies.
 
     Attributes:
         scales: The keys of ``recognizers``, in their order.
@@ -58,6 +60,7 @@ class ResolutionBank(FrozenFeatures):
         *,
         path: str | os.PathLike[str] | None = None,
         precision: Precision = "float32",
+        private: bool = False,
     ) -> None:
         if not recognizers or not all(0 < scale <= 1 for scale in recognizers):
             raise ValueError(f"recognizers must be given for scales in (0, 1], not {list(recognizers)}")
@@ -72,6 +75,7 @@ class ResolutionBank(FrozenFeatures):
         if not all(_same_but_local(first, other) for other in recognizers.values()):
             raise ValueError("recognizers must be the same but for their local CNNs: make them by `read_at`")
         self.corners = torch.zeros(len(self.scales), 2, dtype=torch.int64)  # every choice shows the whole frame
+        self._recognizers = {scale: reader.frozen() for scale, reader in recognizers.items()}
         self._sizes = [scaled_size(videos.frame_size, scale) for scale in self.scales]
         self._readers = [reader.deployed(precision).to(self.device) for reader in recognizers.values()]
         self.local_gflops = torch.tensor(
@@ -98,11 +102,19 @@ class ResolutionBank(FrozenFeatures):
                 "videos": videos.fingerprint,
                 "precision": precision,
             }
-            self._file = BankFile(path, identity, arrays, total=(len(videos), 0))
+            self._file = BankFile(path, identity, arrays, total=(len(videos), 0), private=private)
             tables = self._file.arrays
         self._filled, self._row, self._maps, self._global_gates, self._local_gates = tables.values()
         if self._file is not None and self._file.writable:
             self._row[self._row > self._filled[0]] = 0  # what a killed process didn't bring to the disk
+
+    def _maker(self) -> Callable[[], ResolutionBank]:
+        path = None
+        if self._file is not None:
+            self._file.sync()  # a copy reads from the file what is there now
+            path = self._file.path
+        arguments = self._recognizers, self.videos, self.device
+        return functools.partial(type(self), *arguments, path=path, precision=self.precision, private=True)
 
     def ensure_videos(self, video: Tensor, load: FrameLoader) -> None:
         """Run all CNNs on all frames of the videos that they have not seen.

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from adafocus_env.patches import crop, grid_corners, grid_of, position_corners
+from adafocus_env.policies import decide
 from adafocus_env.recognition.compute_cost import policy_gflops
 
 if TYPE_CHECKING:
@@ -22,10 +23,7 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
     """See :meth:`adafocus_env.Recognizer.recognize`."""
     from adafocus_env.recognition.recognizer import Recognition
 
-    if isinstance(policy, type) or not hasattr(policy, "predict"):
-        raise ValueError(f"policy must have SB3's predict, not be {policy!r}: a class has to be made first")
-    if not isinstance(frames, Tensor) or frames.ndim != 5:
-        raise ValueError(f"frames must be a (B, T, 3, H, W) tensor, not {getattr(frames, 'shape', type(frames))}")
+    _check(frames, policy)
     height, width = frames.shape[-2:]
     if grid is None:
         grid = grid_of(policy.action_space)
@@ -68,12 +66,11 @@ def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | N
         return torch.where(skipped[time, :, None], before, after)
 
     for time in range(times):
-        observation: Any = maps[time].cpu().numpy()
+        observation: Any = maps[time]
         if sees_belief:
-            share = np.full((videos, 1), time / times, dtype=np.float32)
-            observation = {"glance": observation, "belief": hidden.cpu().numpy(), "time": share}
-        start = np.full(videos, time == 0)
-        actions, memory = policy.predict(observation, state=memory, episode_start=start, deterministic=True)
+            share = hidden.new_full((videos, 1), time / times)
+            observation = {"glance": observation, "belief": hidden, "time": share}
+        actions, memory = decide(policy, observation, memory, np.full(videos, time == 0))
         chosen = _checked(actions, policy.action_space, videos).to(recognizer.device)
         patch[time] = chosen[:, 0] if chosen.ndim == 2 else chosen
         if chosen.ndim == 2:
@@ -103,16 +100,14 @@ def recognize_clips(recognizer: TSMRecognizer, frames: Tensor, policy: Any) -> R
     """See :meth:`adafocus_env.TSMRecognizer.recognize`."""
     from adafocus_env.recognition.recognizer import Recognition
 
+    _check(frames, policy)
     frames = frames.to(recognizer.device)
     size, patch_size = (frames.shape[-2], frames.shape[-1]), recognizer.config.patch_size
     glanced = recognizer.batches(recognizer.glanced(frames), recognizer.config.glance_size)
     maps, logits = (torch.cat(part) for part in zip(*map(recognizer.glance, glanced), strict=True))
-    observation: Any = maps.cpu().numpy()
-    if not isinstance(getattr(policy, "observation_space", None), spaces.Box):
-        observation = {"glance": observation}
-    actions, _ = policy.predict(
-        observation, state=None, episode_start=np.ones(len(frames), dtype=bool), deterministic=True
-    )
+    sees_glance = isinstance(getattr(policy, "observation_space", None), spaces.Box)
+    observation: Any = maps if sees_glance else {"glance": maps}
+    actions, _ = decide(policy, observation, None, np.ones(len(frames), dtype=bool))
     if isinstance(policy.action_space, spaces.MultiDiscrete):
         raise ValueError(f"the policy acts in {policy.action_space}, but clips have no skip bit")
     chosen = _checked(actions, policy.action_space, len(frames)).to(recognizer.device)
@@ -133,6 +128,24 @@ def recognize_clips(recognizer: TSMRecognizer, frames: Tensor, policy: Any) -> R
     )  # fmt: skip
 
 
+def _check(frames: Any, policy: Any) -> None:
+    """Raise ``ValueError`` unless these are a batch of videos and a policy."""
+    if isinstance(policy, type) or not hasattr(policy, "predict") or not hasattr(policy, "action_space"):
+        raise ValueError(
+            f"policy must have SB3's predict and an action_space, not be {policy!r}: a class has to be made first"
+        )
+    wanted = "frames must be a (B, T, 3, H, W) tensor of uint8"
+    if not isinstance(frames, Tensor):
+        raise ValueError(f"{wanted}, not {type(frames).__name__}")
+    shape = tuple(frames.shape)
+    if frames.ndim != 5 or frames.dtype != torch.uint8 or shape[2] != 3:
+        last = frames.ndim == 5 and shape[2] != 3 and shape[4] == 3
+        remedy = ": the channels are last, so pass frames.permute(0, 1, 4, 2, 3)" if last else ""
+        raise ValueError(f"{wanted}, not {frames.dtype} of shape {shape}{remedy}")
+    if not frames.numel():
+        raise ValueError(f"frames must hold at least one video of at least one frame, not be of shape {shape}")
+
+
 def _checked(actions: Any, space: spaces.Space[Any], videos: int) -> Tensor:
     """A policy's actions on some videos, after checking that all of them are in its action space."""
     chosen = torch.as_tensor(actions)
@@ -142,7 +155,7 @@ def _checked(actions: Any, space: spaces.Space[Any], videos: int) -> Tensor:
     else:
         count = space.nvec if isinstance(space, spaces.MultiDiscrete) else space.n  # type: ignore[attr-defined]
         low, high = torch.tensor(0), torch.as_tensor(count) - 1
-    values = chosen.cpu()
-    if tuple(chosen.shape) != shape or not bool(((values >= low) & (values <= high)).all()):
-        raise ValueError(f"the policy's actions must be {shape}, each in {space}, not {values.tolist()}")
+    low, high = low.to(chosen.device), high.to(chosen.device)
+    if tuple(chosen.shape) != shape or not bool(((chosen >= low) & (chosen <= high)).all()):
+        raise ValueError(f"the policy's actions must be {shape}, each in {space}, not {chosen.tolist()}")
     return chosen

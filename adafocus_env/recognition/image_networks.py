@@ -26,7 +26,7 @@ from torchvision.transforms.v2.functional import resize
 from adafocus_env.files import write_atomically
 from adafocus_env.recognition.backbones import BackboneConfig
 from adafocus_env.recognition.compute_cost import ComputeCost
-from adafocus_env.weights import checksum, first_sight, load_weights
+from adafocus_env.weights import checksum, find_file, first_sight, load_weights
 
 Precision = Literal["float32", "bfloat16"]
 """What the CNNs compute in."""
@@ -308,7 +308,7 @@ class ImageNetworks(nn.Module, Generic[Config]):
             ValueError: The file is not a recogniser's, its bytes have changed since it was written (files of earlier
                 versions don't tell), or weights are not finite.
         """
-        path = _find(name_or_path)
+        path = find_file("recognizer", name_or_path, CHECKPOINTS, ".safetensors")
         header, weights = _read(path, weights=True)
         if header.get("format") != cls.file_format:
             raise ValueError(
@@ -340,19 +340,8 @@ def read_format(name_or_path: str | os.PathLike[str]) -> str | None:
         FileNotFoundError: Neither a shipped name nor a file.
         ValueError: The file is not a safetensors file.
     """
-    return _read(_find(name_or_path), weights=False)[0].get("format")
-
-
-def _find(name_or_path: str | os.PathLike[str]) -> Path:
-    path = CHECKPOINTS / f"{name_or_path}.safetensors"
-    if not path.is_file():
-        path = Path(name_or_path)
-    if not path.is_file():
-        shipped = sorted(file.stem for file in CHECKPOINTS.glob("*.safetensors"))
-        raise FileNotFoundError(
-            f"recognizer {str(name_or_path)!r} is neither a file nor one of the shipped ones: {shipped}"
-        )
-    return path
+    path = find_file("recognizer", name_or_path, CHECKPOINTS, ".safetensors")
+    return _read(path, weights=False)[0].get("format")
 
 
 def _read(path: Path, *, weights: bool) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -53,6 +53,8 @@ class OfficialPolicy(nn.Module):
         action_space: Patch indices.
     """
 
+    takes_tensors = True
+
     def __init__(self, channels: int = 1280, side: int = 7, num_patches: int = 49, hidden_size: int = 1024) -> None:
         super().__init__()
         self.state_encoder = nn.Sequential(

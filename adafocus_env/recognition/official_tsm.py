@@ -29,6 +29,7 @@ class OfficialTSMPolicy(nn.Module):
         action_space: Row and column of the patch, -1 top or left, 1 bottom or right.
     """
 
+    takes_tensors = True
     std = 0.25
     """Standard deviation of the position around its mean, on the scale [0, 1]."""
 

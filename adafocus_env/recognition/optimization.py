@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from adafocus_env.checks import Bounds, check_choice, check_fields, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.processes import gather, num_processes, process_number, share
 from adafocus_env.videos.dataset import VideoDataset
@@ -31,6 +32,8 @@ MOMENTUM = 0.9
 class Optimization:
     """How a stage is optimised, but for its length and its learning rates.
 
+    Subclasses have those; whatever a number can't be is a ValueError that names it.
+
     Attributes:
         videos_per_step: Videos in a batch, of all processes together.
         optimizer: ``"adamw"``, or ``"sgd"`` with a momentum of 0.9 (the paper's).
@@ -39,11 +42,19 @@ class Optimization:
         precision: What the CNNs compute in; ``"float16"`` (with loss scaling) and ``"bfloat16"`` are mixed precision.
     """
 
-    videos_per_step: int = 32
+    videos_per_step: Annotated[int, Bounds(at_least=1)] = 32
     optimizer: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["one_cycle", "cosine"] = "one_cycle"
-    weight_decay: float = 0.02
+    weight_decay: Annotated[float, Bounds(at_least=0)] = 0.02
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal:
+                check_choice(name, getattr(self, name), get_args(hint))
+        if (epochs := getattr(self, "epochs", None)) is not None:
+            check_integer("epochs", epochs, Bounds(at_least=0))
 
 
 @dataclass(frozen=True)

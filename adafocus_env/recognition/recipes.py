@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
+from adafocus_env.checks import Bounds
 from adafocus_env.recognition.optimization import Optimization
 
 
@@ -20,12 +21,12 @@ class Stage0Config(Optimization):
         covered: On the embedded benchmark, the share of the item that a patch must show to count as that class.
     """
 
-    global_steps: int = 4000
-    local_steps: int = 4000
+    global_steps: Annotated[int, Bounds(at_least=0)] = 4000
+    local_steps: Annotated[int, Bounds(at_least=0)] = 4000
     epochs: int | None = None
-    videos_per_step: int = 16
-    learning_rate: float = 4e-3
-    covered: float = 0.5
+    videos_per_step: Annotated[int, Bounds(at_least=1)] = 16
+    learning_rate: Annotated[float, Bounds(at_least=0)] = 4e-3
+    covered: Annotated[float, Bounds(above=0, at_most=1)] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,10 @@ class Stage1Config(Optimization):
         classifier_learning_rate: Peak learning rate of f_C.
     """
 
-    steps: int = 3000
+    steps: Annotated[int, Bounds(at_least=0)] = 3000
     epochs: int | None = None
-    local_learning_rate: float = 3e-4
-    classifier_learning_rate: float = 3e-3
+    local_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-4
+    classifier_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +56,10 @@ class Stage3Config(Optimization):
         local_learning_rate: Peak learning rate of f_L; 0 keeps f_L as it is (the reference code's choice).
     """
 
-    epochs: int = 10
-    videos_per_step: int = 64
-    classifier_learning_rate: float = 3e-3
-    local_learning_rate: float = 0.0
+    epochs: Annotated[int, Bounds(at_least=0)] = 10
+    videos_per_step: Annotated[int, Bounds(at_least=1)] = 64
+    classifier_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-3
+    local_learning_rate: Annotated[float, Bounds(at_least=0)] = 0.0
 
 
 def num_steps(num_videos: int, config: Stage0Config | Stage1Config, steps: int) -> int:

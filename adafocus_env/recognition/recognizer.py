@@ -133,11 +133,13 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
 
         Args:
             frames: (B, T, 3, H, W) uint8 RGB at full resolution.
-            policy: Anything with SB3's ``predict`` on batched observations and an ``action_space``.
+            policy: Anything with SB3's ``predict`` on batched observations and an ``action_space``. It is given NumPy
+                arrays, or tensors if it says ``takes_tensors`` (:func:`adafocus_env.policies.decide`).
             grid: g, the candidate grid of the policy's patch indices; ``None`` takes it from its action space.
 
         Raises:
-            ValueError: The policy's action space doesn't fit the grid, or ``frames`` has the wrong shape.
+            ValueError: The policy's action space doesn't fit the grid; or ``frames`` has the wrong dtype or shape, or
+                holds nothing.
         """
         from adafocus_env.recognition.deployment import recognize
 

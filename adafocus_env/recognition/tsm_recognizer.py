@@ -197,13 +197,14 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         Args:
             frames: (B, global_frames + local_frames, 3, H, W) uint8 RGB, one sampling after the other.
             policy: Anything with SB3's ``predict`` on batched observations and an ``action_space``, of positions or
-                patch indices.
+                patch indices. It is given NumPy arrays, or tensors if it says ``takes_tensors``
+                (:func:`adafocus_env.policies.decide`).
 
         Returns:
             As of :meth:`adafocus_env.Recognizer.recognize`, with T = 1.
 
         Raises:
-            ValueError: ``frames`` has the wrong shape.
+            ValueError: ``frames`` has the wrong dtype or shape or holds nothing, or ``policy`` is none for clips.
         """
         from adafocus_env.recognition.deployment import recognize_clips
 

@@ -24,14 +24,16 @@ import inspect
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
+from adafocus_env.checks import check_choice
 from adafocus_env.videos.frame_folders import FrameFolders
 from adafocus_env.videos.listed_videos import ListedVideos
 from adafocus_env.videos.lists import Entry
 from adafocus_env.videos.video_files import VideoFiles
 
 _KINDS: dict[str, type[ListedVideos]] = {"frames": FrameFolders, "files": VideoFiles}
-_OWN = {"root", "train_list", "test_list", "kind"}
+_PLACES = {"root", "train_list", "test_list"}
 _ARGUMENTS = set(inspect.signature(ListedVideos).parameters) - {"root", "list_file", "training", "keep"}
 
 
@@ -50,7 +52,7 @@ def open_description(path: str | os.PathLike[str], split: str) -> ListedVideos:
 
     Raises:
         FileNotFoundError: The file, or something that it names, is not there.
-        ValueError: The file is no such description.
+        ValueError: The file is no such description, or something that it names can't be used.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,22 +61,26 @@ def open_description(path: str | os.PathLike[str], split: str) -> ListedVideos:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}") from error
-    kind = values.setdefault("kind", "frames")
-    if kind not in _KINDS:
-        raise ValueError(f"{path}: kind must be one of {sorted(_KINDS)}, not {kind!r}")
-    known = _OWN | _ARGUMENTS | ({"template"} if kind == "frames" else set())
-    if unknown := sorted(values.keys() - known):
-        raise ValueError(f"{path}: unknown {unknown}; known are {sorted(known)}")
-    if missing := sorted((_OWN | {"num_classes"}) - values.keys()):
-        raise ValueError(f"{path} lacks {missing}")
-    videos, places = _KINDS[values.pop("kind")], {key: values.pop(key) for key in ("root", "train_list", "test_list")}
-    if wrong := {key: place for key, place in places.items() if not isinstance(place, str)}:
-        raise ValueError(f"{path}: these must be strings: {wrong}")
-    root, train, test = (path.parent / place for place in places.values())
     try:
-        if split == "test":
-            return videos(root, test, **values)
-        keep = held_out if split == "val" else lambda entry: not held_out(entry)
-        return videos(root, train, training=split == "recognizer", keep=keep, **values)
-    except TypeError as error:
-        raise ValueError(f"{path}: an argument of {videos.__name__} is of the wrong type: {error}") from error
+        return _open(path.parent, values, split)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _open(folder: Path, values: dict[str, Any], split: str) -> ListedVideos:
+    """What :func:`open_description` does with the values in the file."""
+    kind = values.pop("kind", "frames")
+    check_choice("kind", kind, tuple(_KINDS))
+    known = _PLACES | {"kind"} | _ARGUMENTS | ({"template"} if kind == "frames" else set())
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"unknown {unknown}; known are {sorted(known)}")
+    if missing := sorted((_PLACES | {"num_classes"}) - values.keys()):
+        raise ValueError(f"{missing} must be given")
+    if wrong := {key: values[key] for key in sorted(_PLACES) if not isinstance(values[key], str)}:
+        raise ValueError(f"these must be strings: {wrong}")
+    root, train, test = (folder / values.pop(key) for key in ("root", "train_list", "test_list"))
+    videos = _KINDS[kind]
+    if split == "test":
+        return videos(root, test, **values)
+    keep = held_out if split == "val" else lambda entry: not held_out(entry)
+    return videos(root, train, training=split == "recognizer", keep=keep, **values)

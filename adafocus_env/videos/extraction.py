@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from adafocus_env.files import naming
 from adafocus_env.videos.decoding import pictures, upright
 from adafocus_env.videos.lists import MIN_FRAMES, Entry
 
@@ -79,6 +80,7 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
 
     Raises:
         FileNotFoundError: No such video.
+        OSError: The frames can't be written, on a full disk say.
         ValueError: FFmpeg can't decode it, it has fewer frames than readers of lists take, its pictures change their
             size, the folder holds something else than frames, or a setting can't be used.
     """
@@ -92,6 +94,9 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
         "short_side": short_side,
         "quality": quality,
     }
+    unfinished, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "replaced"))
+    for left in (unfinished, replaced):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     there = os.listdir(folder) if folder.exists() else []
     foreign = [name for name in there if not _OURS.fullmatch(name)]
     if RECORD in there:
@@ -101,20 +106,18 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
             return frames
     if foreign:
         raise ValueError(f"{folder} holds something else than frames of this video, {foreign[0]!r}: move it away")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "replaced"))
-    for left in (unfinished, replaced):  # by a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    unfinished.mkdir()
+    unfinished.mkdir(parents=True)
     try:
         number = 0
         for number, frame in enumerate(pictures(path), start=1):
             picture = Image.fromarray(upright(frame))
             picture.thumbnail(_fitting(picture.size, short_side))
-            picture.save(unfinished / TEMPLATE.format(number), quality=quality)
+            with naming(folder):
+                picture.save(unfinished / TEMPLATE.format(number), quality=quality)
         if number < MIN_FRAMES:
             raise ValueError(f"{number} frames, fewer than the {MIN_FRAMES} that lists of frames need")
-        (unfinished / RECORD).write_text(json.dumps({**record, "frames": number}))
+        with naming(folder):
+            (unfinished / RECORD).write_text(json.dumps({**record, "frames": number}))
         if folder.exists():
             os.replace(folder, replaced)
         os.replace(unfinished, folder)

@@ -50,6 +50,8 @@ class FrameFolders(ListedVideos):
         template: str = "image_{:05d}.jpg",
         **kwargs: Any,
     ) -> None:
+        if not isinstance(template, str):
+            raise ValueError(f"template must be a string, not {template!r}")
         try:
             names = {template.format(1), template.format(2)}
         except (IndexError, KeyError, ValueError) as error:

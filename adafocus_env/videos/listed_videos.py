@@ -18,12 +18,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from adafocus_env.checks import Bounds, brief, check_choice, check_flag, check_integer
 from adafocus_env.videos.dataset import check_indices
 from adafocus_env.videos.lists import MIN_FRAMES, Entry, OnError, Separator, read_list, summary
 from adafocus_env.videos.views import Repeat, Resize, evaluation_view, middle_frames, random_frames, training_view
 
 Choice = Callable[[int], npt.NDArray[np.int64]]
 """The number of frames that there are, to the (T,) frames that are wanted, counted from 0."""
+_MOST = 2**14
+"""Frames of a video that are seen, pixels of a side, and workers: beyond, a typing error would ask for all memory."""
+_MOST_CLASSES = 2**20
 
 
 def every(available: int) -> int:
@@ -57,7 +61,7 @@ class ListedVideos(ABC):
         resize: Who resizes frames, ``"torch"`` or ``"pillow"``; the latter equals the released code's frames to the
             bit, for released checkpoints, and takes longer.
         seed: Of the random views.
-        num_workers: Threads that decode, or processes. ``None`` takes one per core.
+        num_workers: Threads that decode, or processes. ``None`` or 0 takes one per core.
         processes: Decode in processes. They start more slowly and copy every video once more; threads share Python's
             lock, which the decoders release, so processes pay where one machine decodes on dozens of cores.
         on_error: ``"raise"`` at what can't be used, or ``"skip"``: lines that can't be used and videos whose reading
@@ -110,25 +114,37 @@ class ListedVideos(ABC):
         self.root, self.list_file = Path(root), Path(list_file)
         if not self.root.is_dir():
             raise FileNotFoundError(f"no folder of videos at {self.root}")
-        if not 1 <= frame_size <= resized:
-            raise ValueError(f"frame_size must be between 1 and resized={resized}, not {frame_size}")
-        self.samplings = (num_frames,) if isinstance(num_frames, int) else tuple(num_frames)
-        if not self.samplings or min(self.samplings) < 1:
-            raise ValueError(f"num_frames must be at least 1, or several such numbers, not {num_frames}")
-        if repeat not in get_args(Repeat):
-            raise ValueError(f"repeat must be one of {get_args(Repeat)}, not {repeat!r}")
-        if resize not in get_args(Resize):
-            raise ValueError(f"resize must be one of {get_args(Resize)}, not {resize!r}")
+        num_classes = check_integer("num_classes", num_classes, Bounds(at_least=1, at_most=_MOST_CLASSES))
+        resized = check_integer("resized", resized, Bounds(at_least=1, at_most=_MOST))
+        frame_size = check_integer("frame_size", frame_size, Bounds(at_least=1, at_most=resized))
+        several = num_frames if isinstance(num_frames, Sequence) and not isinstance(num_frames, str) else (num_frames,)
+        self.samplings = tuple(
+            check_integer("num_frames, and each of several,", count, Bounds(at_least=1, at_most=_MOST))
+            for count in several
+        )
+        if not self.samplings:
+            raise ValueError("num_frames must be at least 1, or several such numbers, not none")
+        check_choice("repeat", repeat, get_args(Repeat))
+        check_choice("resize", resize, get_args(Resize))
         self.repeat: Repeat = repeat
         self.resize: Resize = resize
         self.num_frames, self.frame_size, self.num_classes = sum(self.samplings), (frame_size, frame_size), num_classes
         self.class_names: Sequence[str] = [str(k) for k in range(num_classes)] if class_names is None else class_names
+        if (
+            not isinstance(self.class_names, Sequence)
+            or isinstance(self.class_names, str)
+            or not all(isinstance(name, str) for name in self.class_names)
+        ):
+            raise ValueError(f"class_names must be a sequence of strings, not {brief(class_names)}")
         if len(self.class_names) != num_classes:
             raise ValueError(f"class_names must be {num_classes} names, not {len(self.class_names)}")
-        self.training, self.flip, self.separate_crops, self.seed = training, flip, separate_crops, seed
-        self.changing = training
+        self.training, self.flip = check_flag("training", training), check_flag("flip", flip)
+        self.separate_crops = check_flag("separate_crops", separate_crops)
+        self.seed = check_integer("seed", seed, Bounds(at_least=0))
+        self.changing = self.training
         self._resized = resized
-        self._num_workers, self._in_processes = num_workers or os.cpu_count(), processes
+        workers = check_integer("num_workers", num_workers or 0, Bounds(at_least=0, at_most=_MOST))
+        self._num_workers, self._in_processes = workers or os.cpu_count(), check_flag("processes", processes)
         listed = read_list(
             list_file,
             num_classes,

@@ -261,10 +261,11 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
     else:
         algorithm = ALGORITHMS[trial.algorithm]
         env = {**algorithm.env, **trial.env}
-        train = bench.features("train")
+        # Before the model, which seeds SB3's draws: a bank that is made first draws weights that its file replaces.
+        train, val = bench.features("train"), bench.features("val")
         model = algorithm.make(train, trial.seed, env, {**algorithm.settings, **trial.settings})
         timesteps = trial.episodes * train.videos.num_frames
-        curve = LearningCurve(bench.features("val"), timesteps, trial.curve)
+        curve = LearningCurve(val, timesteps, trial.curve)
         model.learn(timesteps, callback=curve)
         seconds = curve.training_seconds
         save_policy(model, path.with_suffix(""), training_state=False)

@@ -1,0 +1,132 @@
+"""What arguments are allowed: said once, checked in one way, refused in one clear sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import reprlib
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Bounds(NamedTuple):
+    """Which numbers are allowed; ``None`` is no bound.
+
+    A dataclass says so of a field by ``Annotated[float, Bounds(above=0)]``, for :func:`check_fields`. NaN is never
+    allowed, infinity only where ``finite`` is false.
+    """
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    finite: bool = True
+
+    def hold(self, value: float) -> bool:
+        """Whether a number is within them."""
+        return (
+            (isinstance(value, int) or math.isfinite(value) or (not self.finite and not math.isnan(value)))
+            and (self.above is None or value > self.above)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.below is None or value < self.below)
+            and (self.at_most is None or value <= self.at_most)
+        )
+
+    def __str__(self) -> str:
+        parts = {"above": self.above, "of at least": self.at_least, "below": self.below, "of at most": self.at_most}
+        return " and ".join(f"{word} {bound}" for word, bound in parts.items() if bound is not None)
+
+
+def check_integer(name: str, value: object, bounds: Bounds) -> int:
+    """The value as Python's ``int``.
+
+    Raises:
+        ValueError: It is no integer (a ``bool`` or a ``float`` is none), or out of bounds.
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not bounds.hold(int(value)):
+        raise ValueError(f"{name} must be {f'an integer {bounds}'.strip()}, not {brief(value)}")
+    return int(value)
+
+
+def check_number(name: str, value: object, bounds: Bounds) -> float:
+    """The value as Python's ``float``.
+
+    Raises:
+        ValueError: It is no real number (a ``bool`` is none), NaN, or out of bounds.
+    """
+    number = math.nan
+    if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an integer too large to be one
+            number = float(value)
+    if not bounds.hold(number):
+        kind = "a finite number" if bounds.finite else "a number"
+        raise ValueError(f"{name} must be {f'{kind} {bounds}'.strip()}, not {brief(value)}")
+    return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    """The value as Python's ``bool``.
+
+    Raises:
+        ValueError: It is neither ``True`` nor ``False``.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, not {brief(value)}")
+    return bool(value)
+
+
+def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    """Raise ``ValueError`` unless an argument has one of its allowed values, strings and ``None``."""
+    if not (value is None or isinstance(value, str)) or value not in allowed:
+        raise ValueError(f"{name} must be one of {allowed}, not {brief(value)}")
+
+
+def as_device(device: Any) -> torch.device:
+    """A torch device with its number.
+
+    Raises:
+        ValueError: This machine has none such.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"device must be a torch device of this machine, not {brief(device)}: {error}") from error
+
+
+def check_fields(config: Any) -> None:
+    """Check all numbers and flags of a dataclass, and turn NumPy's into Python's.
+
+    Raises:
+        ValueError: A field annotated ``int``, ``float`` or ``bool`` holds something else, or is out of the
+            :class:`Bounds` that it is annotated with.
+    """
+    hints = get_type_hints(type(config), include_extras=True)
+    for name in (field.name for field in dataclasses.fields(config)):
+        kind, bounds = get_args(hints[name])[:2] if get_origin(hints[name]) is Annotated else (hints[name], Bounds())
+        value = getattr(config, name)
+        if kind is bool:
+            object.__setattr__(config, name, check_flag(name, value))
+        elif kind is int:
+            object.__setattr__(config, name, check_integer(name, value, bounds))
+        elif kind is float:
+            object.__setattr__(config, name, check_number(name, value, bounds))
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Anything as a NumPy array; what can't be one is an array of one object."""
+    try:
+        return np.asarray(value.cpu() if isinstance(value, Tensor) else value)
+    except (TypeError, ValueError):
+        return np.array(None)
+
+
+def brief(value: object) -> str:
+    """A value as a message shows it: not longer than a line."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        size = value.numel() if isinstance(value, Tensor) else value.size
+        return f"{value.dtype} of shape {tuple(value.shape)}" if size > 8 else f"{value.dtype} {value.tolist()}"
+    return reprlib.repr(value)

@@ -1,0 +1,39 @@
+"""How policies are asked for actions, wherever observations are tensors: the one place that knows who takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+
+def decide(policy: Any, observation: Any, state: Any, episode_start: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
+    """What a policy does about a batch of observations, ``deterministic=True``.
+
+    Any policy with SB3's ``predict`` is given NumPy arrays, as SB3's models ask for. One that says
+    ``takes_tensors = True`` is given the tensors themselves, on the device where they are, so that nothing visits the
+    host on its way from recogniser to policy; it must leave them as they are.
+
+    Args:
+        policy: Has ``predict(observation, state, episode_start, deterministic) -> (actions, state)``.
+        observation: A tensor, or a mapping of tensors by name, each with a batch axis.
+        state: What the last call returned; ``None`` at first.
+        episode_start: (B,) bool, lanes whose episode begins.
+
+    Returns:
+        Actions and state, as the policy gives them.
+    """
+    if not getattr(policy, "takes_tensors", False):
+        observation = as_arrays(observation)
+    actions, state = policy.predict(observation, state=state, episode_start=episode_start, deterministic=True)
+    return actions, state
+
+
+def as_arrays(observation: Any) -> Any:
+    """The same observation in NumPy arrays."""
+    if isinstance(observation, Mapping):
+        return {name: as_arrays(part) for name, part in observation.items()}
+    return observation.cpu().numpy() if isinstance(observation, Tensor) else np.asarray(observation)
