@@ -81,6 +81,8 @@ class FrozenFeatures:
     ) -> None:
         if not isinstance(recognizer, ImageNetworks):
             raise ValueError(f"recognizer must be a Recognizer or TSMRecognizer itself, not {recognizer!r}")
+        if torch.device(device).type == "meta":
+            raise ValueError("device must be one that computes, not 'meta'")
         config = recognizer.config
         if config.num_classes != videos.num_classes:
             raise ValueError(
