@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.wrappers import FlattenObservation
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
@@ -34,6 +35,55 @@ def test_torchrl_checks_its_specs(arguments: dict[str, Any]) -> None:
     rollout = env.rollout(20)
     assert len(rollout) == 8  # it ends with the video
     assert bool(rollout["next", "terminated"][-1])
+
+
+def test_tianshou_collects_and_trains() -> None:
+    pytest.importorskip("tianshou")
+    from tianshou.algorithm import DQN
+    from tianshou.algorithm.modelfree.dqn import DiscreteQLearningPolicy
+    from tianshou.algorithm.optim import AdamOptimizerFactory
+    from tianshou.data import Collector, CollectStats, VectorReplayBuffer
+    from tianshou.env import DummyVectorEnv
+    from tianshou.trainer import OffPolicyTrainerParams
+    from tianshou.utils.net.common import Net
+
+    def make() -> gym.Env[Any, Any]:
+        return gym.make("AdaFocus-v0", split="val", skip=False, observation="glance")
+
+    seen, actions = make().observation_space, make().action_space
+    net = Net(state_shape=seen.shape, action_shape=actions.n, hidden_sizes=[64])  # type: ignore[attr-defined]
+    policy = DiscreteQLearningPolicy(model=net, action_space=actions, observation_space=seen, eps_training=0.2)
+    algorithm = DQN(policy=policy, optim=AdamOptimizerFactory(lr=1e-3), gamma=0.7, target_update_freq=50)
+    training = Collector[CollectStats](
+        algorithm, DummyVectorEnv([make] * 4), VectorReplayBuffer(1000, 4), exploration_noise=True
+    )
+    settings = OffPolicyTrainerParams(
+        training_collector=training, test_collector=Collector[CollectStats](algorithm, DummyVectorEnv([make])),
+        max_epochs=1, epoch_num_steps=128, collection_step_num_env_steps=32, batch_size=32, test_step_num_episodes=2,
+        verbose=False, show_progress=False,
+    )  # fmt: skip
+    result = algorithm.run_training(settings)
+    assert (result.train_step, len(training.buffer)) == (128, 128)
+    assert training.collect(n_episode=4).lens.tolist() == [8, 8, 8, 8]
+
+
+def test_rllib_trains() -> None:
+    """Beside the extra: it holds Gymnasium at one version (``pip install 'ray[rllib]'``)."""
+    ray = pytest.importorskip("ray")
+    ppo = pytest.importorskip("ray.rllib.algorithms.ppo", exc_type=ImportError)
+    from ray.tune.registry import register_env
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        register_env("look", lambda config: FlattenObservation(gym.make("AdaFocus-v0", split="val", **config)))
+        config = ppo.PPOConfig().environment("look", env_config={"skip": False})
+        config = config.env_runners(num_env_runners=0, num_envs_per_env_runner=2)
+        config = config.training(train_batch_size_per_learner=64, minibatch_size=32, num_epochs=1)
+        result = config.build_algo().train()["env_runners"]
+    finally:
+        ray.shutdown()
+    assert result["num_env_steps_sampled"] == 64
+    assert result["episode_len_mean"] == 8
 
 
 def play_and_record(name: str, choose: Any, episodes: int) -> list[list[tuple[Any, ...]]]:

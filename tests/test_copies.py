@@ -349,7 +349,7 @@ def test_the_package_need_not_be_imported() -> None:
 import sys, gymnasium as gym
 assert "adafocus_env" not in sys.modules
 env = gym.make("adafocus_env:AdaFocus-v0", split="val", skip=False)
-again = gym.make("adafocus_env:AdaFocusTSM-v0", action="grid")
+again = gym.make("adafocus_env:AdaFocusTSM-v0", split="val", action="grid")
 vector = gym.make_vec("adafocus_env:AdaFocus-v0", num_envs=2, split="val")
 rebuilt = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
 print(env.spec.id, again.spec.id, vector.spec.id, rebuilt.action_space == env.action_space)

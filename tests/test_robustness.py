@@ -289,7 +289,7 @@ def test_a_full_disk_is_one_clear_error_and_the_job_goes_on_once_there_is_room(
     if not (whole or job.quick):
         pytest.skip("--whole")
     _, wanted = unkilled(name)
-    limit = 2_000 if name == "extraction" else 100_000  # less than a frame, than a bank or a network
+    limit = 1_000 if name == "extraction" else 100_000  # less than a frame, than a bank or a network
     running = start(scripts, job, places, tmp_path / "job", file_limit=limit)
     assert running.wait() == 1
     assert "File too large" in running.message

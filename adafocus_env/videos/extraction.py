@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -112,8 +113,10 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
         for number, frame in enumerate(pictures(path), start=1):
             picture = Image.fromarray(upright(frame))
             picture.thumbnail(_fitting(picture.size, short_side))
+            data = io.BytesIO()  # Pillow itself would take a file for written that a full disk cuts off
+            picture.save(data, "JPEG", quality=quality)
             with naming(folder):
-                picture.save(unfinished / TEMPLATE.format(number), quality=quality)
+                (unfinished / TEMPLATE.format(number)).write_bytes(data.getvalue())
         if number < MIN_FRAMES:
             raise ValueError(f"{number} frames, fewer than the {MIN_FRAMES} that lists of frames need")
         with naming(folder):
