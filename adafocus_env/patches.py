@@ -20,7 +20,7 @@ def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Ten
 
     Args:
         grid: g, at least 2. Where it is above a side's number of positions, H − P + 1, candidates share them; above
-            the frame's longer side, and above 7, it is refused.
+            the frame's longer side, and above 16, it is refused.
         frame_size: (H, W), pixels.
         patch_size: P, pixels.
 
@@ -31,7 +31,7 @@ def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Ten
         ValueError: ``grid`` is out of range, or the patch doesn't fit into the frame.
     """
     check_patch_size(patch_size, frame_size)
-    grid = check_integer("grid", grid, Bounds(at_least=2, at_most=max(7, *frame_size)))
+    grid = check_integer("grid", grid, Bounds(at_least=2, at_most=max(16, *frame_size)))
     height, width = frame_size
     steps = torch.arange(grid)
     tops = steps * (height - patch_size) // (grid - 1)  # exact integer form of the floor above
