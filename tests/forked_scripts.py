@@ -133,7 +133,7 @@ def serve() -> None:
     os.dup2(2, 1)
     for name in SCRIPTS:
         runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="imported")
-    from adafocus_env import bank_file
+    from adafocus_env.features import bank_file
     from agents.checkpointing import Checkpoints
 
     # Jobs of a few seconds are to have been saved a few times when they are killed.

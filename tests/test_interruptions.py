@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adafocus_env import FeatureBank, Recognizer, RoamingFashion, bank_file
+from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.features import bank_file
 from adafocus_env.files import UNFINISHED
 from adafocus_env.run_folder import RunFolder
 
