@@ -15,7 +15,7 @@ Between spaces, several labels look like one label of a path that ends in number
 refused, unless ``multi_label`` says which it is.
 
 Paths are relative to the data set's root. An absolute one, or one that leads out of the root by ``..``, is read where
-it points. Every spelling of a path is one video: ``./a``, ``a/``, ``b/../a`` and ``a`` behind the absolute root are ``a``.
+it points. Every spelling of a path is one video: ``./a``, ``a/``, ``b/../a`` and the absolute one are ``a``.
 """
 
 from __future__ import annotations
