@@ -329,8 +329,9 @@ def test_spawned_workers_of_gymnasium_and_sb3() -> None:
         wanted = [alone.reset(seed=6)[0]["glance"], *(alone.step(action)[1] for action in actions)]
         found = [first["glance"], *(workers.step(np.stack((action, action)))[1] for action in actions)]
         for lane in range(2):
-            assert_identical([part[lane] for part in found[:1]], wanted[:1])
-            np.testing.assert_allclose([part[lane] for part in found[1:]], wanted[1:], atol=1e-6)
+            # Another process fills its table in other batches, which some processors round differently.
+            for one, other in zip(found, wanted, strict=True):
+                np.testing.assert_allclose(one[lane], other, atol=1e-6)
     finally:
         workers.close()
     subprocesses = SubprocVecEnv([make_workers_env, make_workers_env], start_method="spawn")
