@@ -94,7 +94,8 @@ def as_device(device: Any) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f"device must be a torch device of this machine, not {brief(device)}: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be a torch device of this machine, not {brief(device)}: {reason}") from error
 
 
 def check_fields(config: Any) -> None:

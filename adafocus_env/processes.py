@@ -11,19 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """A torch device of this machine.
-
-    Raises:
-        ValueError: There is none of that name, or no such accelerator.
-    """
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"no device {str(device)!r} on this machine: {str(error).splitlines()[0]}") from error
-    return found
+from adafocus_env.checks import as_device
 
 
 @contextlib.contextmanager
@@ -36,9 +24,12 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[torch.device]:
 
     Yields:
         This process's device.
+
+    Raises:
+        ValueError: This machine has no such device.
     """
     if not dist.is_torchelastic_launched():
-        yield usable_device(device)
+        yield as_device(device)
         return
     device = torch.device(device)
     if device.type == "cuda":

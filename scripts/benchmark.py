@@ -29,8 +29,8 @@ from stable_baselines3 import PPO
 from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures, Recognizer, RecognizerConfig, RoamingFashion
+from adafocus_env.checks import as_device
 from adafocus_env.command_line import run_script
-from adafocus_env.processes import usable_device
 from adafocus_env.recognition import BackboneConfig, TSMRecognizer
 from adafocus_env.recognition.classifier import tanh_
 from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
@@ -680,7 +680,7 @@ def draw(results: Results, path: Path) -> None:
 def main(config: Config) -> None:
     if config.quick:
         config.seconds, config.repeats, config.clips = 0.5, 3, 2
-    usable_device(config.device)
+    as_device(config.device)
     results = Results()
     started = time.perf_counter()
     with RunFolder(config.out, config) as run:
