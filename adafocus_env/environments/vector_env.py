@@ -62,6 +62,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         reward: What is rewarded.
         baseline: How the random patch is found.
         observation: What observations hold.
+        output: What kind of values the environment gives.
 
     Raises:
         ValueError: An argument is not allowed; the message names it and what is.
@@ -84,7 +85,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self.metadata = {**self.metadata, "autoreset_mode": _autoreset_mode(autoreset_mode)}
         given = EnvironmentArguments(**arguments)
         features = given.find_features(self.recognizer_class, self.default_name)
-        self._outputs = Outputs(output, features.device)
+        self.output, self._outputs = output, Outputs(output, features.device)
         self.skip, self.skip_cost, self.reward = given.skip, given.price, get_reward(given.reward)
         self.baseline, self.observation, self.render_mode = given.baseline, given.observation, given.render_mode
         self._read_from(features)
