@@ -67,7 +67,7 @@ class Agent:
         hyperparameters: Mapping[str, Any],
         device: str | torch.device,
     ) -> None:
-        known = sorted(field.name for field in fields(self.hyperparameters_class))
+        known = _names(self.hyperparameters_class)
         unknown = sorted(set(hyperparameters) - set(known))
         if unknown:
             raise ValueError(f"unknown hyper-parameters {unknown}; {type(self).__name__} knows {known}")
@@ -99,7 +99,7 @@ class Agent:
 
     def _make_policy(self, glance_shape: tuple[int, ...], belief_size: int) -> Any:
         """The network: called with observations and a recurrent state (B, hidden_size) it gives the next state, and
-        its ``distribution(state, frozen patches or None)`` is one of :mod:`agents.distributions`.
+        its ``distribution(observations, state, frozen patches or None)`` is one of :mod:`agents.distributions`.
 
         Args:
             glance_shape: (C, h, w).
@@ -155,7 +155,7 @@ class Agent:
         patch = None
         if self.patch_policy is not None:
             patch, patch_state = self._frozen_patches(observation, patch_state, episode_start)
-        distribution = policy.distribution(hidden, patch)
+        distribution = policy.distribution(tensors, hidden, patch)
         drawn = distribution.mode() if deterministic else distribution.sample(self._predict_generator)
         action = distribution.action(drawn)
         if single:
@@ -294,7 +294,10 @@ class Agent:
             else spaces.Discrete(patches)
         )
         agent = cls.__new__(cls)
-        agent._build(observation_space, action_space, state["seed"], patch_policy, state["hyperparameters"], device)
+        settings = dict(state["hyperparameters"])
+        if state.get("algorithm", cls.__name__) != cls.__name__:  # to act, not to learn: with what both know
+            settings = {name: settings[name] for name in settings if name in _names(cls.hyperparameters_class)}
+        agent._build(observation_space, action_space, state["seed"], patch_policy, settings, device)
         load_weights(agent._average.module, state["average"])
         load_weights(agent.policy, state.get("policy", state["average"]))
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
@@ -350,6 +353,10 @@ class Agent:
             callback = ConvertCallback(callback) if callback is not None else CallbackList([])
         callback.init_callback(self)
         return callback
+
+
+def _names(dataclass: Any) -> list[str]:
+    return sorted(field.name for field in fields(dataclass))
 
 
 def _number_of_patches(action_space: spaces.Space[Any]) -> int | None:

@@ -8,6 +8,7 @@ entropy bonus.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Self
@@ -47,6 +48,8 @@ class Hyperparameters:
         encoder_size: Length of the encoded glance.
         hidden_size: Length of the policy's own recurrent state.
         recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
+        score_map: Also score every candidate by a convolution of the glance's map where the candidate lies (see
+            :class:`CandidateScores`).
         use_belief: Let the policy see ``belief`` and ``time`` as well, if the environment shows them; otherwise the
             glance alone (the paper's state).
         position_std: Of continuous positions: standard deviation around their mean, on the scale [0, 1] (the paper's
@@ -65,6 +68,7 @@ class Hyperparameters:
     encoder_size: Annotated[int, Bounds(at_least=1)] = 256
     hidden_size: Annotated[int, Bounds(at_least=1)] = 128
     recurrent: bool = True
+    score_map: bool = False
     use_belief: bool = False
     position_std: Annotated[float, Bounds(above=0)] = 0.25
     learn_position_std: bool = False
@@ -74,6 +78,33 @@ class Hyperparameters:
 
 
 # ---------------------------------------------------------------------------------------------------------- network
+
+
+class CandidateScores(nn.Module):
+    """Logits of all candidates, (B, N), from the part of the glance's map where each of them lies.
+
+    The linear path through the encoder has to learn for every place anew what an item looks like; a convolution learns
+    it once. What to look for is told by the policy's recurrent state.
+
+    Args:
+        channels: C, of the glance.
+        hidden_size: Length of the recurrent state.
+        grid: g, N = g².
+        width: Channels in between.
+    """
+
+    def __init__(self, channels: int, hidden_size: int, grid: int, width: int = 32) -> None:
+        super().__init__()
+        self.grid = grid
+        self.read = nn.Conv2d(channels, width, 3, padding=1)
+        self.seek = nn.Linear(hidden_size, width)
+        self.score = nn.Conv2d(width, 1, 1)
+
+    def forward(self, glance: Tensor, hidden: Tensor) -> Tensor:
+        """(B, N) logits from glances (B, C, h, w) and recurrent states (B, hidden_size)."""
+        features = nn.functional.relu(self.read(glance) + self.seek(hidden)[:, :, None, None])
+        size = (self.grid, self.grid)
+        return nn.functional.interpolate(self.score(features), size, mode="bilinear", align_corners=True).flatten(1)
 
 
 class RecurrentPolicy(nn.Module):
@@ -105,6 +136,9 @@ class RecurrentPolicy(nn.Module):
         self.recurrent = config.recurrent
         self.gru = nn.GRUCell(config.encoder_size + (64 if belief_size else 0), config.hidden_size)
         self.patch_head = nn.Linear(config.hidden_size, num_patches) if num_patches else None
+        self.candidate_scores: CandidateScores | None = None
+        if config.score_map and num_patches:
+            self.candidate_scores = CandidateScores(channels, config.hidden_size, math.isqrt(num_patches))
         self.skip_head = nn.Linear(config.hidden_size, 1) if has_skip else None
         self.position_head = nn.Linear(config.hidden_size, 2) if continuous else None
         if continuous:
@@ -124,11 +158,14 @@ class RecurrentPolicy(nn.Module):
             features = torch.cat((features, self.encode_belief(belief)), dim=1)
         return self.gru(features, hidden if self.recurrent else torch.zeros_like(hidden))
 
-    def distribution(self, hidden: Tensor, frozen_patch: Tensor | None) -> ActionDistribution:
-        """The distribution over actions in recurrent states, (B, hidden_size).
+    def distribution(
+        self, observation: dict[str, Tensor], hidden: Tensor, frozen_patch: Tensor | None
+    ) -> ActionDistribution:
+        """The distribution over actions.
 
         Args:
-            hidden: The states.
+            observation: A batch of observations.
+            hidden: (B, hidden_size), the recurrent states after seeing them.
             frozen_patch: (B,) int64, patches that another policy has chosen, for a network without a patch head.
         """
         if self.position_head is not None:
@@ -136,7 +173,10 @@ class RecurrentPolicy(nn.Module):
         skip_logits = None if self.skip_head is None else self.skip_head(hidden)[:, 0]
         patches: ActionDistribution
         if self.patch_head is not None:
-            patches = PatchDistribution(self.patch_head(hidden))
+            logits = self.patch_head(hidden)
+            if self.candidate_scores is not None:
+                logits = logits + self.candidate_scores(observation["glance"], hidden)
+            patches = PatchDistribution(logits)
         else:
             assert frozen_patch is not None
             patches = FrozenPatches(frozen_patch)
@@ -154,6 +194,7 @@ class Rollout:
         log_prob: (T, B) of the actions taken, by the trained heads.
         entropy: (T, B) of the trained heads.
         value: (T, B), what the critic said before each action.
+        action: (T, B, …), the actions taken.
         reward: (T, B).
         focused: (T, B) bool, whether the local CNN ran.
         patch_log_probs: (T, B, N) of all patches; (T, B, 0) where the patches are not trained.
@@ -163,6 +204,7 @@ class Rollout:
     log_prob: Tensor
     entropy: Tensor
     value: Tensor
+    action: Tensor
     reward: Tensor
     focused: Tensor
     patch_log_probs: Tensor
@@ -363,7 +405,7 @@ class Reinforce(Agent):
             patch = None
             if self.patch_policy is not None:
                 patch, patch_state = self._frozen_patches(raw, patch_state, episode_start)
-            distribution = self.policy.distribution(hidden, patch)
+            distribution = self.policy.distribution(observation, hidden, patch)
             drawn = distribution.sample(self._generator)
             action = distribution.action(drawn)
             raw, reward, terminated, _, info = env.step(action if as_tensor else action.cpu().numpy())
@@ -377,6 +419,7 @@ class Reinforce(Agent):
                     log_prob=distribution.log_prob(drawn),
                     entropy=distribution.entropy(drawn),
                     value=self.policy.value_head(hidden)[:, 0],
+                    action=action,
                     reward=torch.as_tensor(reward, dtype=torch.float32, device=self.device),
                     focused=(
                         action[:, 1] == 0 if self._has_skip else torch.ones(lanes, dtype=torch.bool, device=self.device)
