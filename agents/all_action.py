@@ -36,7 +36,8 @@ class AllAction(Reinforce):
     def __init__(self, env: Any, **kwargs: Any) -> None:
         super().__init__(env, **kwargs)
         if not isinstance(self.action_space, spaces.Discrete):
-            raise ValueError("AllAction learns patches alone: make the environment with skip=False (or action='grid')")
+            name = type(self).__name__
+            raise ValueError(f"{name} learns patches alone: make the environment with skip=False (or action='grid')")
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The expectation over all patches of what they earn at once; the rest by the patch that was taken."""
