@@ -13,9 +13,10 @@ from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive,
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import RunFolder, write_csv
 from agents.experiments.ablations import ABLATIONS
+from agents.experiments.bench import Bench
 from agents.experiments.noise import estimator_noise
 from agents.experiments.report import log_results, return_against_accuracy, write_report, write_results
-from agents.experiments.runner import Bench, run_trials
+from agents.experiments.runner import run_trials
 
 
 @dataclass

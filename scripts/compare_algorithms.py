@@ -18,8 +18,9 @@ from rich import print
 from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive, run_script
 from adafocus_env.run_folder import RunFolder
 from agents.experiments.algorithms import ALGORITHMS, REFERENCES
+from agents.experiments.bench import Bench
 from agents.experiments.report import log_results, write_report, write_results
-from agents.experiments.runner import Bench, Trial, run_trials
+from agents.experiments.runner import Trial, run_trials
 from agents.figures import film_strip, play
 from agents.pretrained import from_pretrained
 

@@ -22,7 +22,8 @@ from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive,
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import write_csv
 from agents.experiments.algorithms import ALGORITHMS
-from agents.experiments.runner import Bench, Trial, run_trials
+from agents.experiments.bench import Bench
+from agents.experiments.runner import Trial, run_trials
 
 FIRST_SEED = 1000  # the comparison's seeds count from 0
 CURVE_POINTS = 8
