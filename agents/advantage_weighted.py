@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adafocus_env.checks import Bounds
-from agents.reinforce import Hyperparameters, Reinforce, Rollout, explained_variance, rewards_to_go
+from agents.reinforce import Hyperparameters, Reinforce, Rollout, rewards_to_go
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,5 @@ class AdvantageWeighted(Reinforce):
         weights = torch.softmax((advantage / (scale * config.temperature)).flatten(), dim=0) * advantage.numel()
         # Weights average 1. That constant part of them has an expected gradient of 0 under π, and is but noise.
         policy_loss = -((weights.view_as(advantage) - 1) * rollout.log_prob).mean()
-        value_loss = nn.functional.mse_loss(rollout.value, returns)
-        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
-        return loss, {
-            "policy_loss": policy_loss.detach(),
-            "value_loss": value_loss.detach(),
-            "explained_variance": explained_variance(advantage, returns),
-            "largest_weight": weights.max(),
-        }
+        loss, figures = self.with_critic(policy_loss, rollout, returns)
+        return loss, {**figures, "largest_weight": weights.max()}

@@ -352,16 +352,28 @@ class Reinforce(Agent):
         config = self.config
         returns = rewards_to_go(rollout.reward, config.gamma)
         advantage = returns - rollout.value.detach()
-        explained = explained_variance(advantage, returns)
         if config.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         policy_loss = -(advantage * rollout.log_prob).mean()
-        value_loss = nn.functional.mse_loss(rollout.value, returns)
+        return self.with_critic(policy_loss, rollout, returns)
+
+    def with_critic(
+        self, policy_loss: Tensor, rollout: Rollout, target: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """A policy's loss with the critic's squared error and the entropy bonus added; and the figures to log.
+
+        Args:
+            policy_loss: A number.
+            rollout: The episodes.
+            target: (T, B), what the critic is to predict.
+        """
+        config = self.config
+        value_loss = nn.functional.mse_loss(rollout.value, target)
         loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
         return loss, {
             "policy_loss": policy_loss.detach(),
             "value_loss": value_loss.detach(),
-            "explained_variance": explained,
+            "explained_variance": explained_variance(target - rollout.value.detach(), target),
         }
 
     def collect(self, callback: BaseCallback | None = None) -> tuple[Rollout, bool]:

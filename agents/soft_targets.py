@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adafocus_env.checks import Bounds
 from agents.all_action import AllAction
-from agents.reinforce import Hyperparameters, Rollout, explained_variance, rewards_to_go
+from agents.reinforce import Hyperparameters, Rollout, rewards_to_go
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,6 @@ class SoftTargets(AllAction):
             values = values.scatter_add(-1, rollout.action[..., None], surprise[..., None])
         targets = torch.softmax(values / config.temperature, dim=-1)
         policy_loss = -(targets * rollout.patch_log_probs).sum(dim=-1).mean()
-        value_loss = nn.functional.mse_loss(rollout.value, future)
-        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
+        loss, figures = self.with_critic(policy_loss, rollout, future)
         divergence = policy_loss.detach() + torch.special.xlogy(targets, targets).sum(dim=-1).mean()
-        figures: dict[str, Tensor | float] = {"policy_loss": policy_loss.detach(), "divergence": divergence}
-        return loss, figures | {
-            "value_loss": value_loss.detach(),
-            "explained_variance": explained_variance(surprise, future),
-        }
+        return loss, {**figures, "divergence": divergence}

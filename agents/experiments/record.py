@@ -1,0 +1,181 @@
+"""Policies and evaluations that are kept in a folder, so that a killed run goes on; their table, and claims on them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import print
+
+from adafocus_env import Recognizer, TSMRecognizer
+from adafocus_env.run_folder import RunFolder
+from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.environments import vector_env_class
+from agents.evaluation import Evaluation, evaluate, paired_difference
+from agents.experiments.algorithms import LANES
+from agents.reinforce import Reinforce
+
+AnyRecognizer = Recognizer | TSMRecognizer
+RANDOM, BEST = "random", "true location"
+REFERENCES = {RANDOM: RandomPolicy, "center": CenterPolicy, "gaussian": GaussianPolicy, BEST: OraclePolicy}
+"""Policies that learn nothing."""
+COLUMNS = {
+    "map": ("mean_average_precision", 100, 2),
+    "confidence": ("mean_confidence", 100, 2),
+    "gflops": ("gflops_per_video", 1, 4),
+    "focused": ("focused_per_video", 1, 2),
+    "mean_return": ("mean_return", 1, 4),
+}
+"""Columns of ``results.csv``: an attribute of :class:`agents.Evaluation`, its factor, and its decimal places."""
+
+
+def kept_policy(
+    path: Path,
+    seed: int,
+    episodes: int,
+    settings: Mapping[str, Any],
+    patch_policy: Any = None,
+    *,
+    log_seconds: Callable[[float], None] | None = None,
+    progress_bar: bool = False,
+    **env_kwargs: Any,
+) -> Reinforce:
+    """A policy in a file; where there is none, REINFORCE is trained first.
+
+    Args:
+        path: The file.
+        seed: Seed of the training.
+        episodes: Episodes to train for.
+        settings: Hyper-parameters.
+        patch_policy: The frozen patch policy of a skip policy.
+        log_seconds: Is told how long the training took.
+        progress_bar: Show one.
+        env_kwargs: Arguments of the environment, as in ``gym.make``; the recogniser or the features among them decide
+            which environment it is.
+    """
+    if not path.exists():
+        env = vector_env_class(None, env_kwargs)(LANES, output="torch", **env_kwargs)
+        agent = Reinforce(env, seed=seed, patch_policy=patch_policy, **settings)
+        started = time.perf_counter()
+        agent.learn(episodes * env.num_steps, progress_bar=progress_bar)
+        if log_seconds is not None:
+            log_seconds(time.perf_counter() - started)
+        agent.save(path, training_state=False)
+    return Reinforce.load(path)
+
+
+def kept_evaluation(path: Path, make: Callable[[], Evaluation]) -> Evaluation:
+    """The evaluation in a file; where there is none, it is made first."""
+    if not path.exists():
+        make().save(path)
+    return Evaluation.load(path)
+
+
+class Record:
+    """Evaluations by name, one per training seed, kept in the folder of a run.
+
+    Args:
+        run: The folder, for policies, evaluations, tables and logs.
+        recognizer: What policies are trained on.
+        split: Split of the evaluations.
+        seed: Seed of the random patches in evaluations, and of the bootstrap.
+        env_kwargs: Arguments of the environment in evaluations.
+
+    Attributes:
+        recognizer: As given.
+        found: The evaluations by name.
+    """
+
+    def __init__(self, run: RunFolder, recognizer: AnyRecognizer, split: str, seed: int, **env_kwargs: Any) -> None:
+        self._run, self._split, self._seed, self._env_kwargs = run, split, seed, env_kwargs
+        self.recognizer = recognizer
+        self.found: dict[str, list[Evaluation]] = {}
+
+    def learn(
+        self, name: str, seed: int, episodes: int, settings: Mapping[str, Any], patch_policy: Any = None, **env: Any
+    ) -> Reinforce:
+        """A policy of the folder, trained with REINFORCE if it is not there; see :func:`kept_policy`."""
+        return kept_policy(
+            self._run.path / f"{name}-{seed}.pt",
+            seed,
+            episodes,
+            settings,
+            patch_policy,
+            log_seconds=lambda seconds: self.log_training(name, seed, seconds),
+            progress_bar=True,
+            recognizer=self.recognizer,
+            **env,
+        )
+
+    def log_training(self, name: str, seed: int, seconds: float) -> None:
+        """Log and print how long a training took."""
+        self._run.log("training", seed, {f"{name}_seconds": seconds})
+        print(f"{name}, seed {seed}: trained in {seconds:.0f} s")
+
+    def add(self, name: str, seed: int, make: Callable[[], tuple[Any, AnyRecognizer]], **env_kwargs: Any) -> None:
+        """Add the evaluation of a policy with a recogniser; they are made only if it is not in the folder."""
+
+        def evaluated() -> Evaluation:
+            policy, recognizer = make()
+            arguments = {"recognizer": recognizer, "seed": self._seed, **self._env_kwargs, **env_kwargs}
+            result = evaluate(policy, self._split, **arguments)
+            self._run.log(f"{self._split}/{name}", seed, result.summary())
+            return result
+
+        path = self._run.path / "evaluations" / f"{name.replace(' ', '_')}-{seed}.npz"
+        result = kept_evaluation(path, evaluated)
+        self.found.setdefault(name, []).append(result)
+        print(f"{name}, seed {seed}: {100 * result.accuracy:.2f} %, {result.focused_per_video:.2f} frames focused")
+
+    def add_references(self, **env_kwargs: Any) -> None:
+        """Add the policies that learn nothing."""
+        for name, policy in REFERENCES.items():
+            self.add(name, 0, lambda policy=policy: (policy, self.recognizer), **env_kwargs)  # type: ignore[misc]
+
+    def mean(self, name: str, attribute: str = "accuracy") -> float:
+        """Mean over seeds of one of the attributes of :class:`agents.Evaluation`."""
+        return float(np.mean([getattr(result, attribute) for result in self.found[name]]))
+
+    def write_results(self, columns: Sequence[str]) -> None:
+        """Write ``results.csv``: accuracies in percent, and some of :data:`COLUMNS`, means over seeds."""
+        rows = []
+        for name, results in self.found.items():
+            row: dict[str, Any] = {"name": name, "accuracy": round(100 * self.mean(name), 2)}
+            row["accuracy_per_seed"] = " ".join(f"{100 * result.accuracy:.2f}" for result in results)
+            for column in columns:
+                attribute, factor, places = COLUMNS[column]
+                row[column] = round(factor * self.mean(name, attribute), places)
+            rows.append(row)
+        self._run.write_table("results", rows)
+
+    def write_claims(self, gaps: Iterable[str], differences: Iterable[tuple[str, str]]) -> None:
+        """Write and print ``claims.csv``; what was not evaluated is left out.
+
+        Args:
+            gaps: Names; which share of the gap between random patches and the true location each closes.
+            differences: Pairs of names; by how many points the first is more accurate than the second, with the paired
+                bootstrap's 95 % interval.
+        """
+        low, high = self.mean(RANDOM), self.mean(BEST)
+        claims: list[dict[str, Any]] = [
+            {
+                "claim": f"gap of {name}",
+                "value": round((self.mean(name) - low) / (high - low), 3),
+                "low": "",
+                "high": "",
+            }
+            for name in gaps
+            if name in self.found
+        ]
+        for pair in differences:
+            if self.found.keys() >= set(pair):
+                correct = (np.stack([result.correct for result in self.found[name]]) for name in pair)
+                value, below, above = (round(100 * each, 2) for each in paired_difference(*correct, seed=self._seed))
+                claims.append({"claim": f"{pair[0]} - {pair[1]}, points", "value": value, "low": below, "high": above})
+        self._run.write_table("claims", claims)
+        for claim in claims:
+            bounds = f" ({claim['low']} to {claim['high']})" if claim["low"] != "" else ""
+            print(f"{claim['claim']}: {claim['value']}{bounds}")

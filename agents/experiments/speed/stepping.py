@@ -1,0 +1,161 @@
+"""Environment steps per second, beside the procedure that the environment replaces and the least a step has to do."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures
+from agents.experiments.speed.measuring import STEPS, Ratio, Results, Timing
+from agents.experiments.speed.scales import GRID, Scale
+from agents.experiments.speed.yardsticks import Floor, ReferenceProcedure
+
+MEMOISED, LAZY, ONLINE = "memoised, sample, torch", "memoised, sample, torch, lazy table", "online, torch"
+ENVIRONMENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    MEMOISED: ("table", {}),
+    "memoised, sample, numpy": ("table", {"output": "numpy"}),
+    "memoised, exact, torch": ("table", {"baseline": "exact"}),
+    "memoised, exact, numpy": ("table", {"baseline": "exact", "output": "numpy"}),
+    LAZY: ("lazy table", {}),
+    "memoised, sample, torch, half of the frames skipped": ("table", {"skip": True}),
+    "online, numpy": ("online", {"output": "numpy"}),
+    ONLINE: ("online", {}),
+    "online, bfloat16, torch": ("online, bfloat16", {}),
+}
+"""Environments: the features that they use, and the arguments in which they differ from :data:`COMMON`."""
+COMMON = {"output": "torch", "baseline": "sample", "skip": False, "autoreset_mode": "DISABLED"}
+FLOORS = {
+    "floor, sample": (2, True),
+    "floor without the glance, sample": (2, False),
+    "floor, exact": (GRID**2, True),
+    "floor without the glance, exact": (GRID**2, False),
+}
+"""Floors: the number of patches in a step, and whether global maps are gathered."""
+REFERENCE = "reference procedure"
+REFERENCES = {REFERENCE: True, f"{REFERENCE} without the global CNN": False}
+"""Reference procedures: whether the global CNN runs."""
+SLOW = {"online, numpy", f"{REFERENCE} without the global CNN"}
+"""What takes minutes and says nothing new where the networks are large and the lanes are many."""
+RATIOS: dict[int, list[Ratio]] = {
+    1: [],
+    64: [
+        *(
+            Ratio(f"memoised sampled / {name}", MEMOISED, name, {"embedded": "at least 50", "paper": "at least 200"})
+            for name in REFERENCES
+        ),
+        Ratio("online / reference procedure", ONLINE, REFERENCE, {"paper": "at least 1.1"}),
+        Ratio("online bfloat16 / reference procedure", "online, bfloat16, torch", REFERENCE, "at least 1.8"),
+    ],
+    256: [
+        *(
+            Ratio(
+                f"memoised {baseline} / {floor}", f"memoised, {baseline}, torch", f"{floor}, {baseline}", "at least 0.5"
+            )
+            for baseline in ("sample", "exact")
+            for floor in ("floor", "floor without the glance")
+        ),
+        Ratio("numpy / torch output", "memoised, sample, numpy", MEMOISED, "at least 0.6"),
+    ],
+}
+"""Ratios by number of lanes."""
+
+
+class Stepper:
+    """Steps an environment with actions that were drawn beforehand.
+
+    Every call is one transition of every lane. The resets between episodes are paid for by the calls that end one.
+    """
+
+    def __init__(self, env: Any, actions: list[Any]) -> None:
+        self._env, self._actions = env, itertools.cycle(actions)
+        env.reset(seed=0)
+
+    def step(self) -> None:
+        """Step all lanes, and reset them after the last step of their episodes."""
+        _, _, terminated, _, _ = self._env.step(next(self._actions))
+        if terminated if isinstance(terminated, bool) else terminated.any():
+            self._env.reset()
+
+
+def never_known_to_be_full(bank: FeatureBank) -> FeatureBank:
+    """The same table, which is searched in every step for what is missing, as one that fills lazily is."""
+    lazy = object.__new__(type(bank))  # a copy of a bank would be the bank itself
+    vars(lazy).update(vars(bank), _full=False)
+    return lazy
+
+
+def measure_stepping(results: Results, scale: Scale, bank: FeatureBank, seed: int) -> dict[int, dict[str, float]]:
+    """Measure environments out of a full table and online.
+
+    Returns:
+        Steps per second of the batched environments by number of lanes and by name.
+    """
+    random = torch.Generator().manual_seed(seed)
+    subject = bank.recognizer, bank.videos, GRID, bank.device
+    features = {"table": bank, "lazy table": never_known_to_be_full(bank), "online": FrozenFeatures(*subject)}
+    if scale.bfloat16:
+        features["online, bfloat16"] = FrozenFeatures(*subject, precision="bfloat16")
+    found = {}
+    for num_envs, ratios in RATIOS.items():
+        left_out = set() if num_envs in scale.online_envs else SLOW
+        found[num_envs] = results.compare(
+            scale.name,
+            STEPS,
+            _batched_timings(bank, features, num_envs, left_out, random),
+            [replace(ratio, name=f"{ratio.name}, {num_envs} envs") for ratio in ratios],
+        )
+    make = functools.partial(gym.make, "AdaFocus-v0", features=bank, skip=False)
+    single = Stepper(make(), torch.randint(GRID**2, (97,), generator=random).tolist())
+    sync = gym.vector.SyncVectorEnv([make] * 16, autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+    several = Stepper(sync, list(torch.randint(GRID**2, (32, 16), generator=random).numpy()))
+    timings = {
+        "gym.make, sample": Timing(single.step, 1, num_envs=1),
+        "SyncVectorEnv, sample": Timing(several.step, 16, num_envs=16),
+    }
+    results.compare(scale.name, STEPS, timings)
+    return found
+
+
+def _batched_timings(
+    bank: FeatureBank,
+    features: dict[str, FrozenFeatures],
+    num_envs: int,
+    left_out: set[str],
+    random: torch.Generator,
+) -> dict[str, Timing]:
+    """All environments, floors and reference procedures at one number of lanes, but for some names."""
+    draws = torch.randint(GRID**2, (32, 2, num_envs), generator=random)
+    with_skips = torch.stack((draws[:, 0], draws[:, 1] % 2), dim=-1)
+    floors = {patches: Floor(bank, num_envs, patches) for patches in (2, GRID**2)}
+    index, device = torch.arange(num_envs) % len(bank.videos), bank.device
+    reference, draw = (
+        ReferenceProcedure(
+            bank.recognizer, bank.videos.frames(index).to(device), bank.videos.labels[index].to(device), bank.corners
+        ),
+        itertools.cycle(draws),
+    )
+
+    def stepped(kind: str, **changes: Any) -> Stepper:
+        arguments = {**COMMON, **changes}
+        env = AdaFocusVectorEnv(num_envs, features=features[kind], **arguments)
+        actions = with_skips if arguments["skip"] else draws[:, 0]
+        return Stepper(env, list(actions.to(device) if arguments["output"] == "torch" else actions.numpy()))
+
+    def refer(glance: bool) -> None:
+        reference.step(*next(draw), glance=glance)
+
+    calls: dict[str, Any] = {
+        **{
+            name: stepped(kind, **changes).step
+            for name, (kind, changes) in ENVIRONMENTS.items()
+            if kind in features and name not in left_out
+        },
+        **{name: functools.partial(floors[patches].step, glance=glance) for name, (patches, glance) in FLOORS.items()},
+        **{name: functools.partial(refer, glance) for name, glance in REFERENCES.items() if name not in left_out},
+    }
+    return {name: Timing(call, num_envs, num_envs) for name, call in calls.items()}

@@ -1,0 +1,77 @@
+"""The benchmark's runner, and what it times."""
+
+from __future__ import annotations
+
+import csv
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.run_folder import RunFolder
+from agents.experiments.speed.measuring import STEPS, Ratio, Results, Timing
+from agents.experiments.speed.stepping import never_known_to_be_full
+from agents.experiments.speed.yardsticks import Floor, ReferenceProcedure
+
+
+@dataclass
+class Config:
+    pass
+
+
+def test_speeds_ratios_and_what_is_asked(tmp_path: Path) -> None:
+    results = Results(seconds=0.03, repeats=3)
+    timings = {name: Timing(lambda s=s: time.sleep(s), 64, 64) for name, s in (("a", 2e-3), ("b", 4e-3), ("c", 8e-3))}  # type: ignore[misc]
+    ratios = [
+        Ratio("a / the others", "a", ("b", "c"), {"small": "at least 2"}),
+        Ratio("c / a", "c", "a"),
+        Ratio("a / what is not there", "a", "d", "at least 3"),
+    ]
+    speeds = results.compare("small", STEPS, timings, ratios)
+    assert speeds["a"] == pytest.approx(64 / 2e-3, rel=0.3)
+    assert [row["what"] for row in results.rows] == ["a", "b", "c"]
+    assert [(row["ratio"], row["asked"]) for row in results.ratios] == [
+        ("small: a / the others", "at least 2"), ("small: c / a", ""),
+    ]  # fmt: skip
+    assert results.ratios[0]["measured"] == round(speeds["a"] / speeds["b"], 3)
+    with RunFolder(tmp_path, Config()) as run:
+        results.write(run)
+    with open(tmp_path / "benchmark.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["scale", "what", "num_envs", "value", "unit"]
+    assert (tmp_path / "benchmark.png").exists()
+
+
+@pytest.fixture(scope="module")
+def bank() -> FeatureBank:
+    bank = FeatureBank(Recognizer.from_pretrained("roaming-fashion"), RoamingFashion("train", num_videos=2))
+    bank.build()
+    return bank
+
+
+def test_a_table_that_is_searched_leaves_the_full_one_as_it_is(bank: FeatureBank) -> None:
+    lazy = never_known_to_be_full(bank)
+    assert (lazy._full, bank._full) == (False, True)
+    assert lazy._local_gates is bank._local_gates
+
+
+@pytest.mark.parametrize("patches", [2, 49])
+def test_the_floor_takes_the_steps_of_the_reference_procedure(bank: FeatureBank, patches: int) -> None:
+    """Both end in the same hidden states."""
+    floor = Floor(bank, 3, patches)
+    steps = bank.videos.num_frames
+    rows = [next(floor._rows) for _ in range(steps)]  # of the first videos of every lane
+    index = (rows[0][0] - 1) // steps
+    reference = ReferenceProcedure(bank.recognizer, bank.videos.frames(index), bank.videos.labels[index], bank.corners)
+    for _ in range(3 * steps):
+        next(floor._rows)  # the rows come again after four episodes
+    for frame, patch in rows:
+        floor.step(glance=True)
+        chosen = (patch[:, 0] - 1) % len(bank.corners)
+        reference.step(chosen, chosen)
+        assert torch.equal(floor._maps, bank._maps[frame])
+    # The reference procedure resizes to fractions of grey levels.
+    torch.testing.assert_close(floor._hidden, reference._hidden[0], rtol=0, atol=0.03)
