@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adafocus_env.recognition.official_checkpoint import OfficialPolicy
+from adafocus_env.recognition.official_policy import OfficialPolicy
 from agents.reinforce import Reinforce, Rollout, rewards_to_go
 
 PUBLISHED: dict[str, Any] = {

@@ -13,7 +13,7 @@ from rich.table import Table
 from adafocus_env import Recognizer
 from adafocus_env.command_line import check_positive, run_script
 from adafocus_env.recognition.compute_cost import multiply_adds, policy_gflops
-from adafocus_env.recognition.official_checkpoint import OfficialPolicy
+from adafocus_env.recognition.official_policy import OfficialPolicy
 from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.presets import PATCH_SIZES, PRESETS, TSM_PATCH_SIZES, TSM_PRESETS
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer

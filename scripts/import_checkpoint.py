@@ -14,7 +14,7 @@ from rich import print
 
 from adafocus_env import load_official_checkpoint
 from adafocus_env.command_line import run_script
-from adafocus_env.recognition.official_checkpoint import OfficialPolicy
+from adafocus_env.recognition.official_policy import OfficialPolicy
 from adafocus_env.run_folder import RunFolder
 from agents import PaperPPO
 

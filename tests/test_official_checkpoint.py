@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from adafocus_env import Recognizer, load_official_checkpoint
 from adafocus_env.patches import crop, grid_corners
-from adafocus_env.recognition.official_checkpoint import OfficialPolicy
+from adafocus_env.recognition.official_policy import OfficialPolicy
 from agents import PaperPPO, Reinforce, load_policy
 
 CLASSES, PATCH = 7, 96

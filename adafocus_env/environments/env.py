@@ -69,6 +69,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `gain_over_previous` | the confidence before this frame, which is also what skipping would give |
     | `gain_over_blank` | an all-zero local vector |
     | `confidence` | nothing: 0 |
+    | `log_odds_over_random` | a random patch, with log(p / (1 − p)) in place of p and of λ |
 
     ## Transition
 

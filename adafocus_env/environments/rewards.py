@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
+import torch
 from torch import Tensor
 
 Reference = Literal["random", "previous", "blank"] | None
@@ -54,13 +55,34 @@ class ConfidenceGain:
         return (confidence - reference).sub_(skip_cost).mul_(focused)
 
 
+@dataclass(frozen=True)
+class LogOddsGain:
+    """r = focused · (logit p^y(chosen) − logit p^y(reference) − λ), where logit p = log(p / (1 − p)), and λ is in
+    log-odds too.
+
+    Confidence saturates: once a video's answer is nearly certain, the patch that shows the item gains hardly more of it
+    than any other. Log-odds add up evidence, so late frames count as much as early ones.
+    """
+
+    reference: Reference
+
+    def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float | Tensor) -> Tensor:
+        """See :meth:`Reward.__call__`."""
+        gain = torch.logit(confidence, eps=LEAST_DOUBT) - torch.logit(reference, eps=LEAST_DOUBT)
+        return gain.sub_(skip_cost).mul_(focused)
+
+
+LEAST_DOUBT = 1e-6
+"""Confidences nearer than this to 0 or 1 count as this near: their log-odds would grow without bound."""
+
 REWARDS: dict[str, Reward] = {
     "gain_over_random": ConfidenceGain("random"),
     "gain_over_previous": ConfidenceGain("previous"),
     "gain_over_blank": ConfidenceGain("blank"),
     "confidence": ConfidenceGain(None),
+    "log_odds_over_random": LogOddsGain("random"),
 }
-"""By name; in the released code they are ``random``, ``prev``, ``padding`` and ``conf``.
+"""By name; in the released code the first four are ``random``, ``prev``, ``padding`` and ``conf``.
 
 ``"gain_over_previous"`` compares a video's first frame with what the classifier says before it has seen any, from its
 zero state; the released ``prev`` compares it with 0. The difference is the same for all actions, and gone from the

@@ -109,9 +109,8 @@ class FeatureBank(FrozenFeatures):
             total = len(videos), arrays["patch_row"][0][0] - 1
             self._file = BankFile(path, identity, arrays, total, private=private)
             tables = self._file.arrays
-        self._maps, self._global_gates, self._local_gates = (
-            tables["maps"], tables["global_gates"], tables["local_gates"]
-        )  # fmt: skip
+        names = "maps", "global_gates", "local_gates"
+        self._maps, self._global_gates, self._local_gates = (tables[name] for name in names)
         # Rows of the three tables above, from 1; 0 means "not filled". Row 0 of each stays zero, so that the local
         # vectors of skipped frames are a gather as well.
         self._video_row, self._patch_row = tables["video_row"], tables["patch_row"]
@@ -147,11 +146,9 @@ class FeatureBank(FrozenFeatures):
             FileNotFoundError: No such file.
             ValueError: The file is no bank's, or was filled for another recogniser or other videos.
         """
-        identity = read_identity(path, ("grid", "dtype", "precision"))
-        return cls(
-            recognizer, videos, identity["grid"], device,
-            path=path, dtype=identity["dtype"], precision=identity["precision"],
-        )  # fmt: skip
+        names = "grid", "dtype", "precision"
+        identity = read_identity(path, names)
+        return cls(recognizer, videos, device=device, path=path, **{name: identity[name] for name in names})
 
     @classmethod
     def shared(

@@ -138,13 +138,16 @@ def build_backbone(config: BackboneConfig, weights: str | None = None) -> nn.Mod
     return UpToPooling(model, config.name)
 
 
-def map_shape(backbone: nn.Module, image_size: int) -> tuple[int, int, int]:
-    """(C, h, w) of the feature map for a square image of ``image_size`` pixels, discovered by running it once."""
+def map_shape(backbone: nn.Module, image_size: int, num_images: int = 1) -> tuple[int, int, int]:
+    """(C, h, w) of the feature map for a square image of ``image_size`` pixels, discovered by running it once.
+
+    ``num_images`` go through it together: a shifted backbone reads whole clips.
+    """
     training = backbone.training
     parameter = next(backbone.parameters())
-    image = torch.zeros(1, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
+    images = torch.zeros(num_images, 3, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
     with torch.no_grad():
-        output: Tensor = backbone.eval()(image)
+        output: Tensor = backbone.eval()(images)
     backbone.train(training)
     _, channels, height, width = output.shape
     return channels, height, width

@@ -24,7 +24,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from adafocus_env.files import write_atomically
-from adafocus_env.recognition.backbones import BackboneConfig
+from adafocus_env.recognition.backbones import BackboneConfig, build_backbone, map_bounds
 from adafocus_env.recognition.compute_cost import ComputeCost
 from adafocus_env.weights import checksum, find_file, first_sight, load_weights
 
@@ -88,6 +88,8 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
     Args:
         config: Sizes. Use :meth:`from_pretrained` for trained weights.
+        backbone_weights: Name of torchvision's ImageNet weights for both CNNs to start from, downloaded once;
+            ``None`` draws all weights at random.
 
     Attributes:
         config: The same.
@@ -103,21 +105,21 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
     config_class: ClassVar[type[NetworkConfig]]
     file_format: ClassVar[str]
-    global_cnn: nn.Module
-    local_cnn: nn.Module
     classifier: Any
     glance_shape: tuple[int, int, int]
-    glance_bounds: tuple[float, float]
     local_size: int
     frames_per_patch: int = 1
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, backbone_weights: str | None = None) -> None:
         super().__init__()
         self.config = config
         self.metadata: dict[str, str] = {}
         self._cost: ComputeCost | None = None
         self.register_buffer("mean", torch.tensor(config.mean), persistent=False)
         self.register_buffer("std", torch.tensor(config.std), persistent=False)
+        self.global_cnn = build_backbone(config.global_backbone, backbone_weights)
+        self.local_cnn = build_backbone(config.local_backbone, backbone_weights)
+        self.glance_bounds = map_bounds(self.global_cnn)
 
     @property
     def device(self) -> torch.device:

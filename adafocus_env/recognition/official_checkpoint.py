@@ -8,14 +8,14 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from gymnasium import spaces
 from torch import Tensor, nn
 
+from adafocus_env.recognition.official_policy import OfficialPolicy
 from adafocus_env.recognition.official_tsm import OfficialTSMPolicy, released_names
 from adafocus_env.recognition.presets import paper_config, tsm_config
 from adafocus_env.recognition.recognizer import Recognizer
@@ -35,89 +35,6 @@ _SAFE_GLOBALS: list[Any] = [
     *(type(np.dtype(kind)) for kind in ("float64", "float32", "float16", "int64", "int32")),
     collections.defaultdict,
 ]
-
-
-class OfficialPolicy(nn.Module):
-    """π as released: 1×1 convolution, linear, GRU, a softmax head over the candidates and a critic (paper, Sec. 3.1).
-
-    It sees the glance alone. Its parameters have their released names.
-
-    Args:
-        channels: C of the glance.
-        side: Height and width of the glance.
-        num_patches: N.
-        hidden_size: Length of the encoded glance and of the recurrent state.
-
-    Attributes:
-        observation_space: The glance of one lane.
-        action_space: Patch indices.
-    """
-
-    takes_tensors = True
-
-    def __init__(self, channels: int = 1280, side: int = 7, num_patches: int = 49, hidden_size: int = 1024) -> None:
-        super().__init__()
-        self.state_encoder = nn.Sequential(
-            nn.Conv2d(channels, 32, 1, bias=False),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(32 * side * side, hidden_size),
-            nn.ReLU(),
-        )
-        self.gru = nn.GRU(hidden_size, hidden_size)
-        self.actor = nn.Sequential(nn.Linear(hidden_size, num_patches), nn.Softmax(dim=-1))
-        self.critic = nn.Sequential(nn.Linear(hidden_size, 1))
-        self.observation_space = spaces.Box(0.0, 6.0, (channels, side, side), np.float32)
-        self.action_space = spaces.Discrete(num_patches)
-
-    @property
-    def policy(self) -> OfficialPolicy:
-        """The network, where SB3's models have theirs."""
-        return self
-
-    def forward(self, glance: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Action probabilities of one frame.
-
-        Args:
-            glance: (B, C, h, w) float32.
-            state: (B, hidden_size), zeros before the first frame.
-
-        Returns:
-            (B, N) probabilities and the next state.
-        """
-        output, after = self.gru(self.state_encoder(glance)[None], state[None])
-        return self.actor(output[0]), after[0]
-
-    @torch.no_grad()
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[Any, Any]:
-        """Choose patches, in SB3's dialect.
-
-        Args:
-            observation: (B, C, h, w) glances or one without B, as array or tensor; or a mapping with them as
-                ``glance``.
-            state: What the last call returned; ``None`` at the start.
-            episode_start: (B,) bool, lanes whose state starts anew.
-            deterministic: Arg-max (the paper's test time) instead of sampling with torch's generator.
-
-        Returns:
-            Patch indices as the observations came, and the next state.
-        """
-        raw = observation["glance"] if isinstance(observation, Mapping) else observation
-        weight = cast(nn.Linear, self.actor[0]).weight
-        glance = torch.as_tensor(raw, dtype=torch.float32, device=weight.device)
-        single = glance.ndim == 3
-        glance = glance[None] if single else glance
-        hidden = glance.new_zeros(len(glance), self.gru.hidden_size)
-        if state is not None:
-            hidden = torch.as_tensor(state, device=weight.device)
-        if episode_start is not None:
-            hidden = hidden * ~torch.as_tensor(np.atleast_1d(episode_start), device=weight.device)[:, None]
-        probabilities, hidden = self(glance, hidden)
-        patch = probabilities.argmax(dim=1) if deterministic else torch.multinomial(probabilities, 1)[:, 0]
-        patch = patch[0] if single else patch
-        return (patch, hidden) if isinstance(raw, Tensor) else (patch.cpu().numpy(), hidden.cpu().numpy())
 
 
 def load_official_checkpoint(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from adafocus_env.recognition.official_policy import ReleasedPolicy
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 
 
-class OfficialTSMPolicy(nn.Module):
+class OfficialTSMPolicy(ReleasedPolicy):
     """π of AdaFocus-TSM as released: one position for a clip, drawn around a mean in [0, 1]² (paper, Sec. 4.2).
-
-    Its parameters have their released names.
 
     Args:
         channels: C of the glance: the maps of all frames, stacked.
@@ -25,16 +24,14 @@ class OfficialTSMPolicy(nn.Module):
         hidden_size: Length of the encoded glance and of the recurrent state.
 
     Attributes:
-        observation_space: The glance of one clip.
         action_space: Row and column of the patch, -1 top or left, 1 bottom or right.
     """
 
-    takes_tensors = True
     std = 0.25
     """Standard deviation of the position around its mean, on the scale [0, 1]."""
 
     def __init__(self, channels: int = 10240, side: int = 7, hidden_size: int = 1024) -> None:
-        super().__init__()
+        super().__init__(channels, side)
         self.state_encoder = nn.Sequential(
             nn.Conv2d(channels, 64, 1, bias=False),
             nn.BatchNorm2d(64),
@@ -47,13 +44,7 @@ class OfficialTSMPolicy(nn.Module):
         self.gru = nn.GRU(hidden_size, hidden_size)
         self.actor = nn.Sequential(nn.Linear(hidden_size, 2), nn.Sigmoid())
         self.critic = nn.Sequential(nn.Linear(hidden_size, 1))
-        self.observation_space = spaces.Box(0.0, 6.0, (channels, side, side), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
-
-    @property
-    def policy(self) -> OfficialTSMPolicy:
-        """The network, where SB3's models have theirs."""
-        return self
 
     def forward(self, glance: Tensor) -> Tensor:
         """(B, C, h, w) float32 glances to (B, 2) mean positions in [0, 1]."""
@@ -61,28 +52,10 @@ class OfficialTSMPolicy(nn.Module):
         mean: Tensor = self.actor(output[0])
         return mean
 
-    @torch.no_grad()
-    def predict(
-        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
-    ) -> tuple[Any, None]:
-        """Choose positions, in SB3's dialect.
-
-        Args:
-            observation: (B, C, h, w) glances or one without B, as array or tensor; or a mapping with them as
-                ``glance``.
-            state: Not used: a clip is one decision.
-            episode_start: Not used.
-            deterministic: The mean (the paper's test time) instead of a draw around it with torch's generator.
-
-        Returns:
-            (B, 2) actions between -1 and 1, as the observations came; and no state.
-        """
-        raw = observation["glance"] if isinstance(observation, Mapping) else observation
-        glance = torch.as_tensor(raw, dtype=torch.float32, device=next(self.parameters()).device)
-        mean = self(glance[None] if glance.ndim == 3 else glance)
+    def _choose(self, glance: Tensor, state: Any, episode_start: Any, deterministic: bool) -> tuple[Tensor, None]:
+        mean = self(glance)
         place = mean if deterministic else torch.normal(mean, self.std).clamp(0, 1)
-        action = (2 * place - 1).squeeze(0) if glance.ndim == 3 else 2 * place - 1
-        return (action, None) if isinstance(raw, Tensor) else (action.cpu().numpy(), None)
+        return 2 * place - 1, None
 
 
 def released_names(recognizer: TSMRecognizer) -> Iterator[tuple[str, str, str]]:

@@ -113,7 +113,7 @@ def optimize(
     num_rows: int,
     steps: int,
     generator: torch.Generator,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> None:
     """Minimise an objective, in place.
 
@@ -136,26 +136,12 @@ def optimize(
     """
     if steps == 0:
         return
-    if not all(0 <= rate < math.inf for rate in learning_rates):
-        raise ValueError(f"{name}: learning rates must be finite and at least 0, not {list(learning_rates)}")
+    progress = progress or Progress()
     device = next(objective.parameters()).device
     rows_per_step = min(config.videos_per_step, num_rows)
-    if rows_per_step < num_processes():
-        raise ValueError(f"{name}: {num_processes()} processes can't share batches of {rows_per_step} videos")
-    groups = [
-        {"params": list(network.parameters()), "lr": rate}
-        for network, rate in zip(objective.networks, learning_rates, strict=True)
-    ]
-    optimizer: torch.optim.Optimizer = (
-        torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-        if config.optimizer == "adamw"
-        else torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=config.weight_decay)
-    )
-    schedule: torch.optim.lr_scheduler.LRScheduler = (
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, list(learning_rates), total_steps=steps, pct_start=0.15)
-        if config.schedule == "one_cycle"
-        else torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    )
+    _check(name, learning_rates, rows_per_step)
+    optimizer = _optimizer(objective, learning_rates, config)
+    schedule = _schedule(optimizer, learning_rates, config, steps)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
     meter = _Meter()
     others = (optimizer, schedule, scaler, meter)
@@ -164,8 +150,7 @@ def optimize(
     if step == 0 and process_number() > 0:
         torch.manual_seed(torch.initial_seed() + process_number())  # dropout of its own
     model = DistributedDataParallel(objective) if num_processes() > 1 else objective
-    mixed = config.precision != "float32"
-    every = max(1, min(100, steps // 10))
+    mixed, every = config.precision != "float32", max(1, min(100, steps // 10))
     bar = tqdm(desc=name, total=steps, initial=step, disable=not progress.bar or process_number() > 0)
     with bar, ThreadPoolExecutor(1) as loader:
         while step < steps:
@@ -176,13 +161,8 @@ def optimize(
                 own = share(batch)
                 with torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed):
                     loss, correct = model(own, inputs, *drawn)
-                optimizer.zero_grad()
                 # Processes average their gradients; their shares may differ by a row.
-                scaler.scale(loss * (len(own) * num_processes() / len(batch))).backward()
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT_NORM)
-                scaler.step(optimizer)
-                scaler.update()
+                _descend(objective, loss * (len(own) * num_processes() / len(batch)), optimizer, scaler)
                 schedule.step()
                 step += 1
                 bar.update()
@@ -193,6 +173,43 @@ def optimize(
                     if progress.log is not None and process_number() == 0:
                         progress.log(name, step, metrics)
             checkpoint.save(step)
+
+
+def _check(name: str, learning_rates: Sequence[float], rows_per_step: int) -> None:
+    if not all(0 <= rate < math.inf for rate in learning_rates):
+        raise ValueError(f"{name}: learning rates must be finite and at least 0, not {list(learning_rates)}")
+    if rows_per_step < num_processes():
+        raise ValueError(f"{name}: {num_processes()} processes can't share batches of {rows_per_step} videos")
+
+
+def _optimizer(objective: Objective, learning_rates: Sequence[float], config: Optimization) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(network.parameters()), "lr": rate}
+        for network, rate in zip(objective.networks, learning_rates, strict=True)
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, momentum=MOMENTUM, weight_decay=config.weight_decay)
+
+
+def _schedule(
+    optimizer: torch.optim.Optimizer, peaks: Sequence[float], config: Optimization, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    if config.schedule == "one_cycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, list(peaks), total_steps=steps, pct_start=0.15)
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+
+
+def _descend(
+    objective: Objective, loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> None:
+    """One step of the optimiser, on clipped gradients."""
+    optimizer.zero_grad()
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT_NORM)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def _read_ahead(

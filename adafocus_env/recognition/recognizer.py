@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adafocus_env.patches import crop
-from adafocus_env.recognition.backbones import build_backbone, map_bounds, map_shape
+from adafocus_env.recognition.backbones import map_shape
 from adafocus_env.recognition.classifier import RecurrentClassifier
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
 from adafocus_env.recognition.deployment import Recognition, recognize_frames
@@ -34,19 +34,15 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
 
     Args:
         config: Sizes. Use :meth:`from_pretrained` for trained weights.
-        backbone_weights: Name of torchvision's ImageNet weights for both CNNs to start from, downloaded once;
-            ``None`` draws all weights at random.
+        backbone_weights: As of :class:`ImageNetworks`.
     """
 
     config_class = RecognizerConfig
     file_format = "adafocus-recognizer-1"
 
     def __init__(self, config: RecognizerConfig, *, backbone_weights: str | None = None) -> None:
-        super().__init__(config)
-        self.global_cnn = build_backbone(config.global_backbone, backbone_weights)
-        self.local_cnn = build_backbone(config.local_backbone, backbone_weights)
+        super().__init__(config, backbone_weights)
         self.glance_shape = map_shape(self.global_cnn, config.glance_size)
-        self.glance_bounds = map_bounds(self.global_cnn)
         self.local_size = map_shape(self.local_cnn, config.patch_size)[0]
         self.classifier = RecurrentClassifier(
             self.glance_shape[0], self.local_size, config.hidden_size, config.num_classes, config.dropout

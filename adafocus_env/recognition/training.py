@@ -40,7 +40,7 @@ def train_stage0(
         config: How long and how fast.
         objectives: What they learn, out of :mod:`adafocus_env.recognition.warm_up`; ``None`` takes what fits the
             recogniser and the videos.
-        seed: Seed of the batches and the patches.
+        seed: Seed of the batches, the patches and dropout.
         progress: Logs and checkpoints.
     """
     generator = torch.Generator()
@@ -48,15 +48,10 @@ def train_stage0(
     steps_of_both = config.global_steps, config.local_steps
     for name, objective, steps in zip(("stage0/global", "stage0/local"), of_both, steps_of_both, strict=True):
         objective.networks.train()
+        generator.manual_seed(seed)
+        rates, length = [config.learning_rate] * 2, num_steps(len(videos), config, steps)
         optimize(
-            name,
-            objective,
-            [config.learning_rate] * 2,
-            config,
-            num_rows=len(videos),
-            steps=num_steps(len(videos), config, steps),
-            generator=generator.manual_seed(seed),
-            progress=progress or Progress(),
+            name, objective, rates, config, num_rows=len(videos), steps=length, generator=generator, progress=progress
         )
         objective.networks.eval()
 
@@ -71,12 +66,7 @@ def train_stage1(
 ) -> None:
     """Train f_L and the classifier on one uniformly random patch per unit, with f_G frozen; in place.
 
-    Args:
-        recognizer: The recogniser to change.
-        videos: The data set.
-        config: How long and how fast.
-        seed: Seed of the batches and the patches.
-        progress: Logs and checkpoints.
+    The arguments are those of :func:`train_stage0`.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -101,15 +91,13 @@ def train_local_and_classifier(
 ) -> None:
     """Train f_L and the classifier, with f_G frozen, by cross-entropy after every unit; in place.
 
+    The arguments are those of :func:`train_stage0`, and:
+
     Args:
-        name: Of the stage, for logs and files.
-        recognizer: The recogniser to change.
-        videos: The data set.
-        config: How long and how fast.
-        generator: Of the order of the videos.
-        read: Logits, (B, units, classes), of frames, (B, T, 3, H, W) uint8, and what was drawn for them.
-        draw: What a batch draws, from the number of its rows.
-        progress: Logs and checkpoints.
+        name: Name of the stage, for logs and files.
+        generator: Draws the order of the videos.
+        read: Gives the logits, (B, units, classes), of frames, (B, T, 3, H, W) uint8, and what was drawn for them.
+        draw: Gives what a batch draws at random, from the number of its rows.
     """
     recognizer.train().global_cnn.eval()
     trained = recognizer.local_cnn, recognizer.classifying
@@ -118,16 +106,10 @@ def train_local_and_classifier(
     def loss_of(rows: Tensor, frames: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
         return _loss_after_every_unit(read(frames, *drawn), videos.labels[rows])
 
-    optimize(
-        name,
-        Objective(trained, videos, loss_of, draw=draw).requires_grad_(True),
-        (config.local_learning_rate, config.classifier_learning_rate),
-        config,
-        num_rows=len(videos),
-        steps=num_steps(len(videos), config, config.steps),
-        generator=generator,
-        progress=progress or Progress(),
-    )
+    objective = Objective(trained, videos, loss_of, draw=draw).requires_grad_(True)
+    rates = config.local_learning_rate, config.classifier_learning_rate
+    steps = num_steps(len(videos), config, config.steps)
+    optimize(name, objective, rates, config, num_rows=len(videos), steps=steps, generator=generator, progress=progress)
     recognizer.requires_grad_(True).eval()
 
 
@@ -144,15 +126,12 @@ def train_stage3(
 ) -> None:
     """Fine-tune the classifier, and f_L if its learning rate is above 0, on given patches; in place.
 
+    The arguments are those of :func:`train_stage0`, and:
+
     Args:
-        recognizer: The recogniser to change.
-        videos: The data set.
         indices: (n,) int64, which videos; a video may occur several times.
         corners: (n, units, 2) int64, the patches that the policy picked, top and left in pixels.
         skipped: (n, units) bool, the units that it skipped.
-        config: How long and how fast.
-        seed: Seed of the order of the videos and of dropout.
-        progress: Logs and checkpoints.
 
     Raises:
         ValueError: ``config`` asks for a learning rate of a TSM recogniser's f_L.
@@ -176,16 +155,9 @@ def train_stage3(
     objective.networks.train().requires_grad_(True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout
-        optimize(
-            "stage3",
-            objective,
-            tuple(trained.values()),
-            config,
-            num_rows=len(indices),
-            steps=config.epochs * -(-len(indices) // config.videos_per_step),
-            generator=torch.Generator().manual_seed(seed),
-            progress=progress,
-        )
+        generator, rates, rows = torch.Generator().manual_seed(seed), tuple(trained.values()), len(indices)
+        steps = config.epochs * -(-rows // config.videos_per_step)
+        optimize("stage3", objective, rates, config, num_rows=rows, steps=steps, generator=generator, progress=progress)
     recognizer.requires_grad_(True).eval()
 
 

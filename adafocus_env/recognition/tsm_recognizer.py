@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adafocus_env.patches import crop
-from adafocus_env.recognition.backbones import BackboneConfig, build_backbone, map_bounds
+from adafocus_env.recognition.backbones import BackboneConfig, map_shape
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
 from adafocus_env.recognition.deployment import Recognition, recognize_clips
@@ -84,29 +84,24 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
     The prediction is the mean of f_G's logits over its frames plus the mean of f_L's over its frames.
 
     Args:
-        config: Sizes.
-        backbone_weights: Name of torchvision's ImageNet weights for both CNNs to start from; ``None`` draws them.
+        config: Sizes. Use :meth:`from_pretrained` for trained weights.
+        backbone_weights: As of :class:`ImageNetworks`.
 
     Attributes:
         glance_shape: (global_frames·C, h, w), the maps of all frames stacked: what the policy sees.
-        glance_bounds: Finite bounds of their values.
-        local_size: Length of f_L's vectors.
     """
 
     config_class = TSMConfig
     file_format = "adafocus-tsm-recognizer-1"
 
     def __init__(self, config: TSMConfig, *, backbone_weights: str | None = None) -> None:
-        super().__init__(config)
-        self.global_cnn = build_backbone(config.global_backbone, backbone_weights)
-        self.local_cnn = build_backbone(config.local_backbone, backbone_weights)
-        self.glance_bounds = map_bounds(self.global_cnn)
+        super().__init__(config, backbone_weights)
         if config.shift:
             insert_temporal_shift(self.global_cnn, config.global_frames)
             insert_temporal_shift(self.local_cnn, config.local_frames)
-        channels, height, width = _clip_map_shape(self.global_cnn, config.global_frames, config.glance_size)
+        channels, height, width = map_shape(self.global_cnn, config.glance_size, config.global_frames)
         self.glance_shape = (config.global_frames * channels, height, width)
-        self.local_size = _clip_map_shape(self.local_cnn, config.local_frames, config.patch_size)[0]
+        self.local_size = map_shape(self.local_cnn, config.patch_size, config.local_frames)[0]
         self.global_head = nn.Linear(channels, config.num_classes)
         self.dropout = nn.Dropout(config.dropout)
         self.local_head = nn.Linear(self.local_size, config.num_classes)
@@ -264,12 +259,3 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         flat = frames.flatten(0, 1)
         self._check(flat)
         return flat
-
-
-def _clip_map_shape(backbone: nn.Module, num_frames: int, image_size: int) -> tuple[int, int, int]:
-    """(C, h, w) of a shifted backbone's feature maps, discovered by running it once."""
-    with torch.no_grad():
-        output: Tensor = backbone.eval()(torch.zeros(num_frames, 3, image_size, image_size))
-    backbone.train()
-    _, channels, height, width = output.shape
-    return channels, height, width

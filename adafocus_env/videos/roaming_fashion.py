@@ -23,28 +23,14 @@ VERSION = 1
 class RoamingFashion(Scenery):
     """One split of the benchmark: a finite, indexable list of videos that are drawn when asked for.
 
-    A video is a pure function of ``(split, index, seed)`` and of the arguments below; nothing is stored. The splits
-    share no source image and no background texture.
+    A video is a pure function of ``(split, index, seed)`` and of the arguments; nothing is stored. The other
+    arguments, the attributes and the errors are those of :class:`~adafocus_env.videos.scenery.Scenery`. The shipped
+    recogniser and policies are for seed 0.
 
     Args:
-        split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"`` or ``"test"``.
-        seed: Seed of the benchmark. The shipped recogniser and policies are for seed 0.
-        num_videos: Number of videos; ``None`` takes 40,000, 6,000, 1,000 or 5,000, in the order of the splits above.
         num_frames: T, frames per video.
-        frame_size: Height and width of a frame, pixels.
         num_distractors: Distractors per video, each visible in part of the frames.
         visible_fraction: Mean fraction of the frames in which the item is in the picture, in (0, 1].
-        root: Folder that holds ``FashionMNIST/raw`` (or ``MNIST/raw``) in torchvision's layout, to draw from the full
-            data set; ``None`` takes the subset of 24,000 images that ships with the package.
-        source: ``"FashionMNIST"`` or ``"MNIST"``; the latter needs ``root``.
-
-    Attributes:
-        labels: (V,) int64, the class of every video.
-        class_names: One name per class.
-
-    Raises:
-        ValueError: An argument is out of range.
-        FileNotFoundError: ``root`` doesn't hold the data set.
     """
 
     def __init__(
@@ -60,15 +46,13 @@ class RoamingFashion(Scenery):
         root: str | Path | None = None,
         source: str = "FashionMNIST",
     ) -> None:
-        super().__init__(
-            split, seed=seed, num_videos=num_videos, frame_size=frame_size, least_frame_size=ITEM_SIZE + 1,
-            num_distractors=num_distractors, root=root, source=source,
-        )  # fmt: skip
+        super().__init__(split, seed, num_videos, frame_size, ITEM_SIZE + 1, num_distractors, root, source)
         if num_frames < 1:
             raise ValueError(f"num_frames must be at least 1, not {num_frames}")
         if not 0 < visible_fraction <= 1:
             raise ValueError(f"visible_fraction must be in (0, 1], not {visible_fraction}")
         self.num_frames = num_frames
+        self._pan = torch.arange(num_frames)
         self.visible_fraction = visible_fraction
         self.class_names: Sequence[str] = FASHION_CLASSES if source == "FashionMNIST" else tuple("0123456789")
         self.num_classes = len(self.class_names)
@@ -76,24 +60,6 @@ class RoamingFashion(Scenery):
         self.fingerprint = self._fingerprint(
             (VERSION, split, seed, len(self), num_frames, frame_size, num_distractors, visible_fraction)
         )
-
-    def frames(self, indices: Tensor) -> Tensor:
-        """Draw videos.
-
-        Args:
-            indices: (B,) int64 indices of videos.
-
-        Returns:
-            (B, T, 3, H, W) uint8 RGB on the CPU, stored with the channels last.
-
-        Raises:
-            IndexError: An index is outside {0, …, V − 1}.
-        """
-        indices = check_indices(indices, len(self))
-        canvas = self._background(indices, torch.arange(self.num_frames))
-        for sprite in range(self.num_distractors, -1, -1):  # the item is sprite 0, on top of the others
-            self._paste(canvas, indices, sprite)
-        return self._frames_of(canvas)
 
     def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Where the item is: ground truth for the oracle policy and for pictures, never shown to a learner.

@@ -40,28 +40,13 @@ _PAN = 4.0  # the background's time, so that it pans by up to 16 pixels
 class RoamingMotion(Scenery):
     """One split of the benchmark: a finite, indexable list of clips that are drawn when asked for.
 
-    A clip is a pure function of ``(split, index, seed)`` and of the arguments below; nothing is stored. The splits
-    share no source image and no background texture.
+    A clip is a pure function of ``(split, index, seed)`` and of the arguments; nothing is stored. Its frames are those
+    of one sampling, then those of the other. The other arguments, the attributes and the errors are those
+    of :class:`~adafocus_env.videos.scenery.Scenery`. The shipped recogniser and policies are for seed 0.
 
     Args:
-        split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"`` or ``"test"``.
-        seed: Seed of the benchmark. The shipped recogniser is for seed 0.
-        num_videos: Number of clips; ``None`` takes 40,000, 20,000, 1,000 or 5,000, in the order of the splits above.
+        num_videos: Number of clips; ``None`` takes 40,000, 20,000, 1,000 or 5,000, in the order of the splits.
         samplings: How many frames each sampling of a clip has: one for f_G, one for f_L.
-        frame_size: Height and width of a frame, pixels.
-        num_distractors: Distractors per clip.
-        root: Folder that holds ``FashionMNIST/raw`` (or ``MNIST/raw``) in torchvision's layout, to draw from the full
-            data set; ``None`` takes the subset of 24,000 images that ships with the package.
-        source: ``"FashionMNIST"`` or ``"MNIST"``; the latter needs ``root``.
-
-    Attributes:
-        num_frames: Frames of all samplings together.
-        labels: (V,) int64, the class of every clip, out of :data:`MOTIONS`.
-        class_names: One name per class.
-
-    Raises:
-        ValueError: An argument is out of range.
-        FileNotFoundError: ``root`` doesn't hold the data set.
     """
 
     def __init__(
@@ -78,10 +63,7 @@ class RoamingMotion(Scenery):
     ) -> None:
         if num_videos is None and split == "train":
             num_videos = NUM_TRAIN_VIDEOS
-        super().__init__(
-            split, seed=seed, num_videos=num_videos, frame_size=frame_size, least_frame_size=STAGE_SIZE,
-            num_distractors=num_distractors, root=root, source=source,
-        )  # fmt: skip
+        super().__init__(split, seed, num_videos, frame_size, STAGE_SIZE, num_distractors, root, source)
         if not samplings or min(samplings) < 1:
             raise ValueError(f"samplings must be numbers of frames of at least 1, not {samplings}")
         self.samplings = tuple(samplings)
@@ -91,28 +73,10 @@ class RoamingMotion(Scenery):
         self.labels = torch.from_numpy(integers(len(MOTIONS), seed, self._stream, torch.arange(len(self)), 1))
         # The middles of equal parts of the clip, which lasts from 0 to 1.
         self._times = torch.cat([(torch.arange(count) + 0.5) / count for count in self.samplings])
+        self._pan = _PAN * self._times
         self.fingerprint = self._fingerprint(
             ("motion", VERSION, split, seed, len(self), self.samplings, frame_size, num_distractors)
         )
-
-    def frames(self, indices: Tensor) -> Tensor:
-        """Draw clips.
-
-        Args:
-            indices: (B,) int64 indices of clips.
-
-        Returns:
-            (B, num_frames, 3, H, W) uint8 RGB on the CPU, stored with the channels last: the frames of one sampling
-            after those of the other.
-
-        Raises:
-            IndexError: An index is outside {0, …, V − 1}.
-        """
-        indices = check_indices(indices, len(self))
-        canvas = self._background(indices, _PAN * self._times)
-        for sprite in range(self.num_distractors, -1, -1):  # the item is sprite 0, on top of the others
-            self._paste(canvas, indices, sprite)
-        return self._frames_of(canvas)
 
     def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Where the item is: ground truth for the oracle policy and for pictures, never shown to a learner.

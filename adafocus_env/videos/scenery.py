@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adafocus_env.random_draws import integers, uniform
-from adafocus_env.videos.dataset import SPLITS
+from adafocus_env.videos.dataset import SPLITS, check_indices
 
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -36,27 +37,35 @@ class Scenery:
     texture. Sprite 0 is the item, the others are distractors: other images, whose 4×4 blocks were shuffled.
 
     Args:
-        split: ``"recognizer"``, ``"train"``, ``"val"`` or ``"test"``.
+        split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"`` or ``"test"``.
         seed: Seed of the benchmark.
         num_videos: Number of videos; ``None`` takes 40,000, 6,000, 1,000 or 5,000, in the order of the splits above.
         frame_size: Height and width of a frame, pixels.
         least_frame_size: What fits a sprite.
         num_distractors: Distractors per video.
-        root: Folder that holds the full data set; ``None`` takes the shipped subset.
+        root: Folder that holds ``FashionMNIST/raw`` (or ``MNIST/raw``) in torchvision's layout, to draw from the full
+            data set; ``None`` takes the subset of 24,000 images that ships with the package.
         source: ``"FashionMNIST"`` or ``"MNIST"``; the latter needs ``root``.
+
+    Attributes:
+        num_frames: Frames of a video.
+        labels: (V,) int64, the class of every video.
+        class_names: One name per class.
 
     Raises:
         ValueError: An argument is out of range.
         FileNotFoundError: ``root`` doesn't hold the data set.
     """
 
+    num_frames: int
     labels: Tensor
-    """(V,) int64, the class of every video."""
+    class_names: Sequence[str]
+    _pan: Tensor
+    """(T,) times of the frames, in which the background pans by up to 4 pixels in each unit."""
 
     def __init__(
         self,
         split: str,
-        *,
         seed: int,
         num_videos: int | None,
         frame_size: int,
@@ -113,6 +122,28 @@ class Scenery:
 
     def __len__(self) -> int:
         return len(self._item)
+
+    def frames(self, indices: Tensor) -> Tensor:
+        """Draw videos.
+
+        Args:
+            indices: (B,) int64 indices of videos.
+
+        Returns:
+            (B, T, 3, H, W) uint8 RGB on the CPU, stored with the channels last.
+
+        Raises:
+            IndexError: An index is outside {0, …, V − 1}.
+        """
+        indices = check_indices(indices, len(self))
+        canvas = self._background(indices, self._pan)
+        for sprite in range(self.num_distractors, -1, -1):  # the item is sprite 0, on top of the others
+            self._paste(canvas, indices, sprite)
+        return self._frames_of(canvas)
+
+    @abstractmethod
+    def _paste(self, canvas: Tensor, indices: Tensor, sprite: int) -> None:
+        """Blend one sprite into the frames of a canvas that show it, in place."""
 
     def _fingerprint(self, settings: Sequence[object]) -> str:
         """Of the settings that determine the pixels, and of the image pool."""
