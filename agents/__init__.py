@@ -1,6 +1,7 @@
 """Agents for AdaFocus: REINFORCE and its relatives, baselines, Stable-Baselines3, evaluation, stage 3."""
 
 from agents import baselines, sb3
+from agents.advantage_weighted import AdvantageWeighted
 from agents.all_action import AllAction
 from agents.evaluation import Evaluation, evaluate, paired_difference
 from agents.finetuning import finetune
@@ -8,13 +9,16 @@ from agents.localizer import Localizer
 from agents.paper_ppo import PaperPPO
 from agents.pretrained import from_pretrained, load_policy
 from agents.reinforce import Reinforce
+from agents.soft_targets import SoftTargets
 
 __all__ = [
+    "AdvantageWeighted",
     "AllAction",
     "Evaluation",
     "Localizer",
     "PaperPPO",
     "Reinforce",
+    "SoftTargets",
     "baselines",
     "evaluate",
     "finetune",

@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
-from agents.reinforce import Reinforce, Rollout, explained_variance, rewards_to_go
+from agents.reinforce import Reinforce, Rollout, rewards_to_go
 
 
 class AllAction(Reinforce):
@@ -36,7 +36,8 @@ class AllAction(Reinforce):
     def __init__(self, env: Any, **kwargs: Any) -> None:
         super().__init__(env, **kwargs)
         if not isinstance(self.action_space, spaces.Discrete):
-            raise ValueError("AllAction learns patches alone: make the environment with skip=False (or action='grid')")
+            name = type(self).__name__
+            raise ValueError(f"{name} learns patches alone: make the environment with skip=False (or action='grid')")
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The expectation over all patches of what they earn at once; the rest by the patch that was taken."""
@@ -50,10 +51,4 @@ class AllAction(Reinforce):
         if config.normalize_advantage:  # as large a step as REINFORCE would take
             scale = (rollout.reward - expected.detach() + surprise).std(correction=0) + 1e-8
         policy_loss = -(expected + surprise * rollout.log_prob).mean() / scale
-        value_loss = nn.functional.mse_loss(rollout.value, future)
-        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
-        return loss, {
-            "policy_loss": policy_loss.detach(),
-            "value_loss": value_loss.detach(),
-            "explained_variance": explained_variance(surprise, future),
-        }
+        return self.with_critic(policy_loss, rollout, future)

@@ -198,7 +198,7 @@ def evaluate(
     if env_kwargs.get("features") is None:
         names = ("videos", "recognizer", "grid", "device")
         found = {name: env_kwargs.pop(name) for name in names if name in env_kwargs}
-        env_kwargs["features"] = kind.find_features(split, **found, remember=False)
+        env_kwargs["features"] = kind.find_features(split=split, **found, remember=False)
     env = kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="torch", **env_kwargs)
     if not is_policy(policy):
         policy = policy(env)

@@ -11,10 +11,10 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adafocus_env.recognition.official_checkpoint import OfficialPolicy
-from agents.reinforce import Reinforce, Rollout, explained_variance, rewards_to_go
+from agents.reinforce import Reinforce, Rollout, rewards_to_go
 
 PUBLISHED: dict[str, Any] = {
     "learning_rate": 3e-4,
@@ -66,10 +66,4 @@ class PaperPPO(Reinforce):
         ratio = torch.exp(rollout.log_prob - rollout.log_prob.detach())
         clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
         policy_loss = -torch.minimum(ratio * advantage, clipped * advantage).mean()
-        value_loss = nn.functional.mse_loss(rollout.value, returns)
-        loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
-        return loss, {
-            "policy_loss": policy_loss.detach(),
-            "value_loss": value_loss.detach(),
-            "explained_variance": explained_variance(advantage, returns),
-        }
+        return self.with_critic(policy_loss, rollout, returns)

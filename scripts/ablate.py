@@ -17,9 +17,10 @@ from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import write_csv
 from agents.experiments.ablations import ABLATIONS
 from agents.experiments.arguments import ComparisonArguments
+from agents.experiments.bench import Bench
 from agents.experiments.noise import estimator_noise
 from agents.experiments.report import return_against_accuracy, write_report
-from agents.experiments.runner import Bench, run_trials
+from agents.experiments.runner import run_trials
 
 
 @dataclass

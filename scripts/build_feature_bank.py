@@ -17,7 +17,8 @@ from rich import print
 
 from adafocus_env import FeatureBank, FrozenFeatures, load_recognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.features.feature_bank import TableDtype, build_together
+from adafocus_env.features.building import build_together
+from adafocus_env.features.feature_bank import TableDtype
 from adafocus_env.processes import num_processes, process_group, process_number
 from adafocus_env.recognition.image_networks import Precision
 from adafocus_env.run_folder import RunFolder

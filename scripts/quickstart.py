@@ -17,7 +17,7 @@ from rich import print
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.command_line import run_script
-from adafocus_env.environments.vector_env import DEFAULT_SKIP_COST
+from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.run_folder import RunFolder

@@ -19,7 +19,7 @@ from stable_baselines3 import PPO
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.environments.vector_env import DEFAULT_SKIP_COST
+from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents import Reinforce, finetune
 from agents.baselines import RandomPolicy

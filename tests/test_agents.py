@@ -106,8 +106,9 @@ def test_skipped_frames_give_no_patch_gradient(env_kwargs: dict[str, Any]) -> No
         agent.policy.zero_grad()
         agent.policy.skip_head.bias.data.fill_(bias)
         hidden = torch.randn(64, agent.config.hidden_size)
-        _, log_prob, entropy, _ = agent._act(agent.policy, hidden, None, torch.Generator().manual_seed(0))
-        (log_prob.sum() + entropy.sum()).backward()
+        distribution = agent.policy.distribution({}, hidden, None)
+        drawn = distribution.sample(torch.Generator().manual_seed(0))
+        (distribution.log_prob(drawn).sum() + distribution.entropy(drawn).sum()).backward()
         gradient = agent.policy.patch_head.weight.grad
         assert (gradient is not None and bool(gradient.any())) == gives_gradient
         assert agent.policy.skip_head.weight.grad is not None

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from adafocus_env import AdaFocusVectorEnv, RoamingFashion
 from adafocus_env.patches import grid_corners
-from agents import AllAction, Localizer, PaperPPO, Reinforce, evaluate, load_policy
-from agents.reinforce import Rollout, explained_variance
+from agents import AdvantageWeighted, AllAction, Localizer, PaperPPO, Reinforce, SoftTargets, evaluate, load_policy
+from agents.reinforce import CandidateScores, Rollout, explained_variance
 from agents.sb3 import SB3_ALGORITHMS, make_model, make_vec_env
 
 LANES, PATCHES = 6, 16
@@ -27,6 +27,7 @@ def make_rollout(logits: Tensor, action: Tensor, reward: Tensor, **infos: Tensor
         log_prob=log_probs.gather(-1, action[..., None])[..., 0],
         entropy=torch.zeros_like(reward),
         value=torch.zeros_like(reward),
+        action=action,
         reward=reward,
         focused=torch.ones_like(reward, dtype=torch.bool),
         patch_log_probs=log_probs,
@@ -128,7 +129,7 @@ def test_the_published_clip_never_acts(env_kwargs: dict[str, Any]) -> None:
     )
 
 
-OWN_ALGORITHMS = pytest.mark.parametrize("kind", [Reinforce, AllAction, PaperPPO])
+OWN_ALGORITHMS = pytest.mark.parametrize("kind", [Reinforce, AllAction, PaperPPO, SoftTargets, AdvantageWeighted])
 
 
 def random_rollout(**parts: Tensor) -> Rollout:
@@ -163,7 +164,9 @@ def test_the_critic_learns_from_its_squared_error_alone(kind: type[Reinforce], e
     target = {
         Reinforce: returns,
         AllAction: returns - rollout.reward,  # what the present patch earns is known
+        SoftTargets: returns - rollout.reward,
         PaperPPO: (returns - returns.mean()) / (returns.std() + 1e-5),
+        AdvantageWeighted: returns,
     }[kind]
     torch.testing.assert_close(value.grad, 0.5 * 2 * (value.detach() - target) / value.numel())
 
@@ -223,7 +226,89 @@ def test_localizer_learns_where_the_item_is(env_kwargs: dict[str, Any]) -> None:
     assert last["localized"] > 0.6
 
 
-@pytest.mark.parametrize("kind", [AllAction, Localizer])
+def test_soft_targets_are_the_best_response_at_a_price_of_certainty(env_kwargs: dict[str, Any]) -> None:
+    """The gradient of a state's logits is what the policy still lacks of softmax(rewards / τ)."""
+    rollout, temperature = random_rollout(), 0.3
+    logits, rewards = rollout.patch_log_probs, rollout.infos["candidate_rewards"]
+    agent = make_agent(SoftTargets, env_kwargs, gamma=0.0, temperature=temperature)
+    found = gradient(agent, logits, rollout.action, rollout.reward, candidate_rewards=rewards)
+    best = (rewards / temperature).softmax(dim=-1)
+    torch.testing.assert_close(found, (logits.softmax(dim=-1) - best) / rollout.reward.numel())
+
+    def worth(policy: Tensor) -> Tensor:
+        return (policy * rewards).sum(dim=-1) - temperature * torch.special.xlogy(policy, policy).sum(dim=-1)
+
+    others = torch.randn(50, *rewards.shape, generator=torch.Generator().manual_seed(2)).softmax(dim=-1)
+    assert bool((worth(best) >= worth(0.9 * best + 0.1 * others)).all())
+    _, figures = agent.loss(make_rollout(best.log(), rollout.action, rollout.reward, candidate_rewards=rewards))
+    assert float(figures["divergence"]) == pytest.approx(0, abs=1e-5)
+
+
+def test_soft_targets_credit_a_later_surprise_to_the_patch_taken(env_kwargs: dict[str, Any]) -> None:
+    agent = make_agent(SoftTargets, env_kwargs, gamma=0.5, temperature=1.0)
+    logits, action = torch.zeros(2, 1, PATCHES), torch.tensor([[4], [2]])
+    rewards = torch.zeros(2, 1, PATCHES)
+    found = gradient(agent, logits, action, torch.tensor([[0.0], [1.0]]), candidate_rewards=rewards)
+    surprise = torch.zeros(PATCHES)
+    surprise[4] = 0.5 * 1
+    torch.testing.assert_close(found[0, 0], (1 / PATCHES - surprise.softmax(dim=0)) / 2)
+    torch.testing.assert_close(found[1, 0], torch.zeros(PATCHES))
+
+
+def test_soft_targets_move_a_policy_that_has_settled_on_a_neighbour(env_kwargs: dict[str, Any]) -> None:
+    """Where the all-action gradient on the best patch fades with that patch's probability."""
+    logits, action, reward = torch.zeros(1, 1, PATCHES), torch.tensor([[3]]), torch.tensor([[0.1]])
+    logits[..., 3], rewards = 12.0, torch.zeros(1, 1, PATCHES)
+    rewards[..., 3], rewards[..., 4] = 0.1, 0.2
+    slow, fast = (
+        gradient(make_agent(kind, env_kwargs, gamma=0.0), logits, action, reward, candidate_rewards=rewards)[0, 0, 4]
+        for kind in (AllAction, SoftTargets)
+    )
+    assert -1e-5 < float(slow) < 0
+    assert float(fast) < -0.9
+
+
+def test_advantage_weights(env_kwargs: dict[str, Any]) -> None:
+    """exp(advantage / τ), 1 on average; nothing is learnt where all actions do equally well."""
+    reward = random_rollout().reward
+    for rewards in (reward, torch.ones_like(reward)):
+        log_prob = torch.zeros(4, LANES, requires_grad=True)
+        agent = make_agent(AdvantageWeighted, env_kwargs, gamma=0.0, temperature=0.7)
+        agent.loss(random_rollout(log_prob=log_prob, reward=rewards))[0].backward()
+        assert log_prob.grad is not None
+        weights = (rewards / 0.7).exp()
+        wanted = -(weights / weights.mean() - 1) / weights.numel()
+        torch.testing.assert_close(log_prob.grad, wanted, atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "baseline"), [(SoftTargets, "exact"), (AdvantageWeighted, "sample")])
+def test_they_learn_and_go_on_as_they_would_have(
+    kind: type[Reinforce], baseline: str, env_kwargs: dict[str, Any], tmp_path: Path
+) -> None:
+    env = gym.make_vec("AdaFocus-v0", 12, skip=False, output="torch", baseline=baseline, **env_kwargs)
+    settings = {"learning_rate": 3e-3, "gamma": 0.0, "episodes_per_batch": 12, "score_map": True, "temperature": 0.1}
+    whole, part = (kind(env, seed=0, **settings) for _ in range(2))
+    whole.learn(20 * 12 * 4)
+    part.learn(10 * 12 * 4).save(tmp_path / "agent.pt")
+    again = kind.load(tmp_path / "agent.pt", env=env)
+    again.learn(10 * 12 * 4)
+    for one, other in zip(whole.policy.parameters(), again.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert whole.config == again.config
+
+
+def test_scores_follow_what_is_seen() -> None:
+    """A map moved by a cell moves the convolution's scores of candidates that lie on cells."""
+    torch.manual_seed(0)
+    scores = CandidateScores(channels=3, hidden_size=5, grid=4)
+    glance, hidden = torch.zeros(1, 3, 4, 4), torch.randn(1, 5)
+    glance[..., 1, 1] = torch.randn(3)
+    one, moved = (scores(each, hidden).view(4, 4) for each in (glance, glance.roll(1, dims=3)))
+    torch.testing.assert_close(one[:, :3], moved[:, 1:])
+    assert bool((one != moved).any())
+
+
+@pytest.mark.parametrize("kind", [AllAction, Localizer, SoftTargets])
 def test_skip_bits_are_refused(kind: type[Reinforce], env_kwargs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="skip=False"):
         kind(gym.make_vec("AdaFocus-v0", 2, **env_kwargs))

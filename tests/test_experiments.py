@@ -15,12 +15,14 @@ from adafocus_env.run_folder import check_settings
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.registry import register_videos
 from agents import evaluate, load_policy
+from agents.experiments import bench as benches
 from agents.experiments import pipelines, runner
 from agents.experiments.ablations import ABLATIONS, Variant
 from agents.experiments.algorithms import ALGORITHMS
+from agents.experiments.bench import Bench
 from agents.experiments.noise import estimator_noise
 from agents.experiments.report import sample_efficiency, write_report, write_results
-from agents.experiments.runner import Bench, LearningCurve, Result, Trial, run_trial, run_trials
+from agents.experiments.runner import LearningCurve, Result, Trial, run_trial, run_trials
 from agents.reinforce import Hyperparameters
 from tests.conftest import make_tiny_recognizer
 from tests.test_frame_folders import write_video
@@ -73,7 +75,7 @@ def test_every_algorithm_runs(algorithm: str, bench: Bench, tmp_path: Path) -> N
 
 def test_a_trial_does_not_depend_on_what_ran_before_it(bench: Bench, tmp_path: Path) -> None:
     """As trials of a killed comparison run in other processes than those of one that wasn't."""
-    runner._features.cache_clear()
+    benches._features.cache_clear()
     first = run_trial(trial("ppo"), bench, tmp_path / "first")
     assert equal(run_trial(trial("ppo"), bench, tmp_path / "second"), first)
 
@@ -176,8 +178,8 @@ def test_a_result_belongs_to_its_training_videos(bench: Bench, monkeypatch: pyte
     one, before = trial("reinforce", split="val"), {}
     for split in ("none", "train", "val", "test"):
         with monkeypatch.context() as patch:
-            fingerprint = runner._video_fingerprint
-            patch.setattr(runner, "_video_fingerprint", lambda b, s: fingerprint(b, s) + (s == split) * "another")  # noqa: B023
+            fingerprint = benches._video_fingerprint
+            patch.setattr(benches, "_video_fingerprint", lambda b, s: fingerprint(b, s) + (s == split) * "another")  # noqa: B023
             before[split] = one.key(bench)
     assert before["none"] == before["test"]  # which it never sees
     assert len({before["none"], before["train"], before["val"]}) == 3

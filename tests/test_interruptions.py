@@ -50,12 +50,12 @@ def test_a_build_that_goes_on_starts_where_the_work_stands_and_ends_alike(
     whole.build()
     whole.close()
     bank = FeatureBank(recognizer, videos, 4, path=tmp_path / "bank")
-    assert bank._bar(bank._unfinished(4), False).n == 0
+    assert bank.bar(bank.unfinished(4), False).n == 0
     frames = bank.load(torch.arange(4))
     bank.ensure_videos(torch.arange(4), frames.__getitem__)
     keys = torch.arange(4 * bank.num_steps * 16)
     bank._ensure_patches(keys, lambda at, corners: bank._cut(recognizer.units(frames), at, corners))
-    assert bank._bar(bank._unfinished(4), False).n == 4
+    assert bank.bar(bank.unfinished(4), False).n == 4
     bank.build()
     bank.close()
     assert (tmp_path / "bank").read_bytes() == (tmp_path / "whole").read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,15 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def circle_in(known: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a circle, the first one also last; empty if there are none."""
+    try:
+        TopologicalSorter(known).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
 @pytest.mark.parametrize("package", ABOVE)
 def test_packages_know_only_what_is_below(package: str) -> None:
     files = list((ROOT / package).rglob("*.py"))
@@ -38,6 +48,15 @@ def test_packages_know_only_what_is_below(package: str) -> None:
         for name in imported(path):
             above = [other for other in ABOVE[package] if name == other or name.startswith(f"{other}.")]
             assert not above, f"{path} imports {name}"
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not in longer circles either, nor for type checkers alone, nor inside functions."""
+    paths = [path for package in ("adafocus_env", "agents") for path in (ROOT / package).rglob("*.py")]
+    imports = {".".join(path.relative_to(ROOT).with_suffix("").parts): imported(path) for path in paths}
+    imports = {name.removesuffix(".__init__"): names for name, names in imports.items()}
+    known = {name: (names & imports.keys()) - {name} for name, names in imports.items()}  # packages name their modules
+    assert not (circles := circle_in(known)), circles
 
 
 def test_the_rules_know_tensors_alone() -> None:

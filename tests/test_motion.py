@@ -273,11 +273,11 @@ def test_rewards_are_the_recognisers_confidences(
     torch.testing.assert_close(after["confidence"], chosen, atol=1e-5, rtol=1e-5)
     everywhere = torch.stack([confidence(corner.expand(5, 2)) for corner in env.corners], dim=1)
     if reward == "gain_over_random":
-        drawn = env._random_patches[:, 0]
+        drawn = env._lanes.random_patches
         reference = {
-            "sample": lambda: everywhere.gather(1, drawn[:, None])[:, 0],
+            "sample": lambda: everywhere.gather(1, drawn)[:, 0],
             "exact": lambda: everywhere.mean(dim=1),
-            "pixel": lambda: confidence(drawn),
+            "pixel": lambda: confidence(drawn[:, 0]),
         }[baseline]()
     elif reward == "gain_over_previous":
         reference = logits.softmax(dim=1).gather(1, info["label"][:, None])[:, 0]

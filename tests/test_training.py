@@ -203,7 +203,7 @@ BANK_WORKER = """
 import sys
 sys.path.insert(0, {root!r})
 from adafocus_env import FeatureBank, FrozenFeatures, RoamingFashion
-from adafocus_env.features.feature_bank import build_together
+from adafocus_env.features.building import build_together
 from adafocus_env.processes import process_group, process_number
 from tests.conftest import make_tiny_recognizer
 

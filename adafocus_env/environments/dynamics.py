@@ -51,10 +51,9 @@ class Looks(NamedTuple):
 
 
 class Consequences(NamedTuple):
-    """What the classifier would say if f_L read the frame."""
+    """What the classifier would say if f_L read the frame: ``state`` is after the chosen patch."""
 
     state: State
-    """After the chosen patch."""
     alternatives: Tensor
     """(B, k′) float32, the confidences after the patches that the choice is compared with."""
 
@@ -82,11 +81,9 @@ def start(classifier: Any, frame_gates: Tensor, label: Tensor) -> State:
 def patches_to_read(place: Tensor, reference: Reference, drawn: Tensor | None, *, exact: bool = False) -> Looks:
     """The patches that f_L reads: the choice, and what the reward compares it with.
 
-    Args:
-        place: The choice: (B,) int64 patch indices, or (B, 2) int64 corners.
-        reference: What the reward compares with.
-        drawn: Of ``"random"``, the random patches: (B, m) int64 patch indices, or (B, m, 2) int64 corners.
-        exact: ``drawn`` are all N candidates in their order: their mean is the expectation over a random one.
+    ``place`` is the choice: (B,) int64 patch indices, or (B, 2) int64 corners. ``drawn`` are the random patches that a
+    ``"random"`` reference needs: (B, m) int64 patch indices, or (B, m, 2) int64 corners. With ``exact`` they are all N
+    candidates in their order, and their mean is the expectation over a random one.
     """
     on_grid = place.ndim == 1
     candidates, anywhere = (place[:, None], None) if on_grid else (place[:, :0], place[:, None])
@@ -111,13 +108,9 @@ def consider(classifier: Any, context: FrameContext, patch_gates: Tensor, looks:
     hidden = classifier.advance(patch_gates, FrameContext(*(part.unsqueeze(1) for part in context)))
     probabilities = classifier.probabilities(hidden)
     confidence = probabilities.gather(2, label.view(-1, 1, 1).expand(-1, hidden.shape[1], 1)).squeeze(2)
-    outcomes = hidden, confidence, probabilities
-    if isinstance(looks.chosen, int):
-        hidden_after, confident, probable = (part.select(1, looks.chosen) for part in outcomes)
-    else:
-        lanes = torch.arange(len(label), device=label.device)
-        hidden_after, confident, probable = (part[lanes, looks.chosen] for part in outcomes)
-    return Consequences(State(hidden_after, confident, probable.max(dim=1).indices), confidence[:, looks.references])
+    lanes = slice(None) if isinstance(looks.chosen, int) else torch.arange(len(label), device=label.device)
+    after, confident, probable = (part[lanes, looks.chosen] for part in (hidden, confidence, probabilities))
+    return Consequences(State(after, confident, probable.max(dim=1).indices), confidence[:, looks.references])
 
 
 def decide(
@@ -125,13 +118,8 @@ def decide(
 ) -> Outcome:
     """The rule of a step: a focused frame advances the state; a skipped one leaves it as it was and earns nothing.
 
-    Args:
-        state: Before the frame.
-        after: What reading it would lead to.
-        focused: (B,) bool, whether f_L reads it.
-        reward: What is rewarded.
-        price: λ, in confidence; (B,) where candidates differ in compute.
-        everyone: All frames are focused, so nothing needs to be told apart.
+    ``state`` is before the frame and ``after`` what reading it would lead to, which happens where ``focused``, (B,)
+    bool (with ``everyone``, everywhere). ``price`` is λ in confidence, (B,) where candidates differ in compute.
     """
     match reward.reference:
         case "previous":

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from adafocus_env.environments.rewards import Reward
+from adafocus_env.environments.outputs import first_lane_info, one_lane
 from adafocus_env.environments.vector_env import AdaFocusVectorEnv
 from adafocus_env.features.frozen_features import FrozenFeatures
-from adafocus_env.recognition.recognizer import Recognizer
 from adafocus_env.videos.dataset import VideoDataset
 
 _OF_THE_LANE = (
-    "render_mode", "num_frames", "num_steps", "frame_size", "patch_size", "num_patches", "num_classes", "videos",
-    "recognizer", "corners", "features", "grid",
-)  # fmt: skip
+    *("render_mode", "num_frames", "num_steps", "frame_size", "patch_size", "num_patches", "num_classes"),
+    *("videos", "recognizer", "corners", "features", "grid"),
+)
+"""Attributes that a single environment shares with its lane."""
 
 
 class AdaFocusEnv(gym.Env[Any, Any]):
@@ -153,43 +151,10 @@ class AdaFocusEnv(gym.Env[Any, Any]):
 
     metadata: dict[str, Any] = dict(AdaFocusVectorEnv.metadata)  # noqa: RUF012
 
-    def __init__(
-        self,
-        *,
-        split: str = "train",
-        videos: VideoDataset | str | None = None,
-        recognizer: Recognizer | str | os.PathLike[str] | None = None,
-        grid: int = 7,
-        skip: bool = True,
-        skip_cost: float | None = None,
-        reward: str | Reward = "gain_over_random",
-        baseline: str = "sample",
-        observation: str = "full",
-        render_mode: str | None = None,
-        device: str | torch.device = "cpu",
-        features: FrozenFeatures | None = None,
-    ) -> None:
-        self._take(
-            AdaFocusVectorEnv(
-                1,
-                split=split,
-                videos=videos,
-                recognizer=recognizer,
-                grid=grid,
-                skip=skip,
-                skip_cost=skip_cost,
-                reward=reward,
-                baseline=baseline,
-                observation=observation,
-                render_mode=render_mode,
-                device=device,
-                features=features,
-                autoreset_mode=AutoresetMode.DISABLED,
-            )
-        )
+    vector_env_class: ClassVar[type[AdaFocusVectorEnv]] = AdaFocusVectorEnv
 
-    def _take(self, lane: AdaFocusVectorEnv) -> None:
-        """Be the only lane of a vector environment."""
+    def __init__(self, **arguments: Any) -> None:
+        lane = self.vector_env_class(1, **arguments, autoreset_mode=AutoresetMode.DISABLED, output="numpy")
         lane._alone = True
         self._lane = lane
         self.observation_space, self.action_space = lane.single_observation_space, lane.single_action_space
@@ -237,7 +202,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
         """
         observation, info = self._lane.reset(seed=seed, options=options)  # which checks both
         super().reset(seed=None if seed is None else int(seed))
-        return _first_lane(observation), _first_lane_info(info)
+        return one_lane(observation, 0), first_lane_info(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Look at one frame, or skip it.
@@ -249,13 +214,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
         observation, reward, terminated, truncated, info = self._lane.step(
             action[None] if isinstance(action, Tensor) else [action]
         )
-        return (
-            _first_lane(observation),
-            float(reward[0]),
-            bool(terminated[0]),
-            bool(truncated[0]),
-            _first_lane_info(info),
-        )
+        over = bool(terminated[0]), bool(truncated[0])
+        return one_lane(observation, 0), float(reward[0]), *over, first_lane_info(info)
 
     def render(self) -> np.ndarray | None:
         """Draw the frame that was acted on last, (height, width, 3) uint8; ``"human"`` mode shows it, returns None."""
@@ -265,15 +225,3 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     def close(self) -> None:
         """Close the window of ``"human"`` mode."""
         self._lane.close()
-
-
-def _first_lane(observation: Any) -> Any:
-    if isinstance(observation, dict):
-        return {key: value[0] for key, value in observation.items()}
-    return observation[0]
-
-
-def _first_lane_info(info: dict[str, Any]) -> dict[str, Any]:
-    """A vector environment's info without its batch axis and masks, scalars as Python's."""
-    first = {key: value[0] for key, value in info.items() if not key.startswith("_")}
-    return {key: value if value.ndim else value.item() for key, value in first.items()}

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import numpy as np
-import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from adafocus_env.checks import check_choice
+from adafocus_env.environments.actions import Actions, PositionActions
 from adafocus_env.environments.env import AdaFocusEnv
-from adafocus_env.environments.rewards import Reward
-from adafocus_env.environments.vector_env import INTEGERS, AdaFocusVectorEnv
-from adafocus_env.features.frozen_features import FrozenFeatures
-from adafocus_env.patches import position_corners
+from adafocus_env.environments.vector_env import AdaFocusVectorEnv
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
-from adafocus_env.videos.dataset import VideoDataset
 
 ACTIONS = ("continuous", "grid")
 
@@ -50,11 +43,10 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
         self.action = action
         super().__init__(num_envs, skip=False, **kwargs)
 
-    def _spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
-        observation_space, action_space = super()._spaces()
-        if self.action == "continuous":
-            action_space = spaces.Box(-1, 1, (2,), np.float32)
-        return observation_space, action_space
+    def _make_actions(self) -> Actions:
+        if self.action == "grid":
+            return super()._make_actions()
+        return PositionActions(self.frame_size, self.patch_size, self.num_envs, self.device)
 
     def _spaces_beside_glance(self) -> dict[str, spaces.Space[Any]]:
         return {}
@@ -62,28 +54,10 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
     def _observe_beside_glance(self) -> dict[str, Any]:
         return {}
 
-    def _read_actions(self, actions: Any) -> tuple[Tensor, Tensor]:
-        if self.action == "grid":
-            return super()._read_actions(actions)
-        values = self._as_actions(actions)
-        if values is None or not (values.is_floating_point() or values.dtype in INTEGERS):
-            raise self._refusal(actions)
-        positions = values.to(self.device, torch.float64)
-        allowed = positions.abs() <= 1  # which NaN is not
-        if not bool(allowed.all()):
-            raise self._refusal(actions, positions[~allowed])
-        return position_corners(positions, self.frame_size, self.patch_size), self._never
-
-    @property
-    def _action_words(self) -> tuple[str, str, str]:
-        if self.action == "grid":
-            return super()._action_words
-        return "numbers", "a number", "row and column from -1 (top, left) to 1 (bottom, right)"
-
     def _pictures(self, lanes: Tensor, time: Tensor) -> Tensor:
         """The frames that f_L reads of the clip."""
         assert isinstance(self.recognizer, TSMRecognizer)
-        return self.recognizer.samplings(self._frames.units(lanes, time))[1]
+        return self.recognizer.samplings(self._lanes.frames.units(lanes, time))[1]
 
 
 class AdaFocusTSMEnv(AdaFocusEnv):
@@ -167,37 +141,4 @@ class AdaFocusTSMEnv(AdaFocusEnv):
         ValueError: An argument is not allowed; the message names it and what is.
     """
 
-    def __init__(
-        self,
-        *,
-        split: str = "train",
-        videos: VideoDataset | str | None = None,
-        recognizer: TSMRecognizer | str | os.PathLike[str] | None = None,
-        grid: int = 7,
-        action: Literal["continuous", "grid"] = "continuous",
-        skip_cost: float | None = None,
-        reward: str | Reward = "gain_over_random",
-        baseline: str = "sample",
-        observation: str = "full",
-        render_mode: str | None = None,
-        device: str | torch.device = "cpu",
-        features: FrozenFeatures | None = None,
-    ) -> None:
-        self._take(
-            AdaFocusTSMVectorEnv(
-                1,
-                split=split,
-                videos=videos,
-                recognizer=recognizer,
-                grid=grid,
-                action=action,
-                skip_cost=skip_cost,
-                reward=reward,
-                baseline=baseline,
-                observation=observation,
-                render_mode=render_mode,
-                device=device,
-                features=features,
-                autoreset_mode=AutoresetMode.DISABLED,
-            )
-        )
+    vector_env_class = AdaFocusTSMVectorEnv

@@ -8,7 +8,6 @@ the table holds the projected vectors: a step of the environment is then a gathe
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
@@ -22,17 +21,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from adafocus_env.features.bank_file import BankFile, read_identity
-from adafocus_env.features.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
+from adafocus_env.features.frozen_features import FrameLoader, FrozenFeatures, PatchCutter, PatchQuery
 from adafocus_env.features.recycled_memory import RecycledMemory
 from adafocus_env.patches import grid_corners
-from adafocus_env.processes import gather, gather_first, num_processes, share
 from adafocus_env.recognition.image_networks import ImageNetworks, Precision
 from adafocus_env.videos.dataset import VideoDataset
 
 TableDtype = Literal["float32", "float16"]
 
 _VIDEOS_PER_BATCH = 32
-_VIDEOS_PER_CHUNK = 4  # of a build, whose frames are held while their patches are cut
+VIDEOS_PER_CHUNK = 4
+"""Of a build, which holds their frames while their patches are cut."""
 _ZEROTH = torch.zeros(1, dtype=torch.int64)
 _shared: weakref.WeakValueDictionary[tuple[str, str, int, str], FeatureBank] = weakref.WeakValueDictionary()
 
@@ -221,12 +220,7 @@ class FeatureBank(FrozenFeatures):
     # --------------------------------------------------------------------------------------------------- filling it
 
     def ensure_videos(self, video: Tensor, load: FrameLoader) -> None:
-        """Run f_G on the videos that it has not seen.
-
-        Args:
-            video: (B,) int64.
-            load: Gives the (n, T, 3, H, W) frames of rows of ``video``.
-        """
+        """See :meth:`FrozenFeatures.ensure_videos`: runs f_G on the videos that it has not seen."""
         if self._full or bool((self._video_row[video.to(self._video_row.device)] > 0).all()):
             return
         with self._lock:
@@ -308,11 +302,11 @@ class FeatureBank(FrozenFeatures):
             progress_bar: Show one.
         """
         candidates, times = len(self.corners), self.num_steps
-        chunks = self._unfinished(_VIDEOS_PER_CHUNK)
-        with self._bar(chunks, progress_bar) as bar:
+        chunks = self.unfinished(VIDEOS_PER_CHUNK)
+        with self.bar(chunks, progress_bar) as bar:
             for chunk in chunks:
                 chunk = chunk.to(self.device)
-                frames = _channels_last(self.load(chunk))
+                frames = self.load_to_cut(chunk)
                 self.ensure_videos(chunk, frames.__getitem__)
                 keys = (
                     chunk[:, None] * (times * candidates) + torch.arange(times * candidates, device=self.device)
@@ -324,7 +318,7 @@ class FeatureBank(FrozenFeatures):
         """Patches of units whose candidates are numbered one after the other."""
         return self.recognizer.cut(units, corners, elements // len(self.corners))
 
-    def _unfinished(self, size: int) -> list[Tensor]:
+    def unfinished(self, size: int) -> list[Tensor]:
         """Of all videos in chunks of a size, (size,) int64 each, those chunks of which something is missing.
 
         The chunks are always the same, so that a build that goes on computes the very batches that it would have.
@@ -333,14 +327,21 @@ class FeatureBank(FrozenFeatures):
         there = (patches & (self._video_row > 0)).cpu()
         return [chunk for chunk in torch.arange(len(there)).split(size) if not bool(there[chunk].all())]
 
-    def _bar(self, chunks: list[Tensor], shown: bool) -> tqdm:
+    def bar(self, chunks: list[Tensor], shown: bool) -> tqdm:
         """A progress bar over all videos that starts where the work stands."""
         total = len(self.videos)
         start = total - sum(map(len, chunks))
         return tqdm(desc="feature bank", unit="video", total=total, initial=start, disable=not shown)
 
-    def _insert(self, video: Tensor, maps: Tensor, global_gates: Tensor, local_gates: Tensor) -> None:
-        """What :func:`compute_videos` gave for some videos, but for what is there."""
+    def insert(self, video: Tensor, maps: Tensor, global_gates: Tensor, local_gates: Tensor) -> None:
+        """Fill in what is missing of some videos, (B,) int64, out of all that a bank holds of them.
+
+        Args:
+            video: Which.
+            maps: (B·T, C, h, w) float32, of T units per video.
+            global_gates: (B·T, G) float32, projected global vectors.
+            local_gates: (B·T·N, G) float32, projected local vectors.
+        """
         times, candidates = self.num_steps, len(self.corners)
         new = (self._video_row[video] == 0).nonzero()[:, 0]
         maps, global_gates = (part.unflatten(0, (-1, times))[new].flatten(0, 1) for part in (maps, global_gates))
@@ -364,16 +365,9 @@ class FeatureBank(FrozenFeatures):
             maps = self._gather(self._maps, row)
         return maps.view(len(video), *self.recognizer.glance_shape), self._gather(self._global_gates, row)
 
-    def look(
-        self,
-        video: Tensor,
-        time: Tensor,
-        candidates: Tensor,
-        focused: Tensor | None,
-        cut: PatchCutter,
-        anywhere: Tensor | None = None,
-    ) -> Tensor:
-        """As :meth:`FrozenFeatures.look`: candidates out of the table, patches elsewhere computed anew."""
+    def _look(self, query: PatchQuery) -> Tensor:
+        """Candidates out of the table, patches elsewhere computed anew."""
+        video, time, candidates, focused, cut, anywhere = query
         unit = torch.add(time, video, alpha=self.num_steps)
         key = torch.add(candidates, unit.unsqueeze(1), alpha=len(self.corners))
         if focused is not None:
@@ -381,9 +375,7 @@ class FeatureBank(FrozenFeatures):
         width = candidates.shape[1]
         rows = self._ensure_patches(key.view(-1), lambda elements, corners: cut(elements // width, corners))
         gates = self._gather(self._local_gates, rows).view(len(video), width, self._local_gates.shape[1])
-        if anywhere is not None:
-            gates = torch.cat((gates, self._look_at(video, anywhere, focused, cut)), dim=1)
-        return gates
+        return gates if anywhere is None else torch.cat((gates, self._look_at(anywhere, query)), dim=1)
 
     def _gather(self, table: Tensor, rows: Tensor) -> Tensor:
         return table.index_select(0, rows).to(self.device, torch.float32)
@@ -392,50 +384,6 @@ class FeatureBank(FrozenFeatures):
         """Bring the file to the disk and let others fill it; this bank can still be read, but not be filled."""
         if self._file is not None:
             self._file.close()
-
-
-def compute_videos(features: FrozenFeatures, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All that a bank holds of some videos.
-
-    Args:
-        features: Computes it.
-        video: (B,) int64.
-
-    Returns:
-        Maps (B·T, C, h, w), projected global vectors (B·T, G) and local ones (B·T·N, G), float32, of T units per video.
-    """
-    units = features.recognizer.units(_channels_last(features.load(video)))
-    maps, global_gates = features.compute_glance(units, video.repeat_interleave(features.num_steps))
-    candidates, corners = len(features.corners), features.corners.to(units.device)
-    local_gates = [
-        features.compute_look(
-            features.recognizer.cut(units, corners[rows % candidates], rows // candidates),
-            video[rows.cpu() // (candidates * features.num_steps)],
-        )
-        for rows in torch.arange(len(units) * candidates, device=units.device).split(features.patches_per_cut)
-    ]
-    return maps, global_gates, torch.cat(local_gates)
-
-
-def build_together(features: FrozenFeatures, progress_bar: bool = False) -> None:
-    """Fill a bank's file with several processes (``torchrun``), which share out the videos; the first one writes.
-
-    Args:
-        features: In process 0 the :class:`FeatureBank`, in the others :class:`FrozenFeatures` of the same arguments.
-        progress_bar: Show one.
-    """
-    bank = features if isinstance(features, FeatureBank) else None
-    size = _VIDEOS_PER_CHUNK * num_processes()
-    chunks: list[Tensor] = gather(None if bank is None else bank._unfinished(size))[0]
-    with contextlib.nullcontext() if bank is None else bank._bar(chunks, progress_bar) as bar:
-        for chunk in chunks:
-            own = share(chunk)
-            computed = tuple(part.cpu() for part in compute_videos(features, own)) if len(own) else None
-            for video, parts in zip(chunk.tensor_split(num_processes()), gather_first(computed), strict=False):
-                if bank is not None and parts is not None:
-                    bank._insert(video, *parts)
-            if bar is not None:
-                bar.update(len(chunk))
 
 
 def _shared_key(
@@ -485,8 +433,3 @@ def _in_company(rows: Tensor) -> Tensor:
     table of its own ends with the same policy.
     """
     return rows if len(rows) > 1 else torch.cat((rows, rows))
-
-
-def _channels_last(frames: Tensor) -> Tensor:
-    """Frames (B, T, 3, H, W) in the layout in which many patches are cut ten times as fast as in others."""
-    return frames.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, frames.shape[:2])

@@ -12,7 +12,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,23 @@ _IMAGES_PER_CUT = 1024
 _ROWS_PER_PRODUCT = 16
 _living: weakref.WeakValueDictionary[str, FrozenFeatures] = weakref.WeakValueDictionary()
 """The features of this process by their names, for copies to find them."""
+
+
+class PatchQuery(NamedTuple):
+    """Which patches of units f_L is asked about: k candidates and j others of each of B units."""
+
+    video: Tensor
+    """(B,) int64."""
+    time: Tensor
+    """(B,) int64, the unit in each video."""
+    candidates: Tensor
+    """(B, k) int64."""
+    focused: Tensor | None
+    """(B,) bool; the others' vectors are zero and cost nothing. ``None``: all are."""
+    cut: PatchCutter
+    """Cuts patches out of the units of rows of the query."""
+    anywhere: Tensor | None
+    """(B, j, 2) int64, top and left in pixels of further patches, which need not be candidates."""
 
 
 class FrozenFeatures:
@@ -125,6 +142,11 @@ class FrozenFeatures:
             raise ValueError(f"videos.frames must give a tensor of {wanted} uint8, not {given}")
         return frames.to(self.device)
 
+    def load_to_cut(self, video: Tensor) -> Tensor:
+        """The same, in the layout in which many patches are cut ten times as fast as in others."""
+        frames = self.load(video)
+        return frames.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, frames.shape[:2])
+
     # ------------------------------------------------------------------------------------------------------- copies
 
     def _register(self, name: str) -> None:
@@ -182,24 +204,23 @@ class FrozenFeatures:
     ) -> Tensor:
         """Projected local vectors of patches of units whose videos were ensured.
 
-        Args:
-            video: (B,) int64.
-            time: (B,) int64, the unit in each video.
-            candidates: (B, k) int64.
-            focused: (B,) bool; the others' vectors are zero and cost nothing. ``None``: all are.
-            cut: Cuts patches out of the units of rows of the query.
-            anywhere: (B, j, 2) int64, top and left in pixels of further patches, which need not be candidates.
+        The arguments are the fields of :class:`PatchQuery`.
 
         Returns:
             (B, k + j, G) float32; the caller owns it.
         """
-        corners = self._device_corners[candidates]
-        if anywhere is not None:
-            corners = torch.cat((corners, anywhere), dim=1)
-        return self._look_at(video, corners, focused, cut)
+        return self._look(PatchQuery(video, time, candidates, focused, cut, anywhere))
 
-    def _look_at(self, video: Tensor, corners: Tensor, focused: Tensor | None, cut: PatchCutter) -> Tensor:
-        """As :meth:`look`, at corners, (B, k, 2) int64: all patches of some units in one batch."""
+    def _look(self, query: PatchQuery) -> Tensor:
+        """How :meth:`look` is answered."""
+        corners = self._device_corners[query.candidates]
+        if query.anywhere is not None:
+            corners = torch.cat((corners, query.anywhere), dim=1)
+        return self._look_at(corners, query)
+
+    def _look_at(self, corners: Tensor, query: PatchQuery) -> Tensor:
+        """Run f_L at corners, (B, k, 2) int64, of the units of a query, all patches of some units in one batch."""
+        video, focused = query.video, query.focused
         width = corners.shape[1]
         gates = torch.zeros(*corners.shape[:2], self.recognizer.classifier.gates_size, device=self.device)
         everyone = torch.arange(len(video), device=self.device)
@@ -207,7 +228,7 @@ class FrozenFeatures:
             max(1, self.patches_per_cut // max(1, width))
         ):
             repeated = rows.repeat_interleave(width)
-            found = self.compute_look(cut(repeated, corners[rows].flatten(0, 1)), video[repeated])
+            found = self.compute_look(query.cut(repeated, corners[rows].flatten(0, 1)), video[repeated])
             gates[rows] = found.unflatten(0, (len(rows), width))
         return gates
 

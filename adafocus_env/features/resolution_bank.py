@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from adafocus_env.features.bank_file import BankFile
-from adafocus_env.features.frozen_features import FrameLoader, FrozenFeatures, PatchCutter
+from adafocus_env.features.frozen_features import FrameLoader, FrozenFeatures, PatchQuery
 from adafocus_env.patches import scaled_size
 from adafocus_env.recognition.compute_cost import multiply_adds
 from adafocus_env.recognition.image_networks import Precision
@@ -117,12 +117,7 @@ class ResolutionBank(FrozenFeatures):
         return functools.partial(type(self), *arguments, path=path, precision=self.precision, private=True)
 
     def ensure_videos(self, video: Tensor, load: FrameLoader) -> None:
-        """Run all CNNs on all frames of the videos that they have not seen.
-
-        Args:
-            video: (B,) int64.
-            load: Gives the (n, T, 3, H, W) frames of rows of ``video``.
-        """
+        """See :meth:`FrozenFeatures.ensure_videos`: runs all CNNs on the videos that they have not seen."""
         rows = (self._row[video.to(self._row.device)] == 0).nonzero()[:, 0]
         if not len(rows):
             return
@@ -152,25 +147,17 @@ class ResolutionBank(FrozenFeatures):
         row, time = self._where(video, time)
         return self._maps[row, time].to(self.device), self._global_gates[row, time].to(self.device)
 
-    def look(
-        self,
-        video: Tensor,
-        time: Tensor,
-        candidates: Tensor,
-        focused: Tensor | None,
-        cut: PatchCutter,
-        anywhere: Tensor | None = None,
-    ) -> Tensor:
-        """See :meth:`FrozenFeatures.look`; ``anywhere`` makes no sense here.
+    def _look(self, query: PatchQuery) -> Tensor:
+        """Out of the table; there are no other places to look at.
 
         Raises:
-            ValueError: ``anywhere`` was given.
+            ValueError: The query has such places.
         """
-        if anywhere is not None:
+        if query.anywhere is not None:
             raise ValueError("whole frames have no other places to look at: take another baseline than 'pixel'")
-        row, time = self._where(video, time)
-        gates = self._local_gates[row[:, None], time[:, None], candidates.to(row.device)].to(self.device)
-        return gates if focused is None else gates * focused[:, None, None]
+        row, time = self._where(query.video, query.time)
+        gates = self._local_gates[row[:, None], time[:, None], query.candidates.to(row.device)].to(self.device)
+        return gates if query.focused is None else gates * query.focused[:, None, None]
 
     def close(self) -> None:
         """Bring the file to the disk and let others fill it; this bank can still be read, but not be filled."""

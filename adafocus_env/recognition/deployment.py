@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,123 +13,143 @@ from torch import Tensor
 from adafocus_env.patches import crop, grid_corners, grid_of, position_corners
 from adafocus_env.policies import decide
 from adafocus_env.recognition.compute_cost import policy_gflops
-
-if TYPE_CHECKING:
-    from adafocus_env.recognition.recognizer import Recognition, Recognizer
-    from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
+from adafocus_env.recognition.image_networks import ImageNetworks
 
 
-@torch.no_grad()
-def recognize(recognizer: Recognizer, frames: Tensor, policy: Any, grid: int | None) -> Recognition:
+@dataclass(frozen=True)
+class Recognition:
+    """What a recogniser and a policy make of videos.
+
+    Attributes:
+        logits: (B, T, classes) float32, the prediction after every frame.
+        corners: (B, T, 2) int64, top and left of every patch, pixels; meaningful where not skipped.
+        skipped: (B, T) bool, frames on which the local CNN did not run.
+        gflops: (B,) float64, multiply-adds / 1e9 of every video, the policy's own included.
+    """
+
+    logits: Tensor
+    corners: Tensor
+    skipped: Tensor
+    gflops: Tensor
+
+
+def recognize_frames(recognizer: ImageNetworks[Any], frames: Tensor, policy: Any, grid: int | None) -> Recognition:
     """See :meth:`adafocus_env.Recognizer.recognize`."""
-    from adafocus_env.recognition.recognizer import Recognition
-
-    _check(frames, policy)
-    height, width = frames.shape[-2:]
+    _check_request(frames, policy)
     if grid is None:
         grid = grid_of(policy.action_space)
     if grid is None or grid != grid_of(policy.action_space):
         raise ValueError(f"the policy acts in {policy.action_space}, which are not the patch indices of grid {grid}")
-    candidates = grid_corners(grid, (height, width), recognizer.config.patch_size).to(recognizer.device)
+    size = (frames.shape[-2], frames.shape[-1])
+    candidates = grid_corners(grid, size, recognizer.config.patch_size).to(recognizer.device)
     videos, times = frames.shape[:2]
-    frames = frames.to(recognizer.device).flatten(0, 1)
     # All videos' first frames, then all second ones, as the policy and the classifier read them: (T, B).
-    order = torch.arange(len(frames), device=recognizer.device).view(videos, times).t()
+    order = torch.arange(videos * times, device=recognizer.device).view(videos, times).t()
+    reader = _FrameReader(recognizer, frames.flatten(0, 1))
+    maps, frame_gates = (part.unflatten(0, order.shape) for part in reader.glance(order.flatten()))
     classifier = recognizer.classifier
-    # All at once, as resizing takes one thread and would keep the CNN's waiting between its batches. Channels are last
-    # in memory; with them last in the shape too, whole frames are moved.
-    pixels = recognizer.resized(frames).permute(0, 2, 3, 1)
-    small = pixels.index_select(0, order.flatten()).permute(0, 3, 1, 2)
-    glances = [recognizer.glance(batch) for batch in recognizer.batches(small, recognizer.config.glance_size)]
-    maps, vectors = (torch.cat(part).unflatten(0, order.shape) for part in zip(*glances, strict=True))
-    frame_gates = classifier.project_global(vectors)
-    sees_belief = not isinstance(getattr(policy, "observation_space", None), spaces.Box)
-
     patch = torch.zeros_like(order)
     skipped = torch.zeros_like(order, dtype=torch.bool)
-    hidden = classifier.initial_state(videos)
-    states: list[Tensor] = []
-    memory: Any = None
+    states = [classifier.start(frame_gates[0])]  # before the first frame, and after each
 
-    def local_gates(time: slice) -> Tensor:
+    def look(when: slice) -> Tensor:
         """(frames, videos, 3·D) of the focused patches in some frames, in one batch; zero where skipped."""
-        focused = ~skipped[time]
-        gates = torch.zeros_like(frame_gates[time])
+        focused = ~skipped[when]
+        gates = torch.zeros_like(frame_gates[when])
         if bool(focused.any()):
-            size = recognizer.config.patch_size
-            patches = crop(frames, candidates[patch[time][focused]], size, order[time][focused])
-            found = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
-            gates[focused] = classifier.project_local(found)
+            gates[focused] = reader.look(order[when][focused], candidates[patch[when][focused]])
         return gates
 
-    def advance(patch_gates: Tensor, before: Tensor, time: int) -> Tensor:
+    def advance(time: int, patch_gates: Tensor) -> None:
+        before = states[-1]
         after = classifier.advance(patch_gates, classifier.context(frame_gates[time], before))
-        return torch.where(skipped[time, :, None], before, after)
+        states.append(torch.where(skipped[time, :, None], before, after))
 
+    sees_belief = not _sees_glance_alone(policy)
+    memory: Any = None
     for time in range(times):
         observation: Any = maps[time]
         if sees_belief:
-            share = hidden.new_full((videos, 1), time / times)
-            observation = {"glance": observation, "belief": hidden, "time": share}
+            share = states[-1].new_full((videos, 1), time / times)
+            observation = {"glance": observation, "belief": states[-1], "time": share}
         actions, memory = decide(policy, observation, memory, np.full(videos, time == 0))
-        chosen = _checked(actions, policy.action_space, videos).to(recognizer.device)
+        chosen = _check_actions(actions, policy.action_space, videos).to(recognizer.device)
         patch[time] = chosen[:, 0] if chosen.ndim == 2 else chosen
         if chosen.ndim == 2:
             skipped[time] = chosen[:, 1] == 1
         if sees_belief:
-            hidden = advance(local_gates(slice(time, time + 1))[0], hidden, time)
-            states.append(hidden)
+            advance(time, look(slice(time, time + 1))[0])
     if not sees_belief:
-        patch_gates = local_gates(slice(None))
-        for time in range(times):
-            hidden = advance(patch_gates[time], hidden, time)
-            states.append(hidden)
+        for time, patch_gates in enumerate(look(slice(None))):
+            advance(time, patch_gates)
 
-    patch, skipped = patch.t(), skipped.t()
-    price, policy_cost = recognizer.cost(), policy_gflops(policy)
-    focused = (~skipped).sum(dim=1).double()
+    cost = recognizer.cost()
+    looks = (~skipped).sum(dim=0).double()
     return Recognition(
-        logits=classifier.predict(torch.stack(states, dim=1)),
-        corners=candidates[patch],
-        skipped=skipped,
-        gflops=times * (price.always + policy_cost) + focused * price.local,
+        logits=classifier.predict(torch.stack(states[1:], dim=1)),
+        corners=candidates[patch.t()],
+        skipped=skipped.t(),
+        gflops=times * (cost.always + policy_gflops(policy)) + looks * cost.local,
     )
 
 
-@torch.no_grad()
-def recognize_clips(recognizer: TSMRecognizer, frames: Tensor, policy: Any) -> Recognition:
+def recognize_clips(recognizer: ImageNetworks[Any], clips: Tensor, policy: Any) -> Recognition:
     """See :meth:`adafocus_env.TSMRecognizer.recognize`."""
-    from adafocus_env.recognition.recognizer import Recognition
-
-    _check(frames, policy)
-    frames = frames.to(recognizer.device)
-    size, patch_size = (frames.shape[-2], frames.shape[-1]), recognizer.config.patch_size
-    glanced = recognizer.batches(recognizer.glanced(frames), recognizer.config.glance_size)
+    _check_request(clips, policy)
+    clips = clips.to(recognizer.device)
+    size, patch_size = (clips.shape[-2], clips.shape[-1]), recognizer.config.patch_size
+    glanced = recognizer.batches(recognizer.glanced(clips), recognizer.config.glance_size)
     maps, logits = (torch.cat(part) for part in zip(*map(recognizer.glance, glanced), strict=True))
-    sees_glance = isinstance(getattr(policy, "observation_space", None), spaces.Box)
-    observation: Any = maps if sees_glance else {"glance": maps}
-    actions, _ = decide(policy, observation, None, np.ones(len(frames), dtype=bool))
+    observation: Any = maps if _sees_glance_alone(policy) else {"glance": maps}
+    actions, _ = decide(policy, observation, None, np.ones(len(clips), dtype=bool))
     if isinstance(policy.action_space, spaces.MultiDiscrete):
         raise ValueError(f"the policy acts in {policy.action_space}, but clips have no skip bit")
-    chosen = _checked(actions, policy.action_space, len(frames)).to(recognizer.device)
+    chosen = _check_actions(actions, policy.action_space, len(clips)).to(recognizer.device)
     if (grid := grid_of(policy.action_space)) is None:
         corners = position_corners(chosen, size, patch_size)
     else:
         corners = grid_corners(grid, size, patch_size).to(recognizer.device)[chosen]
-    patches = recognizer.batches(recognizer.cut(frames, corners), patch_size)
+    patches = recognizer.batches(recognizer.cut(clips, corners), patch_size)
     cost = recognizer.cost()
+    gflops = cost.always + cost.local + policy_gflops(policy)
     return Recognition(
         logits=(logits + torch.cat([recognizer.look(batch) for batch in patches]))[:, None],
         corners=corners[:, None],
-        skipped=torch.zeros(len(frames), 1, dtype=torch.bool, device=recognizer.device),
-        gflops=torch.full(
-            (len(frames),), cost.always + cost.local + policy_gflops(policy), dtype=torch.float64,
-            device=recognizer.device,
-        ),
-    )  # fmt: skip
+        skipped=torch.zeros(len(clips), 1, dtype=torch.bool, device=recognizer.device),
+        gflops=torch.full((len(clips),), gflops, dtype=torch.float64, device=recognizer.device),
+    )
 
 
-def _check(frames: Any, policy: Any) -> None:
+class _FrameReader:
+    """What a recogniser's CNNs say about frames, (M, 3, H, W) uint8, as the classifier's gates."""
+
+    def __init__(self, recognizer: ImageNetworks[Any], frames: Tensor) -> None:
+        self._recognizer, self._frames = recognizer, frames.to(recognizer.device)
+        # All at once, as resizing takes one thread and would keep the CNN's waiting between its batches. Channels are
+        # last in memory; with them last in the shape too, whole frames are moved.
+        self._small = recognizer.resized(self._frames).permute(0, 2, 3, 1)
+
+    def glance(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps, (n, C, h, w), and projected global vectors, (n, 3·D), of the frames numbered ``chosen``, (n,) int64."""
+        recognizer = self._recognizer
+        small = self._small.index_select(0, chosen).permute(0, 3, 1, 2)
+        glances = [recognizer.glance(batch) for batch in recognizer.batches(small, recognizer.config.glance_size)]
+        maps, vectors = (torch.cat(part) for part in zip(*glances, strict=True))
+        return maps, recognizer.classifier.project_global(vectors)
+
+    def look(self, chosen: Tensor, corners: Tensor) -> Tensor:
+        """Projected local vectors, (n, 3·D), of one patch of each of these frames, at ``corners``, (n, 2) int64."""
+        recognizer, size = self._recognizer, self._recognizer.config.patch_size
+        patches = crop(self._frames, corners, size, chosen)
+        vectors = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
+        return recognizer.classifier.project_local(vectors)
+
+
+def _sees_glance_alone(policy: Any) -> bool:
+    return isinstance(getattr(policy, "observation_space", None), spaces.Box)
+
+
+def _check_request(frames: Any, policy: Any) -> None:
     """Raise ``ValueError`` unless these are a batch of videos and a policy."""
     if isinstance(policy, type) or not hasattr(policy, "predict") or not hasattr(policy, "action_space"):
         raise ValueError(
@@ -146,7 +167,7 @@ def _check(frames: Any, policy: Any) -> None:
         raise ValueError(f"frames must hold at least one video of at least one frame, not be of shape {shape}")
 
 
-def _checked(actions: Any, space: spaces.Space[Any], videos: int) -> Tensor:
+def _check_actions(actions: Any, space: spaces.Space[Any], videos: int) -> Tensor:
     """A policy's actions on some videos, after checking that all of them are in its action space."""
     chosen = torch.as_tensor(actions)
     shape = (videos, *(space.shape or ()))

@@ -251,6 +251,17 @@ class ImageNetworks(nn.Module, Generic[Config]):
             self._cost = copy.deepcopy(self).eval().cpu().measure_cost()
         return self._cost
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode without gradients, for the time of a ``with`` block; then the mode that it was in."""
+        training = self.training
+        try:
+            with torch.no_grad():
+                self.eval()
+                yield
+        finally:
+            self.train(training)
+
     def frozen(self) -> Self:
         """An independent copy in evaluation mode that needs no gradients."""
         return copy.deepcopy(self).eval().requires_grad_(False)

@@ -12,6 +12,7 @@ from adafocus_env.patches import crop
 from adafocus_env.recognition.backbones import build_backbone, map_bounds, map_shape
 from adafocus_env.recognition.classifier import RecurrentClassifier
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
+from adafocus_env.recognition.deployment import Recognition, recognize_frames
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 
 
@@ -26,23 +27,6 @@ class RecognizerConfig(NetworkConfig):
 
     hidden_size: int = 1024
     dropout: float = 0.8
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """What :meth:`Recognizer.recognize` found.
-
-    Attributes:
-        logits: (B, T, classes) float32, the prediction after every frame.
-        corners: (B, T, 2) int64, top and left of every patch, pixels; meaningful where not skipped.
-        skipped: (B, T) bool, frames on which the local CNN did not run.
-        gflops: (B,) float64, multiply-adds / 1e9 of every video, the policy's own included.
-    """
-
-    logits: Tensor
-    corners: Tensor
-    skipped: Tensor
-    gflops: Tensor
 
 
 class Recognizer(ImageNetworks[RecognizerConfig]):
@@ -141,13 +125,8 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
             ValueError: The policy's action space doesn't fit the grid; or ``frames`` has the wrong dtype or shape, or
                 holds nothing.
         """
-        from adafocus_env.recognition.deployment import recognize
-
-        training = self.training
-        try:
-            return recognize(self.eval(), frames, policy, grid)
-        finally:
-            self.train(training)
+        with self.evaluating():
+            return recognize_frames(self, frames, policy, grid)
 
     def measure_cost(self) -> ComputeCost:
         """See :meth:`ImageNetworks.cost`: per frame."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,9 @@ from adafocus_env.patches import crop
 from adafocus_env.recognition.backbones import BackboneConfig, build_backbone, map_bounds
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
+from adafocus_env.recognition.deployment import Recognition, recognize_clips
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 from adafocus_env.recognition.temporal_shift import insert_temporal_shift
-
-if TYPE_CHECKING:
-    from adafocus_env.recognition.recognizer import Recognition
 
 
 @dataclass(frozen=True)
@@ -206,13 +204,8 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         Raises:
             ValueError: ``frames`` has the wrong dtype or shape or holds nothing, or ``policy`` is none for clips.
         """
-        from adafocus_env.recognition.deployment import recognize_clips
-
-        training = self.training
-        try:
-            return recognize_clips(self.eval(), frames, policy)
-        finally:
-            self.train(training)
+        with self.evaluating():
+            return recognize_clips(self, frames, policy)
 
     def num_steps(self, num_frames: int) -> int:
         """See :meth:`ImageNetworks.num_steps`: one, for the whole clip."""

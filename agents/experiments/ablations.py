@@ -8,7 +8,8 @@ from typing import Any
 
 from adafocus_env.environments.rewards import REWARDS
 from agents.experiments.algorithms import REFERENCES
-from agents.experiments.runner import Bench, Trial
+from agents.experiments.bench import Bench
+from agents.experiments.runner import Trial
 from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS
 from agents.reinforce import Hyperparameters
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adafocus_env import FeatureBank
+from agents.advantage_weighted import AdvantageWeighted
 from agents.all_action import AllAction
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.environments import patches_alone, vector_env_class
 from agents.localizer import Localizer
 from agents.paper_ppo import PaperPPO
-from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS
+from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS, SOFT_TARGET_HYPERPARAMETERS
 from agents.reinforce import Reinforce
 from agents.sb3 import PPO_HYPERPARAMETERS, make_model, make_vec_env
+from agents.soft_targets import SoftTargets
 
 LANES = 64
 Settings = Mapping[str, Any]
@@ -71,6 +73,14 @@ _SB3_SEARCH = {"learning_rate": (1e-4, *_RATES), "gamma": (0.0, 0.3, 0.7), "ent_
 ALGORITHMS: dict[str, Algorithm] = {
     "all_action": Algorithm(
         "all-action (ours)", _own(AllAction), {"baseline": "exact"}, ALL_ACTION_HYPERPARAMETERS, _OWN_SEARCH
+    ),
+    "soft_targets": Algorithm(
+        "soft targets (ours)", _own(SoftTargets), {"baseline": "exact"}, SOFT_TARGET_HYPERPARAMETERS,
+        {"learning_rate": _RATES, "temperature": (0.01, 0.02, 0.05), "gamma": (0.0, 0.3), "score_map": (False, True)},
+    ),
+    "advantage_weighted": Algorithm(
+        "advantage-weighted regression (ours)", _own(AdvantageWeighted), {}, PATCH_HYPERPARAMETERS,
+        {**_OWN_SEARCH, "temperature": (0.3, 1.0, 3.0)},
     ),
     "reinforce": Algorithm("REINFORCE (ours)", _own(Reinforce), {}, PATCH_HYPERPARAMETERS, _OWN_SEARCH),
     "paper": Algorithm("paper's PPO, as published", _own(PaperPPO), {"observation": "glance"}),

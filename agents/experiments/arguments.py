@@ -9,8 +9,9 @@ from pathlib import Path
 from adafocus_env.command_line import check_positive
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos.registry import DEFAULT_VIDEOS
+from agents.experiments.bench import Bench
 from agents.experiments.report import log_results, write_results
-from agents.experiments.runner import Bench, Result
+from agents.experiments.runner import Result
 
 
 @dataclass

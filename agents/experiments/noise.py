@@ -9,7 +9,7 @@ import torch
 
 from agents.experiments.ablations import Variant
 from agents.experiments.algorithms import ALGORITHMS
-from agents.experiments.runner import Bench
+from agents.experiments.bench import Bench
 from agents.reinforce import Reinforce, rewards_to_go
 
 

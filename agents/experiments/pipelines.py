@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
 from agents.baselines import RandomPolicy
 from agents.experiments.algorithms import ALGORITHMS, LANES
+from agents.experiments.bench import Bench
 from agents.finetuning import finetune
 from agents.presets import PATCH_HYPERPARAMETERS, SKIP_HYPERPARAMETERS, STAGE3
 from agents.reinforce import Reinforce
-
-if TYPE_CHECKING:
-    from agents.experiments.runner import Bench
 
 Trained = tuple[Any, Recognizer | None]
 """A policy, and the recogniser that it is evaluated with (``None``: the bench's own)."""

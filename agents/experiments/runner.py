@@ -8,12 +8,11 @@ cluster.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import io
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,92 +23,16 @@ import numpy.typing as npt
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm.auto import tqdm
 
-from adafocus_env import FeatureBank, Recognizer, RoamingFashion, VideoDataset
+from adafocus_env import FeatureBank
 from adafocus_env.files import write_atomically
-from adafocus_env.videos.registry import DEFAULT_VIDEOS, get_videos
 from agents.evaluation import Evaluation, evaluate
-from agents.experiments.algorithms import ALGORITHMS, NEED_LOCATIONS, REFERENCES
+from agents.experiments.algorithms import ALGORITHMS, REFERENCES
+from agents.experiments.bench import Bench
 from agents.experiments.pipelines import PIPELINES, preset_settings
 from agents.pretrained import save_policy
 
 FORMAT = "adafocus-trial-1"
 CURVE_POINTS = 24
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What trials are run on: a recogniser and its feature banks.
-
-    Attributes:
-        recognizer: A shipped name or a path.
-        folder: Folder of the banks' files, shared by all processes; ``None`` keeps a table in each process's memory,
-            for rehearsals.
-        videos: A registered data set, or a TOML file that describes one on disk.
-        num_videos: Videos of each split of the embedded benchmark; ``None`` takes all, as of other data sets.
-        changes: Further arguments of :class:`RoamingFashion`.
-        grid: g.
-    """
-
-    recognizer: str = "roaming-fashion"
-    folder: str | None = None
-    videos: str = DEFAULT_VIDEOS
-    num_videos: int | None = None
-    changes: dict[str, Any] = field(default_factory=dict)
-    grid: int = 7
-
-    def dataset(self, split: str) -> VideoDataset:
-        """The videos of a split.
-
-        Raises:
-            ValueError: ``changes`` of another data set than the embedded one.
-        """
-        if self.videos == DEFAULT_VIDEOS:
-            return RoamingFashion(split, num_videos=self.num_videos, **self.changes)
-        if self.changes:
-            raise ValueError(f"{self.videos} can't be made with {self.changes}: only {DEFAULT_VIDEOS} can")
-        return get_videos(self.videos, split)
-
-    @property
-    def unknown(self) -> frozenset[str]:
-        """Algorithms and references that need to know where the item is, where the videos don't."""
-        return frozenset() if hasattr(self.dataset("val"), "locations") else NEED_LOCATIONS
-
-    def features(self, split: str) -> FeatureBank:
-        """The bank of a split, read-only where it is a file that is full."""
-        return _features(_as_json(self), split)
-
-    def build(self, splits: Iterable[str]) -> None:
-        """Fill the banks' files ahead of time; what is there stays."""
-        if self.folder is None:
-            return
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
-        for split in splits:
-            bank = self.features(split)
-            bank.build(progress_bar=True)
-            bank.close()
-        _features.cache_clear()
-
-
-def _as_json(bench: Bench) -> str:
-    return json.dumps(dataclasses.asdict(bench), sort_keys=True)
-
-
-@functools.lru_cache(maxsize=4)
-def _fingerprint(recognizer: str) -> str:
-    return Recognizer.from_pretrained(recognizer).fingerprint()
-
-
-@functools.lru_cache(maxsize=16)
-def _video_fingerprint(bench: str, split: str) -> str:
-    return Bench(**json.loads(bench)).dataset(split).fingerprint
-
-
-@functools.lru_cache(maxsize=3)  # the splits of one bench
-def _features(bench: str, split: str) -> FeatureBank:
-    settings = Bench(**json.loads(bench))
-    videos = settings.dataset(split)
-    path = None if settings.folder is None else Path(settings.folder) / f"{split}-{videos.fingerprint[:8]}.bank"
-    return FeatureBank(Recognizer.from_pretrained(settings.recognizer), videos, settings.grid, path=path)
 
 
 @dataclass(frozen=True)
@@ -147,9 +70,7 @@ class Trial:
             "format": FORMAT,
             "trial": dataclasses.asdict(self),
             "defaults": defaults,
-            "recognizer": _fingerprint(bench.recognizer),
-            "videos": [_video_fingerprint(_as_json(bench), split) for split in ("train", "val", self.split)],
-            "grid": bench.grid,
+            **bench.facts(("train", "val", self.split)),
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
         return f"{self.algorithm}-{self.seed}-{digest}"
@@ -247,8 +168,8 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         return Result.load(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if trial.algorithm in REFERENCES:
-        result = _result(trial, evaluate(REFERENCES[trial.algorithm][1], features=bench.features(trial.split),
-                                         skip=False, seed=trial.seed))  # fmt: skip
+        policy = REFERENCES[trial.algorithm][1]
+        result = _result(trial, evaluate(policy, features=bench.features(trial.split), skip=False, seed=trial.seed))
     elif trial.algorithm in PIPELINES:
         started = time.perf_counter()
         policy, recognizer = PIPELINES[trial.algorithm](bench, trial.seed, trial.episodes, **trial.settings)

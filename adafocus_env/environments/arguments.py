@@ -1,0 +1,147 @@
+"""The arguments that all environments take, with their defaults and checks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import torch
+
+from adafocus_env.checks import Bounds, as_device, check_choice, check_fields, check_number
+from adafocus_env.environments.rewards import BASELINES, Reward, get_reward
+from adafocus_env.features.feature_bank import FeatureBank
+from adafocus_env.features.frozen_features import FrozenFeatures
+from adafocus_env.recognition.image_networks import ImageNetworks
+from adafocus_env.videos.dataset import VideoDataset
+from adafocus_env.videos.registry import get_videos
+
+DEFAULT_SKIP_COST = 0.015
+"""λ where the action carries a skip bit and no other price is given, in label confidence."""
+
+OBSERVATIONS = ("full", "glance")
+
+
+class _RenderModes(list[str]):
+    """Names of modes. ``gym.make`` looks a mode up here before it calls us, and takes for granted that it is a name."""
+
+    def __contains__(self, mode: object) -> bool:
+        if mode is not None and not isinstance(mode, str):
+            check_choice("render_mode", mode, (*self, None))
+        return super().__contains__(mode)
+
+
+RENDER_MODES = _RenderModes(("rgb_array", "human"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentArguments:
+    """What ``gym.make`` and ``gym.make_vec`` pass to an environment.
+
+    Attributes:
+        split: ``"recognizer"``, ``"train"``, ``"val"`` or ``"test"``, for videos given by name.
+        videos: A registered name, or a data set object, which is one split already and is taken as it is; ``None`` is
+            the embedded benchmark that goes with the environment.
+        recognizer: A recogniser, a path or a shipped name; ``None`` is the shipped one. The environment keeps a frozen
+            copy.
+        grid: g; candidates form a g×g grid, N = g².
+        skip: Whether the action carries a skip bit.
+        skip_cost: λ ≥ 0, the price of a focused frame in label confidence; ``None`` is 0 without skip bit, else 0.015.
+            Where candidates differ in compute, this is the price of the costliest, and the others' are in proportion.
+        reward: A name out of :data:`~adafocus_env.environments.rewards.REWARDS`, or an object with the members of
+            :class:`~adafocus_env.environments.rewards.Reward`.
+        baseline: ``"sample"``, ``"exact"`` or ``"pixel"``: how the random patch's confidence is found.
+        observation: ``"full"`` or ``"glance"``.
+        render_mode: ``"rgb_array"``, ``"human"`` or ``None``.
+        device: torch device of the recogniser and its table.
+        features: Where the recogniser's outputs come from, in place of ``videos``, ``recognizer``, ``grid`` and
+            ``device``: a :class:`FeatureBank`, perhaps in a file, or a :class:`FrozenFeatures`, which remembers
+            nothing. ``None`` is a bank in memory, shared by all environments of the process that agree on those four;
+            for videos that look different at every visit it is a ``FrozenFeatures``.
+
+    Raises:
+        ValueError: An argument is not allowed; the message names it and what is.
+    """
+
+    split: str = "train"
+    videos: VideoDataset | str | None = None
+    recognizer: ImageNetworks[Any] | str | os.PathLike[str] | None = None
+    grid: Annotated[int, Bounds(at_least=2)] = 7
+    skip: bool = True
+    skip_cost: float | None = None
+    reward: str | Reward = "gain_over_random"
+    baseline: str = "sample"
+    observation: str = "full"
+    render_mode: str | None = None
+    device: str | torch.device = "cpu"
+    features: FrozenFeatures | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check_choice("baseline", self.baseline, BASELINES)
+        check_choice("observation", self.observation, OBSERVATIONS)
+        check_choice("render_mode", self.render_mode, (*RENDER_MODES, None))
+        if self.skip_cost is not None:
+            check_number("skip_cost", self.skip_cost, Bounds(at_least=0))
+        get_reward(self.reward)
+
+    @property
+    def price(self) -> float:
+        """λ, with its default filled in."""
+        if self.skip_cost is None:
+            return DEFAULT_SKIP_COST if self.skip else 0.0
+        return float(self.skip_cost)
+
+    def find_features(
+        self, recognizer_class: type[ImageNetworks[Any]], default_name: str, *, remember: bool = True
+    ) -> FrozenFeatures:
+        """What an environment with these arguments reads.
+
+        Args:
+            recognizer_class: The environment's kind of recogniser.
+            default_name: Shipped name of the recogniser and the videos that are taken where none are given.
+            remember: Make a bank if the process shares none yet. Whoever visits every video only once has no use for
+                one, and can spare its memory.
+
+        Raises:
+            ValueError: An argument is not allowed.
+            MemoryError: A bank of these videos can grow beyond the memory.
+        """
+        if self.features is not None:
+            self._check_features(recognizer_class)
+            return self.features
+        recognizer = _as_recognizer(default_name if self.recognizer is None else self.recognizer, recognizer_class)
+        videos = get_videos(default_name if self.videos is None else self.videos, self.split)
+        arguments = recognizer, videos, self.grid, as_device(self.device)
+        if getattr(videos, "changing", False):
+            return FrozenFeatures(*arguments)
+        if remember:
+            return FeatureBank.shared(*arguments)
+        return FeatureBank.already_shared(*arguments) or FrozenFeatures(*arguments)
+
+    def _check_features(self, recognizer_class: type[ImageNetworks[Any]]) -> None:
+        """Raise ``ValueError`` unless ``features`` are such, and no other argument contradicts them."""
+        features, default = self.features, {field.name: field.default for field in fields(self)}
+        if not isinstance(features, FrozenFeatures):
+            raise ValueError(f"features must be a FeatureBank or FrozenFeatures, not {features!r}")
+        if self.videos is not None or self.recognizer is not None:
+            raise ValueError("features brings its own videos and recognizer: pass either it or them")
+        if self.grid not in (default["grid"], features.grid):
+            raise ValueError(f"features has a grid of {features.grid}, so grid can't be {self.grid}: leave it out")
+        if as_device(self.device) not in (as_device(default["device"]), as_device(features.device)):
+            raise ValueError(f"features is on {features.device}, so device can't be {self.device}: leave it out")
+        if not isinstance(features.recognizer, recognizer_class):
+            raise ValueError(
+                f"features must be of a {recognizer_class.__name__}, not of a {type(features.recognizer).__name__}"
+            )
+
+
+def _as_recognizer(recognizer: Any, kind: type[ImageNetworks[Any]]) -> ImageNetworks[Any]:
+    if isinstance(recognizer, kind):
+        return recognizer
+    if not isinstance(recognizer, (str, os.PathLike)):
+        raise ValueError(f"recognizer must be a {kind.__name__}, a path or a shipped name, not {recognizer!r}")
+    try:
+        return kind.from_pretrained(recognizer)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error

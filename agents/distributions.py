@@ -1,0 +1,155 @@
+"""Distributions over actions, which the heads of a policy's network propose, in batches of B."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Normal
+
+
+class ActionDistribution:
+    """What every distribution over actions can do."""
+
+    patch_log_probs: Tensor
+    """(B, N) log-probabilities of all patches; (B, 0) where no distribution over patches is learnt."""
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw one of each, without gradient."""
+        raise NotImplementedError
+
+    def mode(self) -> Tensor:
+        """The most probable of each."""
+        raise NotImplementedError
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """(B,) log-probabilities of what was drawn, of the learnt parts alone."""
+        raise NotImplementedError
+
+    def entropy(self, drawn: Tensor) -> Tensor:
+        """(B,) entropies of the learnt parts that what was drawn depends on."""
+        raise NotImplementedError
+
+    def action(self, drawn: Tensor) -> Tensor:
+        """What was drawn as actions of the environment."""
+        return drawn
+
+
+class PatchDistribution(ActionDistribution):
+    """One of N patches.
+
+    Args:
+        logits: (B, N).
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self._logits, self._categorical = logits, Categorical(logits=logits)
+        self.patch_log_probs = self._categorical.logits
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """(B,) int64 patch indices."""
+        return torch.multinomial(self._categorical.probs.detach(), 1, generator=generator)[:, 0]
+
+    def mode(self) -> Tensor:
+        """(B,) int64 patch indices."""
+        return self._logits.argmax(dim=1)
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """(B,) log-probabilities of patches."""
+        return self._categorical.log_prob(drawn)
+
+    def entropy(self, drawn: Tensor) -> Tensor:
+        """(B,) entropies."""
+        return self._categorical.entropy()
+
+
+class FrozenPatches(ActionDistribution):
+    """The patches of another policy, of which nothing is learnt.
+
+    Args:
+        patch: (B,) int64 patch indices.
+    """
+
+    def __init__(self, patch: Tensor) -> None:
+        self._patch = patch
+        self._zero = torch.zeros(len(patch), device=patch.device)
+        self.patch_log_probs = torch.empty(len(patch), 0, device=patch.device)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """(B,) int64, the patches."""
+        return self._patch
+
+    def mode(self) -> Tensor:
+        """(B,) int64, the patches."""
+        return self._patch
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """(B,) zeros."""
+        return self._zero
+
+    def entropy(self, drawn: Tensor) -> Tensor:
+        """(B,) zeros."""
+        return self._zero
+
+
+class SkipDistribution(ActionDistribution):
+    """A patch, and whether the frame is skipped. A skipped frame shows no patch, so the patch then counts for nothing.
+
+    Args:
+        patches: Where to look.
+        logits: (B,), of skipping.
+    """
+
+    def __init__(self, patches: ActionDistribution, logits: Tensor) -> None:
+        self._patches, self._bernoulli = patches, Bernoulli(logits=logits)
+        self.patch_log_probs = patches.patch_log_probs
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """(B, 2) int64, patch index and skip bit."""
+        skip = torch.bernoulli(self._bernoulli.probs.detach(), generator=generator)
+        return torch.stack((self._patches.sample(generator), skip.long()), dim=1)
+
+    def mode(self) -> Tensor:
+        """(B, 2) int64, patch index and skip bit."""
+        return torch.stack((self._patches.mode(), (self._bernoulli.logits > 0).long()), dim=1)
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """(B,) log-probabilities of skip bits and of the patches of frames that are not skipped."""
+        skip = drawn[:, 1].float()
+        return self._bernoulli.log_prob(skip) + (1 - skip) * self._patches.log_prob(drawn[:, 0])
+
+    def entropy(self, drawn: Tensor) -> Tensor:
+        """(B,) entropies of the skip bit, and of the patch where the frame is not skipped."""
+        return self._bernoulli.entropy() + (1 - drawn[:, 1].float()) * self._patches.entropy(drawn[:, 0])
+
+
+class PositionDistribution(ActionDistribution):
+    """Continuous positions of a patch, on the scale [0, 1]: a Gaussian for row and column each.
+
+    Args:
+        mean: (B, 2).
+        std: (2,) or (), standard deviation.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self._normal = Normal(mean, std)
+        self.patch_log_probs = torch.empty(len(mean), 0, device=mean.device)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """(B, 2), from top left, 0, to bottom right, 1; some are beyond."""
+        return torch.normal(self._normal.mean.detach(), self._normal.stddev.detach(), generator=generator)
+
+    def mode(self) -> Tensor:
+        """(B, 2), the means."""
+        return self._normal.mean
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """(B,) log-densities."""
+        return self._normal.log_prob(drawn).sum(dim=1)
+
+    def entropy(self, drawn: Tensor) -> Tensor:
+        """(B,) differential entropies."""
+        return self._normal.entropy().sum(dim=1)
+
+    def action(self, drawn: Tensor) -> Tensor:
+        """(B, 2), clipped to the frame, as actions from -1 to 1."""
+        return 2 * drawn.clamp(0, 1) - 1
