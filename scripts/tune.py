@@ -1,9 +1,9 @@
 """Choose every algorithm's hyper-parameters with the same small budget, on the validation split.
 
 Each algorithm gets the same number of settings, drawn at random from its search space (its starting settings come
-first), trained for the same number of episodes with the same few seeds, which the comparison doesn't use. What ends
-best on the validation split, by the mean of the last quarter of its learning curves, is kept. (With a single seed and
-shorter runs, settings were chosen that collapse now and then.)
+first), trained for the same number of episodes with the same few seeds, which the comparison does not use. The settings
+with the best validation accuracy, by the mean of the last quarter of their learning curves, are kept. (With a single
+seed and shorter runs, some of the chosen settings collapsed now and then.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive,
 from adafocus_env.files import write_atomically
 from adafocus_env.run_folder import write_csv
 from agents.experiments.algorithms import ALGORITHMS
-from agents.experiments.bench import Bench
+from agents.experiments.arguments import BenchArguments
 from agents.experiments.runner import Trial, run_trials
 
 FIRST_SEED = 1000  # the comparison's seeds count from 0
@@ -30,7 +30,7 @@ CURVE_POINTS = 8
 
 
 @dataclass
-class Config:
+class Config(BenchArguments):
     algorithms: tuple[str, ...] = tuple(name for name, algorithm in ALGORITHMS.items() if algorithm.search)
     """Keys of agents.experiments.algorithms.ALGORITHMS."""
     settings: int = 6
@@ -41,18 +41,8 @@ class Config:
     """Training episodes of each run."""
     seed: int = 0
     """Seed of the search."""
-    recognizer: str = "roaming-fashion"
-    """A shipped name or a path."""
-    videos: str = "roaming-fashion"
-    """A registered data set, or a TOML file that describes one on disk."""
-    jobs: int = -1
-    """Processes at once; -1 takes all cores."""
-    quick: bool = False
-    """A rehearsal: two settings, few episodes and videos; its choice means nothing."""
-    banks: Path = Path("runs/banks")
-    """Folder of the feature banks, filled once for all experiments."""
     out: Path = Path("runs/tune")
-    """Folder for results, tuning.csv and tuned.json, which scripts/compare_algorithms.py takes by --tuned."""
+    """Folder for results, tuning.csv and tuned.json, which scripts/compare_algorithms.py takes as --tuned."""
 
 
 def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) -> list[dict[str, Any]]:
@@ -71,9 +61,8 @@ def main(config: Config) -> None:
     check_known("--algorithms", config.algorithms, ALGORITHMS)
     check_positive(settings=config.settings, seeds=config.seeds, episodes=config.episodes)
     count, seeds, episodes = (2, 1, 512) if config.quick else (config.settings, config.seeds, config.episodes)
-    bench = Bench(config.recognizer, str(config.banks), config.videos, num_videos=100 if config.quick else None)
+    bench = config.bench(("train", "val"))
     left_out = bench.unknown
-    bench.build(("train", "val"))
     trials = [
         Trial(ALGORITHMS[name].title, name, FIRST_SEED + seed, episodes, settings=settings, split="val",
               curve=CURVE_POINTS)
