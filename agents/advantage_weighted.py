@@ -41,13 +41,13 @@ class AdvantageWeighted(Reinforce):
     config: AdvantageWeightedHyperparameters
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The weighted log-likelihood, less what all weights share, and the critic's squared error."""
+        """The weighted log-likelihood, with the weights' mean of 1 subtracted, and the critic's squared error."""
         config = self.config
         returns = rewards_to_go(rollout.reward, config.gamma)
         advantage = returns - rollout.value.detach()
         scale = advantage.std(correction=0) + 1e-8 if config.normalize_advantage else 1.0
         weights = torch.softmax((advantage / (scale * config.temperature)).flatten(), dim=0) * advantage.numel()
-        # Weights average 1. That constant part of them has an expected gradient of 0 under π, and is but noise.
+        # Weights average 1. That constant part of them has an expected gradient of 0 under π: it would only add variance.
         policy_loss = -((weights.view_as(advantage) - 1) * rollout.log_prob).mean()
         loss, figures = self.with_critic(policy_loss, rollout, returns)
         return loss, {**figures, "largest_weight": weights.max()}

@@ -1,4 +1,4 @@
-"""The base of our own agents: Stable-Baselines3's dialect, files, tensors in and out, and a frozen patch policy."""
+"""Base class of this package's agents: construction, ``predict``, ``save``, ``load``, and what SB3 asks of a model."""
 
 from __future__ import annotations
 
@@ -88,11 +88,14 @@ class Agent:
         self._average = AveragedModel(self.policy, avg_fn=self._move_average)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         self._generator = torch.Generator(self.device).manual_seed(seed)
-        self._predict_generator = torch.Generator(self.device).manual_seed(seed)  # leaves training as it would be
+        self._predict_generator = torch.Generator(self.device).manual_seed(
+            seed
+        )  # so that predict doesn't alter training
         self.num_timesteps = 0
         self.history: list[dict[str, float]] = []
         self._num_rollouts = 0
         self._num_episodes = 0
+        self._trained_by = type(self).__name__
         self._env = None
         self._tensorboard_log = None
         self._logger: Logger | None = None
@@ -131,7 +134,7 @@ class Agent:
             deterministic: Arg-max, or the mean of positions (the paper's test time), instead of sampling.
 
         Returns:
-            Actions, as the observations came (array or tensor, batched or not), and the recurrent state.
+            Actions in the form of the observations (array or tensor, batched or not), and the recurrent state.
         """
         glance = observation["glance"] if isinstance(observation, Mapping) else observation
         single = glance.ndim == 3
@@ -250,8 +253,8 @@ class Agent:
 
         Raises:
             FileNotFoundError: No such file.
-            ValueError: The file is not such an agent's, its bytes have changed since it was written, weights are not
-                finite, or it doesn't fit the environment.
+            ValueError: The file was not written by an agent's ``save``, its bytes have changed since it was written,
+                weights are not finite, or it doesn't fit the environment.
         """
         path = Path(path)
         state = read_torch_file(path, "a policy file of Reinforce.save")
@@ -264,8 +267,6 @@ class Agent:
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
             raise ValueError(f"{path} can't be used as a policy of format {FORMAT!r}: {error!r}") from error
         if env is not None:
-            if state.get("algorithm", cls.__name__) != cls.__name__:
-                raise ValueError(f"{path} was trained by {state['algorithm']}: go on with {state['algorithm']}.load")
             agent.set_env(env)
         agent._tensorboard_log = tensorboard_log
         return agent
@@ -295,11 +296,14 @@ class Agent:
         )
         agent = cls.__new__(cls)
         settings = dict(state["hyperparameters"])
-        if state.get("algorithm", cls.__name__) != cls.__name__:  # to act, not to learn: with what both know
+        if (
+            state.get("algorithm", cls.__name__) != cls.__name__
+        ):  # another class can act with it, by the settings that both know
             settings = {name: settings[name] for name in settings if name in _names(cls.hyperparameters_class)}
         agent._build(observation_space, action_space, state["seed"], patch_policy, settings, device)
         load_weights(agent._average.module, state["average"])
         load_weights(agent.policy, state.get("policy", state["average"]))
+        agent._trained_by = state.get("algorithm", cls.__name__)
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
         agent._num_rollouts = state["num_rollouts"]
         if "optimizer" in state:
@@ -322,11 +326,13 @@ class Agent:
         """Learn in another environment from now on; ``None`` lets go of the present one, and of its table.
 
         Raises:
-            ValueError: Its spaces are not those that the agent was trained on.
+            ValueError: Its spaces are not those that the agent was trained on, or another algorithm trained it.
         """
         if env is None:
             self._env = None
             return
+        if self._trained_by != type(self).__name__:
+            raise ValueError(f"this agent was trained by {self._trained_by}: go on with {self._trained_by}.load")
         vector_env = _as_vector_env(env)
         seen: Any = vector_env.single_observation_space
         if isinstance(seen, spaces.Dict) and isinstance(self.observation_space, spaces.Box):
@@ -367,11 +373,11 @@ def _number_of_patches(action_space: spaces.Space[Any]) -> int | None:
         return int(action_space.n)
     if isinstance(action_space, spaces.Box) and action_space.shape == (2,):
         return None
-    raise ValueError(f"Reinforce needs patch indices or positions as actions, not {action_space}")
+    raise ValueError(f"our agents need patch indices or positions as actions, not {action_space}")
 
 
 def _check_frozen(patch_policy: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-    """Raise ``ValueError`` unless the patches of a frozen policy leave something to be learnt in these spaces."""
+    """Raise ``ValueError`` unless a frozen policy fits these spaces and a skip head remains to be trained."""
     if not isinstance(action_space, spaces.MultiDiscrete):
         raise ValueError("patch_policy freezes the patches, so the environment must have skip=True to train anything")
     frozen_space, patches = getattr(patch_policy, "action_space", None), int(action_space.nvec[0])
@@ -395,7 +401,7 @@ def _what_is_seen(observation_space: spaces.Space[Any], use_belief: bool) -> tup
             raise ValueError("use_belief=True needs an environment that shows it: observation='full'")
         belief_size = int(np.prod(observation_space["belief"].shape or ()))
     if not isinstance(glance, spaces.Box) or len(glance.shape) != 3:
-        raise ValueError(f"Reinforce needs a glance of shape (C, h, w), not {glance}")
+        raise ValueError(f"our agents need a glance of shape (C, h, w), not {glance}")
     return glance, belief_size
 
 

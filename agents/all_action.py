@@ -28,7 +28,8 @@ class AllAction(Reinforce):
     Arguments and everything else as :class:`Reinforce`. The environment needs ``baseline="exact"`` and ``skip=False``.
 
     Raises:
-        ValueError: The action is no patch index alone; or, in :meth:`learn`, the infos have no ``candidate_rewards``.
+        ValueError: The actions are not patch indices alone; or, in :meth:`learn`, the infos have no
+            ``candidate_rewards``.
     """
 
     info_keys: ClassVar[tuple[str, ...]] = ("candidate_rewards",)
@@ -40,7 +41,7 @@ class AllAction(Reinforce):
             raise ValueError(f"{name} learns patches alone: make the environment with skip=False (or action='grid')")
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The expectation over all patches of what they earn at once; the rest by the patch that was taken."""
+        """The exact expectation of the immediate reward; the future is estimated from the patch that was taken."""
         config = self.config
         rewards = rollout.infos["candidate_rewards"]
         probabilities = rollout.patch_log_probs.exp()
@@ -48,7 +49,7 @@ class AllAction(Reinforce):
         future = rewards_to_go(rollout.reward, config.gamma) - rollout.reward  # γ·G, from the next frame on
         surprise = future - rollout.value.detach()
         scale = torch.ones_like(future[0, 0])
-        if config.normalize_advantage:  # as large a step as REINFORCE would take
+        if config.normalize_advantage:  # as REINFORCE scales its advantages
             scale = (rollout.reward - expected.detach() + surprise).std(correction=0) + 1e-8
         policy_loss = -(expected + surprise * rollout.log_prob).mean() / scale
         return self.with_critic(policy_loss, rollout, future)

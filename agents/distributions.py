@@ -1,4 +1,4 @@
-"""Distributions over actions, which the heads of a policy's network propose, in batches of B."""
+"""Distributions over actions, in batches of B, built from what the heads of a policy's network say."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class ActionDistribution:
     """(B, N) log-probabilities of all patches; (B, 0) where no distribution over patches is learnt."""
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """Draw one of each, without gradient."""
+        """Draw one action per row, without gradient."""
         raise NotImplementedError
 
     def mode(self) -> Tensor:
-        """The most probable of each."""
+        """The most probable action of each row."""
         raise NotImplementedError
 
     def log_prob(self, drawn: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class PositionDistribution(ActionDistribution):
 
     Args:
         mean: (B, 2).
-        std: (2,) or (), standard deviation.
+        std: (), the standard deviation, which rows and columns share.
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
@@ -135,7 +135,7 @@ class PositionDistribution(ActionDistribution):
         self.patch_log_probs = torch.empty(len(mean), 0, device=mean.device)
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """(B, 2), from top left, 0, to bottom right, 1; some are beyond."""
+        """(B, 2), from top left, 0, to bottom right, 1; some lie outside, and ``action`` clips them."""
         return torch.normal(self._normal.mean.detach(), self._normal.stddev.detach(), generator=generator)
 
     def mode(self) -> Tensor:

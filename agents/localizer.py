@@ -22,7 +22,8 @@ class Localizer(Reinforce):
     ``locations``.
 
     Raises:
-        ValueError: The videos have no ground truth, or the action is no patch index alone.
+        ValueError: The videos have no ground truth, the actions are not patch indices alone, or this is a single
+            environment.
     """
 
     info_keys: ClassVar[tuple[str, ...]] = ("video",)
@@ -31,6 +32,8 @@ class Localizer(Reinforce):
         super().__init__(env, **kwargs)
         if not isinstance(self.action_space, spaces.Discrete):
             raise ValueError("Localizer learns patches alone: make the environment with skip=False (or action='grid')")
+        if not hasattr(getattr(self._env, "unwrapped", None), "videos"):
+            raise ValueError("Localizer needs a vector environment made by gym.make_vec")
         if not hasattr(env.unwrapped.videos, "locations"):
             raise ValueError("Localizer needs a data set with `locations(indices)`: these videos have no ground truth")
 

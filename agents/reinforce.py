@@ -38,7 +38,7 @@ class Hyperparameters:
     Attributes:
         learning_rate: Of Adam.
         gamma: γ, the discount of rewards-to-go (the paper's 0.7).
-        episodes_per_batch: Episodes behind one update, collected in as many rollouts of the environment as needed.
+        episodes_per_batch: Episodes behind one update, at least: they come in whole rollouts of all lanes.
         value_coefficient: Weight of the value baseline's squared error.
         entropy_coefficient: Weight of the entropy bonus.
         normalize_advantage: Scale the advantages of a batch to mean 0 and standard deviation 1.
@@ -50,11 +50,11 @@ class Hyperparameters:
         recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
         score_map: Also score every candidate by a convolution of the glance's map where the candidate lies (see
             :class:`CandidateScores`).
-        use_belief: Let the policy see ``belief`` and ``time`` as well, if the environment shows them; otherwise the
-            glance alone (the paper's state).
+        use_belief: Let the policy see ``belief`` and ``time`` as well, which the environment must then
+            show (``observation="full"``); ``False`` is the glance alone (the paper's state).
         position_std: Of continuous positions: standard deviation around their mean, on the scale [0, 1] (the paper's
             0.25).
-        learn_position_std: Take it as where to start from, and learn it.
+        learn_position_std: Learn the standard deviation, starting from ``position_std``.
     """
 
     learning_rate: Annotated[float, Bounds(above=0)] = 1e-3
@@ -81,10 +81,11 @@ class Hyperparameters:
 
 
 class CandidateScores(nn.Module):
-    """Logits of all candidates, (B, N), from the part of the glance's map where each of them lies.
+    """Logits of all candidates, (B, N), from the glance's map, scored cell by cell and resampled to the g×g grid.
 
     The linear path through the encoder has to learn for every place anew what an item looks like; a convolution learns
-    it once. What to look for is told by the policy's recurrent state.
+    it once. The policy's recurrent state determines what to look for. Candidates near the border lie up to half a cell
+    further in than the cells that they are resampled from; the 3×3 window covers that.
 
     Args:
         channels: C, of the glance.
@@ -262,7 +263,7 @@ class Reinforce(Agent):
         patch_policy: A policy over the same grid, frozen (arg-max): its patches are used, only the skip head is
             trained.
         tensorboard_log: Folder for a TensorBoard log; ``None`` writes none.
-        device: torch device of the policy; ``None`` is the environment's.
+        device: torch device of the policy; ``None`` is a vector environment's own, and the CPU for a single one.
         hyperparameters: Fields of :class:`Hyperparameters`.
 
     Attributes:
@@ -389,7 +390,7 @@ class Reinforce(Agent):
             ValueError: The agent was loaded without an environment.
         """
         if self._env is None:
-            raise ValueError("this agent has no environment to learn in: load it with Reinforce.load(path, env=env)")
+            raise ValueError("this agent has no environment to learn in: call set_env(env) or load it with env=env")
         rollouts, going = [], True
         for _ in range(-(-self.config.episodes_per_batch // self._env.num_envs)):
             part, going = self._rollout(self._env, callback)
@@ -423,8 +424,8 @@ class Reinforce(Agent):
             raw, reward, terminated, _, info = env.step(action if as_tensor else action.cpu().numpy())
             if missing := [key for key in self.info_keys if key not in info]:
                 raise ValueError(
-                    f"{type(self).__name__} reads {missing} in the infos, and this environment doesn't give it: make "
-                    "the environment as the class asks for"
+                    f"{type(self).__name__} reads {missing} in the infos, and this environment doesn't give it: the "
+                    "class says which environment it needs"
                 )
             steps.append(
                 Rollout(

@@ -136,21 +136,31 @@ class GlanceExtractor(BaseFeaturesExtractor):
     """Features of ``glance``, and of ``belief`` and ``time`` where they are shown, for any SB3 policy.
 
     1×1 convolution, flatten, linear, as in the paper's policy; belief and time through a linear layer of their own.
+    With ``score_map`` there is also a score of every cell of the glance's map, from a convolution that is the same
+    everywhere: what an item looks like is then learnt once, not for every place anew.
     ``PPO("MultiInputPolicy", make_vec_env(64), policy_kwargs=GlanceExtractor.policy_kwargs())`` (``"MlpPolicy"`` with
     ``observation="glance"``).
 
     Args:
         observation_space: The environment's, ``"full"`` or ``"glance"``.
         features_dim: Length of the encoded glance.
+        score_map: Whether the map's cells are scored too.
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 256) -> None:
+    def __init__(
+        self, observation_space: spaces.Space[Any], features_dim: int = 256, *, score_map: bool = False
+    ) -> None:
         full = isinstance(observation_space, spaces.Dict) and "belief" in observation_space.spaces
-        super().__init__(observation_space, features_dim + (64 if full else 0))
         glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
         if glance.shape is None or len(glance.shape) != 3:
             raise ValueError(f"GlanceExtractor needs a glance of shape (C, h, w), not {glance}")
         channels, height, width = glance.shape
+        super().__init__(observation_space, features_dim + (64 if full else 0) + (height * width if score_map else 0))
+        self.score_cells: nn.Module | None = None
+        if score_map:
+            self.score_cells = nn.Sequential(
+                nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1), nn.Flatten()
+            )
         self.encode_glance = nn.Sequential(
             nn.Conv2d(channels, 32, 1, bias=False),
             nn.ReLU(),
@@ -166,18 +176,20 @@ class GlanceExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: Any) -> Tensor:
         """(B, features_dim) features of a batch of observations."""
-        if self.encode_belief is None:
-            glance = observations["glance"] if isinstance(observations, dict) else observations
-            return self.encode_glance(glance)
-        belief = torch.cat((observations["belief"], observations["time"]), dim=1)
-        return torch.cat((self.encode_glance(observations["glance"]), self.encode_belief(belief)), dim=1)
+        glance = observations["glance"] if isinstance(observations, dict) else observations
+        features = [self.encode_glance(glance)]
+        if self.encode_belief is not None:
+            features.append(self.encode_belief(torch.cat((observations["belief"], observations["time"]), dim=1)))
+        if self.score_cells is not None:
+            features.append(self.score_cells(glance))
+        return torch.cat(features, dim=1)
 
     @classmethod
-    def policy_kwargs(cls, features_dim: int = 256) -> dict[str, Any]:
+    def policy_kwargs(cls, features_dim: int = 256, *, score_map: bool = False) -> dict[str, Any]:
         """``policy_kwargs`` for an SB3 model: this extractor, and heads directly on its features."""
         return {
             "features_extractor_class": cls,
-            "features_extractor_kwargs": {"features_dim": features_dim},
+            "features_extractor_kwargs": {"features_dim": features_dim, "score_map": score_map},
             "net_arch": {"pi": [128], "vf": [128]},
         }
 

@@ -11,15 +11,15 @@ states that it visits by the cross-entropy with it, as a classifier with soft la
 How it is related to others, in the gradient with respect to the policy's logits:
 
 * All-action policy gradient (:mod:`agents.all_action`): π(a)·(q(a) − Σ_b π(b)·q(b)). Each patch's step is scaled by the
-  patch's own probability, so a policy that has settled on a neighbour of the best patch hardly moves on. The
-  cross-entropy's is π*(a) − π(a): as large as what is still missing.
+  patch's own probability, so a policy that has settled on a neighbour of the best patch hardly changes. The
+  cross-entropy's is π*(a) − π(a): proportional to what is still missing.
 * Mirror descent, and MPO's step: the prior is the present policy, π* ∝ π·exp(q/τ). For large τ the gradient of its
   cross-entropy is that of the all-action policy gradient, divided by τ, with the same fault.
 * Advantage-weighted regression (:mod:`agents.advantage_weighted`): the same projection where only the taken patch's
   reward is known; the expectation over π* becomes one over the policy's own actions, weighted by exp(advantage / τ).
 
-What a patch does to later frames is known for the taken patch alone. With γ > 0 its surprise, γ·G minus the critic's
-expectation of it, is added to the taken patch's q; all other patches are assumed to leave what the critic expects.
+What a patch does to later frames is known for the taken patch alone. With γ > 0 the difference between γ·G and the
+critic's prediction of it is added to the taken patch's q; every other patch is assumed to lead to just that prediction.
 """
 
 from __future__ import annotations
@@ -53,14 +53,15 @@ class SoftTargets(AllAction):
     ``baseline="exact"`` and ``skip=False``.
 
     Raises:
-        ValueError: The action is no patch index alone; or, in :meth:`learn`, the infos have no ``candidate_rewards``.
+        ValueError: The actions are not patch indices alone; or, in :meth:`learn`, the infos have no
+            ``candidate_rewards``.
     """
 
     hyperparameters_class: ClassVar[type[Hyperparameters]] = SoftTargetHyperparameters
     config: SoftTargetHyperparameters
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Cross-entropy with the soft targets; with γ > 0 also the critic's squared error."""
+        """Cross-entropy with the soft targets, the critic's squared error (of 0 for γ = 0), and the entropy bonus."""
         config = self.config
         values = rollout.infos["candidate_rewards"]
         future = rewards_to_go(rollout.reward, config.gamma) - rollout.reward  # γ·G, from the next frame on

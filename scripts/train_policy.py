@@ -113,7 +113,7 @@ def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) 
         made, env = agent, agent.get_env()
         agent = type(made).load(checkpoint, env, patch_policy=made.patch_policy, device=made.device)
     checkpoints = Checkpoints(checkpoint, run.log)
-    agent.learn(timesteps - agent.num_timesteps, checkpoints, progress_bar=True)
+    agent.learn(max(0, timesteps - agent.num_timesteps), checkpoints, progress_bar=True)
     checkpoints.save()
     return agent
 
@@ -159,7 +159,7 @@ def main(config: Config) -> None:
     }
     if not of_clips:
         env_kwargs["skip"] = config.train != "patch"
-    elif config.algo in ("reinforce", "ppo", "a2c", "recurrent_ppo"):
+    elif config.algo in ("reinforce", "advantage_weighted", "ppo", "a2c", "recurrent_ppo"):
         env_kwargs["action"] = config.action
     if config.resume:
         check_resumed(config)

@@ -354,7 +354,8 @@ def test_reinforce_says_what_it_cannot_do(env_kwargs: dict[str, Any]) -> None:
 def test_ppo_trains_on_the_batched_environment(observation: str, skip: bool, env_kwargs: dict[str, Any]) -> None:
     env = make_vec_env(8, seed=0, observation=observation, skip=skip, **env_kwargs)
     policy = "MultiInputPolicy" if observation == "full" else "MlpPolicy"
-    model = PPO(policy, env, seed=0, n_steps=8, batch_size=32, policy_kwargs=GlanceExtractor.policy_kwargs(32))
+    kwargs = GlanceExtractor.policy_kwargs(32, score_map=skip)
+    model = PPO(policy, env, seed=0, n_steps=8, batch_size=32, policy_kwargs=kwargs)
     model.learn(128)
     assert len(model.ep_info_buffer) > 0
     found = evaluate(model, "val", **env_kwargs)

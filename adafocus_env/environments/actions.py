@@ -21,7 +21,7 @@ class Decision(NamedTuple):
     place: Tensor
     """Where to look: (B,) int64 patch indices, or (B, 2) int64 top-left corners, pixels."""
     skipped: Tensor
-    """(B,) bool, whether not to look."""
+    """(B,) bool, True where the frame is skipped."""
 
 
 class Actions:
@@ -38,7 +38,7 @@ class Actions:
     """
 
     words: ClassVar[tuple[str, str]]
-    """What an action of several components is called, and one of a single component."""
+    """Words for messages: what an action with several components is, and one with a single component."""
 
     def __init__(self, space: spaces.Space[Any], num_envs: int, device: torch.device, allowed: str) -> None:
         self.space, self._device, self._allowed = space, device, allowed
@@ -72,7 +72,7 @@ class Actions:
         return self._converted(values) if tuple(values.shape) == self._shape else None
 
     def _refusal(self, actions: Any, alone: bool, wrong: Tensor | None = None) -> ValueError:
-        """What is said of actions that are not in the action space, in the terms of whoever passed them; ``wrong`` are
+        """The error for actions outside the action space, worded for a single or a vector environment; ``wrong`` are
         the numbers that are out of range."""
         given, shape = (actions[0], self._shape[1:]) if alone else (actions, self._shape)
         what = brief(given) if wrong is None else f"{wrong.flatten()[0].item()} in {brief(given)}"
@@ -145,7 +145,7 @@ class PositionActions(Actions):
         return values.to(self._device, torch.float64) if number else None
 
     def _out_of_range(self, numbers: Tensor) -> Tensor | None:
-        allowed = numbers.abs() <= 1  # which NaN is not
+        allowed = numbers.abs() <= 1  # NaN fails this comparison too
         return None if bool(allowed.all()) else numbers[~allowed]
 
     def _decision(self, numbers: Tensor) -> Decision:

@@ -23,7 +23,7 @@ OBSERVATIONS = ("full", "glance")
 
 
 class _RenderModes(list[str]):
-    """Names of modes. ``gym.make`` looks a mode up here before it calls us, and takes for granted that it is a name."""
+    """Names of modes. ``gym.make`` looks a mode up here before it calls us, and assumes that it is a string."""
 
     def __contains__(self, mode: object) -> bool:
         if mode is not None and not isinstance(mode, str):
@@ -46,8 +46,9 @@ class EnvironmentArguments:
             copy.
         grid: g; candidates form a g×g grid, N = g².
         skip: Whether the action carries a skip bit.
-        skip_cost: λ ≥ 0, the price of a focused frame in label confidence; ``None`` is 0 without skip bit, else 0.015.
-            Where candidates differ in compute, this is the price of the costliest, and the others' are in proportion.
+        skip_cost: λ ≥ 0, the price of a focused frame in the reward's unit, which is label confidence by default;
+            ``None`` is 0 without skip bit, else 0.015. Where candidates differ in compute, this is the price of the
+            costliest, and the others' are in proportion.
         reward: A name out of :data:`~adafocus_env.environments.rewards.REWARDS`, or an object with the members of
             :class:`~adafocus_env.environments.rewards.Reward`.
         baseline: ``"sample"``, ``"exact"`` or ``"pixel"``: how the random patch's confidence is found.
@@ -95,7 +96,7 @@ class EnvironmentArguments:
     def find_features(
         self, recognizer_class: type[ImageNetworks[Any]], default_name: str, *, remember: bool = True
     ) -> FrozenFeatures:
-        """What an environment with these arguments reads.
+        """The features, in a bank or computed online, that these arguments name.
 
         Args:
             recognizer_class: The environment's kind of recogniser.
@@ -120,7 +121,7 @@ class EnvironmentArguments:
         return FeatureBank.already_shared(*arguments) or FrozenFeatures(*arguments)
 
     def _check_features(self, recognizer_class: type[ImageNetworks[Any]]) -> None:
-        """Raise ``ValueError`` unless ``features`` are such, and no other argument contradicts them."""
+        """Raise ``ValueError`` unless ``features`` is of the right kind, and no other argument contradicts it."""
         features, default = self.features, {field.name: field.default for field in fields(self)}
         if not isinstance(features, FrozenFeatures):
             raise ValueError(f"features must be a FeatureBank or FrozenFeatures, not {features!r}")

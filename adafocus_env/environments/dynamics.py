@@ -5,6 +5,7 @@ its CNNs say: projected vectors of the frame and of patches of it. The course of
 
     state = start(classifier, frame_gates, label)                    # before the first frame
     looks = patches_to_read(place, reward.reference, drawn)           # for each frame: the patches that f_L reads,
+    context = classifier.context(frame_gates, state.hidden)           # what f_C knows before it sees any of them,
     after = consider(classifier, context, patch_gates, looks, label)  # what f_C would say after each of them,
     outcome = decide(state, after, focused, reward, price)            # what happens, and what it earns
 
@@ -35,9 +36,8 @@ class State(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """The patches of a frame that f_L reads in one decision: candidates, then others, the k patches considered.
-
-    With an all-zero local vector as reference (``"blank"``), that one is the last of the k.
+    """The k patches considered in one decision, in this order: k₁ candidates, k₂ patches off the grid, and, for the
+    ``"blank"`` reference, an all-zero local vector.
     """
 
     candidates: Tensor

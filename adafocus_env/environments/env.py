@@ -69,7 +69,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `gain_over_previous` | the confidence before this frame, which is also what skipping would give |
     | `gain_over_blank` | an all-zero local vector |
     | `confidence` | nothing: 0 |
-    | `log_odds_over_random` | a random patch, with log(p / (1 − p)) in place of p and of λ |
+    | `log_odds_over_random` | a random patch; p is replaced by log(p / (1 − p)), and λ is in log-odds |
 
     ## Transition
 
@@ -91,9 +91,9 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     `reset` gives `video` (index) and `label`. `step` adds `prediction`, `confidence` (on the label, after this step),
     `baseline_confidence` (the reference's; 0 where there is none and on skipped frames), `patch` (top, left, size, in
     pixels), `skipped`, and `gflops`: multiply-adds / 1e9 of the global network and the classifier, and of the local
-    network on focused frames. The last step adds `is_success` and `video_gflops`. With `baseline="exact"` (and
-    `gain_over_random`) there is `candidate_rewards`, (N,), besides: what every candidate would have earned on this
-    frame, 0 where it was skipped.
+    network on focused frames. The last step adds `is_success` and `video_gflops`. With `baseline="exact"` and a
+    reward whose reference is a random patch, `step` also gives `candidate_rewards`, (N,): what every candidate would
+    have earned on this frame, 0 where it was skipped.
 
     ## Arguments
 

@@ -44,7 +44,7 @@ class Episodes:
 
         Args:
             seeds: One per lane, of which those of ``lanes`` count; ``None`` keeps a lane's seed, and its next episode
-                is the one after the present. Lanes that have no seed yet get random ones.
+                is the one after the current episode. Lanes that have no seed yet get random ones.
             lanes: (B,) bool.
             generator: Draws random seeds.
         """

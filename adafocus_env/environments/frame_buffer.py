@@ -34,7 +34,7 @@ class FrameBuffer:
         return state
 
     def start(self, video: Tensor, restarted: Tensor) -> None:
-        """Episodes on other videos.
+        """Set every lane's video, and drop the frames that no longer apply.
 
         Args:
             video: (num_envs,) int64, the video in every lane from now on.
@@ -45,7 +45,7 @@ class FrameBuffer:
             self._loaded = self._loaded & ((video == self._video) if self._features.remembers else ~restarted)
         self._video = video
 
-    @torch.inference_mode(False)  # what is written again later; data sets may keep what they load as well
+    @torch.inference_mode(False)  # inference tensors can't be written again, and data sets may keep what they load
     def _ensure(self, lanes: Tensor) -> Tensor:
         """(num_envs, T, 3, H, W) uint8, with the videos of the given lanes in it; each is loaded once."""
         videos = self._features.videos

@@ -1,4 +1,4 @@
-"""Many lanes in blocks that stay in the processor's cache while all their patches go through the classifier."""
+"""Running a function over lanes block by block, so that intermediate results fit the processor's cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_blocks(function: Callable[..., T], block: int, *arguments: Any) -> T:
     """``function(*arguments)``, by blocks of rows.
 
     Args:
-        function: Row by row, it does the same to all.
+        function: Treats every row independently of the others.
         block: Rows at once.
         arguments: Tensors with a row per lane, named tuples of such, or what is the same for all rows.
     """

@@ -1,4 +1,4 @@
-"""How far the episodes of a vector environment's lanes are: known without the recogniser, so kept on the host."""
+"""Step counters of a vector environment's lanes, kept on the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LaneProgress:
     """Steps taken in every lane, and what follows from them. Nothing of it is ever changed in place.
 
     Lanes mostly go together, from the start of an episode to its end. Each :class:`LaneProgress` remembers the next
-    one, so that then nothing is computed, nor brought to the device, but in the first episode.
+    one, so after the first episode nothing is computed again or copied to the device.
 
     Args:
         steps: (num_envs,) int64, from 0 to ``num_steps``.

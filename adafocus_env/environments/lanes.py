@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from adafocus_env.checks import brief
 from adafocus_env.environments.actions import Decision
 from adafocus_env.environments.dynamics import (
     Consequences,
@@ -90,7 +91,7 @@ class Lanes:
         self._read_from(features)
         self._outputs = Outputs("torch", self.device)
         # Constants on the device: top, left and size of every candidate; GFLOPs of a frame by candidate, and last,
-        # when it is skipped; λ, of every candidate if they differ.
+        # when it is skipped; λ, one per candidate where they differ in compute.
         self._patch_size, self._num_patches = features.recognizer.config.patch_size, len(features.corners)
         self._squares = nn.functional.pad(features.corners, (0, 1), value=self._patch_size).to(self.device)
         local = features.local_gflops.to(self.device)
@@ -114,7 +115,7 @@ class Lanes:
         self.frames = FrameBuffer(features, num_envs)
 
     def _read_from(self, features: FrozenFeatures) -> None:
-        """Take from features all that is theirs."""
+        """Set the attributes that come from the features."""
         self._features, self.device = features, features.device
         self._labels = features.videos.labels.to(self.device)
         self._classifier, self._blank_gates = features.recognizer.classifier, features.recognizer.blank_gates()
@@ -241,7 +242,7 @@ class Lanes:
         lost = ~torch.isfinite(self.state.confidence)
         if bool(lost.any()):
             raise FloatingPointError(f"the recogniser's confidence is not finite on video {int(self.video[lost][0])}")
-        raise ValueError(f"reward must give finite numbers, not {reward.tolist()}")
+        raise ValueError(f"reward must give finite numbers, not {brief(reward)}")
 
     def _squares_at(self, place: Tensor) -> Tensor:
         """(B, 3) int64, top, left and size of places."""

@@ -41,8 +41,8 @@ class Outputs:
         return tensor.to(self._device)
 
     def give(self, values: Tensor | np.ndarray) -> Any:
-        """Values as the caller wants them, and for the caller to keep: arrays are copied, tensors are not, but for
-        those of inference mode, which no training can use."""
+        """Values as the caller asked for them, to keep: arrays are copied; tensors are passed on, except those of
+        inference mode, which autograd rejects and which are therefore cloned."""
         if isinstance(values, Tensor):
             if self._kind == "numpy":
                 return values.cpu().numpy()
@@ -58,7 +58,7 @@ class Outputs:
         return info
 
     def restricted(self, info: Mapping[str, Any], lanes: BoolArray) -> dict[str, Any]:
-        """A vector info, of those among ``lanes``, (B,) bool, that have its values."""
+        """A vector info whose masks are restricted to ``lanes``, (B,) bool."""
         mask = self.give(lanes)
         return {key: value & mask if key.startswith("_") else value for key, value in info.items()}
 

@@ -1,4 +1,4 @@
-"""How a step looks: the frame enlarged, the patch boxed, and what the recogniser makes of it."""
+"""Pictures of steps: the frame enlarged, the patch boxed, and what the recogniser makes of it; drawn or in a window."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from adafocus_env.environments.lane_progress import BoolArray
 
 
 def read_seeds(seed: object, num_envs: int, *, alone: bool) -> list[int | None] | None:
-    """The ``seed`` argument of ``reset`` as one seed per lane; ``None`` goes on with those that the lanes have.
+    """The ``seed`` argument of ``reset`` as one seed per lane; ``None`` keeps the lanes' seeds.
 
     Args:
         seed: An integer, lane i gets ``seed + i``; or one for each lane.

@@ -1,7 +1,7 @@
-"""What is rewarded. A reward is one small object; an ablation is an argument.
+"""The rewards that the environment can pay: their protocol, the built-in ones, and their look-up by name.
 
-Every reward compares the confidence on the true label after the chosen patch with a reference confidence, both from the
-same hidden state of the classifier.
+A reward is one small object. The built-in ones compare the confidence on the true label after the chosen patch with a
+reference, both from the same hidden state of the classifier; ``confidence`` alone has none.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ class Reward(Protocol):
         ...
 
     def __call__(self, confidence: Tensor, reference: Tensor, focused: Tensor, skip_cost: float | Tensor) -> Tensor:
-        """Reward of one step; the arguments are to stay as they are.
+        """Reward of one step; the arguments are to stay as they are. With ``baseline="exact"`` it is also asked for the
+        rewards of all candidates, in one call of num_envs·N rows.
 
         Args:
             confidence: (num_envs,) float32, softmax confidence on the true label after this frame.
             reference: (num_envs,) float32, the reference's confidence; 0 on skipped frames.
             focused: (num_envs,) bool, whether the local CNN ran on this frame.
-            skip_cost: λ, the price of running it, in confidence; (num_envs,) where candidates differ in compute.
+            skip_cost: λ, the price of running it, in the reward's unit; (num_envs,) where candidates differ in compute.
 
         Returns:
             (num_envs,), turned into float32.
@@ -61,7 +62,8 @@ class LogOddsGain:
     log-odds too.
 
     Confidence saturates: once a video's answer is nearly certain, the patch that shows the item gains hardly more of it
-    than any other. Log-odds add up evidence, so late frames count as much as early ones.
+    than any other. Log-odds add up evidence, so late frames count as much as early ones. The exact baseline compares
+    with the log-odds of the mean confidence, which is not the mean of the sampled baseline's log-odds.
     """
 
     reference: Reference
@@ -85,8 +87,8 @@ REWARDS: dict[str, Reward] = {
 """By name; in the released code the first four are ``random``, ``prev``, ``padding`` and ``conf``.
 
 ``"gain_over_previous"`` compares a video's first frame with what the classifier says before it has seen any, from its
-zero state; the released ``prev`` compares it with 0. The difference is the same for all actions, and gone from the
-second frame on.
+zero state; the released ``prev`` compares it with 0. Without a skip bit that difference is the same for all
+actions, and only the first frame has it.
 """
 
 

@@ -1,4 +1,7 @@
-"""``AdaFocusTSM-v0``: one look per clip. The rules are those of ``AdaFocus-v0``; only the spaces differ."""
+"""``AdaFocusTSM-v0``, as a single and as a vector environment: one patch position for a whole clip.
+
+The rules are those of ``AdaFocus-v0``; only the spaces differ.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     Made by ``gym.make_vec("AdaFocus-v0", num_envs=64)``. Lane i, seeded s + i, behaves as a single environment seeded
     s + i. Every random draw is a function of (lane seed, episode, step). Subclasses change the spaces and what a step
-    is about (a frame here), not the rules.
+    covers (here a frame), not the rules.
 
     Args:
         num_envs: Lanes.
@@ -71,7 +71,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 4}  # noqa: RUF012
     recognizer_class: ClassVar[type[ImageNetworks[Any]]] = Recognizer
     default_name: ClassVar[str] = "roaming-fashion"
-    """Of the shipped recogniser and the videos that go with it."""
+    """Name of the default recogniser and of its videos."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self._last_step: dict[str, Tensor] = {}
 
     def _read_from(self, features: FrozenFeatures) -> None:
-        """Take from features all that is theirs."""
+        """Set the attributes that come from the features."""
         self.features, self.device = features, features.device
         self.videos, self.recognizer = features.videos, features.recognizer
         self.corners, self.grid = features.corners, features.grid
@@ -205,7 +205,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """Take one step in every lane.
 
         Args:
-            actions: (num_envs, 2) integers (patch index, skip bit), or (num_envs,) patch indices without skip bit.
+            actions: (num_envs, 2) integers (patch index, skip bit), or (num_envs,) patch indices without skip bit; for
+                ``AdaFocusTSM-v0`` also (num_envs, 2) positions.
 
         Returns:
             Observations, rewards (num_envs,) float32, terminated and truncated (num_envs,) bool, and infos.
@@ -266,8 +267,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def current_frames(self) -> Tensor:
-        """(num_envs,) int64, the frame that the next action of every lane is about (0 where it is about all); after the
-        last step the number of steps."""
+        """(num_envs,) int64, the frame that the next action of every lane is about (0 in AdaFocus-TSM, whose only
+        action covers all frames); after the last step the number of steps."""
         return self._outputs.upload(self._lanes.progress.steps.copy())
 
     @property
@@ -277,7 +278,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return self.recognizer.classifier.probabilities(self._lanes.state.hidden)
 
     def _observe(self) -> Any:
-        # A gathered map is not used again, so it is the caller's; a computed one may be.
+        # A map from a bank is fresh memory, so the caller may have it; a computed one is read again, so it is cloned.
         glance = self._outputs.give(self._lanes.map if self.features.remembers else self._lanes.map.clone())
         return glance if self.observation == "glance" else {"glance": glance, **self._observe_beside_glance()}
 

@@ -1,7 +1,13 @@
 """Named arrays in one memory-mapped file: one process fills it, then any number read it.
 
-The file starts with a magic number and a JSON header that says what it holds, then come two counters of filled rows,
-then the arrays. The counters reach the disk only after the rows that they count, so a file never claims more than it
+| bytes | what |
+|---|---|
+| 0 | the magic number, ``adafocus feature bank 1`` and a line feed |
+| 24 | JSON, padded with spaces: ``identity``, and of all ``arrays`` name, shape and dtype, in their order in the file |
+| 4096 | two native int64 counters of filled rows; of a feature bank, videos and patches |
+| 8192 | the arrays, each padded to a multiple of 4096 bytes; ``feature_bank.table_arrays`` says which a bank has |
+
+The counters reach the disk only after the rows that they count, so a file never claims more than it
 holds, whenever the writer is killed. They are written after the first batch of rows that ends three seconds or more
 after they were last, so a killed writer loses less than five seconds of its work, or one batch where that takes longer.
 """

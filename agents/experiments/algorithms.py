@@ -48,7 +48,7 @@ def _own(kind: type[Reinforce]) -> Maker:
     def make(features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES) -> Reinforce:
         env_class = vector_env_class(None, {"features": features})
         kwargs = {**patches_alone(env_class), **env}
-        num_envs = min(num_envs, settings.get("episodes_per_batch", num_envs))
+        num_envs = min(num_envs, settings.get("episodes_per_batch", kind.hyperparameters_class.episodes_per_batch))
         return kind(env_class(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
 
     return make
