@@ -1,9 +1,8 @@
 """Fill a feature bank's file ahead of time, so that no training run computes a CNN again.
 
 A killed build loses at most five seconds of its work (or one batch of patches, where that takes longer), and the same
-command goes on from there; under torchrun several processes share the work. Use the file with
-``train_policy.py --bank``, or with
-``gym.make("AdaFocus-v0", features=FeatureBank.open(path, recognizer, videos))``.
+command goes on from there. Under torchrun several processes share the work. Use the file with
+`train_policy.py --bank`, or with `gym.make("AdaFocus-v0", features=FeatureBank.open(path, recognizer, videos))`.
 """
 
 from __future__ import annotations
@@ -30,23 +29,23 @@ class Config:
     recognizer: str = "roaming-fashion"
     """A shipped name or a file."""
     videos: str = "roaming-fashion"
-    """A registered data set."""
+    """A registered data set, or a TOML file that describes one on disk."""
     split: str = "train"
-    """Which of its videos."""
+    """Split of the data set."""
     grid: int = 7
-    """Candidates form a grid×grid grid."""
+    """Rows and columns of the grid of candidates."""
     dtype: TableDtype = "float16"
-    """Of the table."""
+    """Data type of the table."""
     precision: Precision = "float32"
-    """Of the CNNs."""
+    """Precision of the local CNN."""
     device: str = "cpu"
-    """torch device of the CNNs; under torchrun, "cuda" takes a GPU per process."""
+    """torch device of the CNNs; under torchrun, "cuda" gives each process a GPU of its own."""
     dry_run: bool = False
-    """Only say how large the file will be."""
+    """Only print how large the file will be."""
     seed: int = 0
-    """Building draws nothing at random; here for uniformity."""
+    """Not used, as nothing here is random."""
     out: Path = Path("runs/build_feature_bank")
-    """Folder of the file, bank.adafocus."""
+    """Folder for the file, bank.adafocus."""
 
 
 def main(config: Config) -> None:
@@ -55,8 +54,8 @@ def main(config: Config) -> None:
     size = FeatureBank.predicted_bytes(recognizer, videos, config.grid, config.dtype)
     existing = next(folder for folder in (config.out, *config.out.absolute().parents) if folder.exists())
     print(
-        f"{len(videos)} videos, {size / len(videos) / 1e6:.3f} MB each: {size / 1e9:.3f} GB in {config.out}; "
-        f"{shutil.disk_usage(existing).free / 1e9:.1f} GB are free there"
+        f"{len(videos)} videos, {size / len(videos) / 1e6:.3f} MB each: {size / 1e9:.3f} GB in {config.out}, "
+        f"where {shutil.disk_usage(existing).free / 1e9:.1f} GB are free."
     )
     if config.dry_run:
         return
@@ -76,7 +75,7 @@ def main(config: Config) -> None:
         bank.close()
         seconds = time.perf_counter() - started
         run.log("build", 0, {"bytes": float(size), "seconds": seconds})
-        print(f"{path} is full, after {seconds:.0f} s")
+        print(f"{path} is complete, after {seconds:.0f} s.")
 
 
 if __name__ == "__main__":

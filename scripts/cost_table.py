@@ -1,4 +1,4 @@
-"""Multiply-adds of the paper's networks, measured on the modules, beside the published figures."""
+"""Measure the multiply-adds of the paper's networks, and print them beside the published figures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 from adafocus_env.run_folder import RunFolder
 
 PUBLISHED: dict[int, float] = {96: 17.2, 128: 26.6, 160: 38.6, 192: 53.2}
-"""GFLOPs per video on ActivityNet by patch size (paper, Table 1; 96 is read off a figure)."""
-
-
+"""GFLOPs per video on ActivityNet by patch size (paper, Table 1; the value for 96 is read off a figure)."""
 PUBLISHED_TSM: dict[str | int, float] = {"TSM, 8": 32.7, "TSM+, 8+8": 35.1, 144: 23.5, 160: 27.5, 176: 33.7}
 """GFLOPs per video on Something-Something (paper, Table 4)."""
 
@@ -30,15 +28,15 @@ PUBLISHED_TSM: dict[str | int, float] = {"TSM, 8": 32.7, "TSM+, 8+8": 35.1, 144:
 @dataclass
 class Config:
     frames: int = 16
-    """T."""
+    """Frames of a video, T."""
     seed: int = 0
-    """Of the weights, on which no cost depends."""
+    """Seed of the weights, on which no cost depends."""
     out: Path = Path("runs/cost_table")
     """Folder for cost_table.csv."""
 
 
 def temporal_shift_rows() -> list[dict[str, Any]]:
-    """AdaFocus-TSM at each patch size; and both networks, or the larger one, on full frames."""
+    """The cost of AdaFocus-TSM at each patch size, and of both its networks, or of the larger one, on full frames."""
 
     def row(model: str, glance: float | None, local: float, policy: float | None, published: float) -> dict[str, Any]:
         total = sum(part or 0.0 for part in (glance, local, policy))

@@ -22,19 +22,20 @@ POLICIES = {"roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"), "roa
 @dataclass
 class Config:
     policies: tuple[str, ...] = ()
-    """Baselines' or shipped policies' names, reinforce.pt or ppo.zip files, released checkpoints (.pth.tar); by default
-    the baselines, with the shipped recognisers' own policies."""
+    """Names of baselines or shipped policies, files such as reinforce.pt or ppo.zip, and released checkpoints
+    (.pth.tar). By default the baselines, and with a shipped recogniser its shipped policies."""
     split: str = "val"
-    """Choose on "val"; look at "test" once."""
+    """Split of the figures; make choices on "val", and look at "test" once."""
     recognizer: str = "roaming-fashion"
     """A shipped name or a file, of either kind."""
     videos: str | None = None
-    """A registered data set, or a TOML file that describes one on disk; by default the recogniser's kind's."""
+    """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
+    recogniser's kind."""
     bank: Path | None = None
-    """A file of build_feature_bank.py, for these videos and this recogniser; by default several policies share a table
-    in memory, and one alone needs none."""
+    """A file that build_feature_bank.py made for these videos and this recogniser; by default several policies share a
+    table in memory, and a single one needs none."""
     seed: int = 0
-    """Seed of the random patches of the reward, and of the baselines' draws."""
+    """Seed of the random patches in the reward, and of the baselines' draws."""
     out: Path = Path("runs/evaluate")
     """Folder for the table and its figure."""
 

@@ -6,8 +6,8 @@ python scripts/extract_frames.py --check data.toml --decode all    # every frame
 
 Videos are decoded in parallel, each appears whole or not at all, and a killed run goes on with what is missing. Frames
 that are there already are kept if they are of the same file with the same settings, and made anew if not. At the end
-there are frames/, list.txt (path, frames, labels) for FrameFolders, and failed.csv with what failed and why. The exit
-status is 0 if there are frames of any video, and 1 if all failed.
+the folder holds frames/, list.txt (path, frames, labels) for FrameFolders, and failed.csv, which says what failed and
+why. The exit status is 0 if there are frames of any video, and 1 if all videos failed.
 """
 
 from __future__ import annotations
@@ -37,47 +37,46 @@ class Config:
     root: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of the videos."""
     list_file: Annotated[Path | None, tyro.conf.Positional] = None
-    """Lines of path and label or labels, separated by commas or spaces."""
+    """List of the videos: lines of a path and one or several labels, separated by commas or spaces."""
     num_classes: int | None = None
-    """Labels are below this."""
+    """Number of classes; labels are below it."""
     multi_label: bool | None = None
     """Whether lines have several labels, where they are separated by spaces."""
     short_side: int = 360
-    """Shorter side of the frames, pixels; smaller videos stay as they are."""
+    """Shorter side of the frames, pixels; smaller videos keep their size."""
     quality: int = 90
-    """Of the JPEGs."""
+    """Quality of the JPEGs."""
     check: Path | None = None
-    """Look for missing, truncated or miscounted files, frames of several sizes, videos in both lists and classes that
-    are never trained in the data set that this TOML file describes, and do nothing else; the exit status is 1 if there
-    are any."""
+    """Only check the data set that this TOML file describes: for missing, truncated or miscounted files, frames of
+    several sizes, videos in both lists, and classes that are never trained. The exit status is 1 if there are any."""
     decode: Literal["read", "all"] = "read"
-    """What --check decodes: the frames that evaluation reads, or all."""
+    """Frames that --check decodes: those that evaluation reads, or all."""
     jobs: int = -1
     """Processes at once; -1 takes all cores."""
     seed: int = 0
-    """Not used: nothing here is random."""
+    """Not used, as nothing here is random."""
     out: Path = Path("runs/extract_frames")
     """Folder for frames/, list.txt and failed.csv."""
 
 
 def check(description: Path, decode: Literal["read", "all"]) -> None:
-    """Print what is to be known of a data set, and exit with what is wrong with it."""
+    """Print what is worth knowing about a data set, and exit with its problems if it has any."""
     report = check_description(description, every_frame=decode == "all", progress_bar=True)
     for note in report.notes:
         tqdm.write(note)
     if decode == "read":
-        tqdm.write("not decoded: frames that evaluation doesn't read (--decode all looks at them, too)")
+        tqdm.write("not decoded: frames that evaluation doesn't read (--decode all checks them, too)")
     if report.problems:
         raise SystemExit("\n".join([*report.problems, f"{len(report.problems)} problems"]))
-    print("no problems")
+    print("No problems found.")
 
 
 def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int, str]:
-    """Number of frames and an empty string, or 0 and what went wrong."""
+    """Extract a video: its number of frames and an empty string, or 0 and what went wrong."""
     try:
         return extract_frames(root / entry.path, folder, config.short_side, config.quality), ""
     except (OSError, ValueError) as error:
-        if getattr(error, "errno", None) in DISK_FULL:  # which is no fault of the video
+        if getattr(error, "errno", None) in DISK_FULL:  # that is not the video's fault
             raise
         return 0, str(error)
 
@@ -108,8 +107,8 @@ def main(config: Config) -> None:
         write_atomically(config.out / "list.txt", "".join(f"{line}\n" for line in lines).encode())
         run.write_table("failed", failed)
     if not lines:
-        raise SystemExit(f"all {len(failed)} videos failed, such as {failed[0]['path']}: {failed[0]['reason']}")
-    print(f"{len(lines)} videos in {config.out / 'frames'}, {len(failed)} failed ({config.out / 'failed.csv'})")
+        raise SystemExit(f"all {len(failed)} videos failed, for example {failed[0]['path']}: {failed[0]['reason']}")
+    print(f"{len(lines)} videos are in {config.out / 'frames'}; {len(failed)} failed ({config.out / 'failed.csv'}).")
 
 
 if __name__ == "__main__":

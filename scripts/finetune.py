@@ -1,7 +1,7 @@
 """Fine-tune a recogniser on the patches that a policy picks: stage 3 of AdaFocus.
 
-Runs under torchrun, leaves a checkpoint after every pass over the videos, and with `--resume` goes on from it to the
-same weights.
+The script also runs under torchrun. It leaves a checkpoint after every pass over the videos; with `--resume` it goes on
+from there, to the same weights.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from agents.presets import STAGE3
 @dataclass
 class Config:
     policy: str | None = None
-    """Any policy: a baseline's or shipped policy's name, a reinforce.pt, a ppo.zip; by default the shipped one."""
+    """Any policy: the name of a baseline or a shipped policy, or a file such as reinforce.pt or ppo.zip; by default the
+    shipped policy."""
     recognizer: str = "roaming-fashion"
     """A shipped name or a file, of either kind."""
     videos: str | None = None
-    """A registered data set, or a TOML file that describes one on disk; by default the shipped one."""
+    """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
+    recogniser's kind."""
     rollouts: int = 1
-    """How often each video is rolled out; more than once is for policies that draw at random."""
+    """Number of times that each video is rolled out; more than one makes sense for policies that draw at random."""
     device: str = "cpu"
-    """torch device; under torchrun, "cuda" takes a GPU per process."""
+    """torch device; under torchrun, "cuda" gives each process a GPU of its own."""
     resume: bool = False
     """Go on from the checkpoint in --out."""
     seed: int = 0
@@ -65,7 +67,7 @@ def main(config: Config) -> None:
             for name, model in (("before", recognizer), ("after", tuned)):
                 found = evaluate(policy, "val", recognizer=model, videos=videos, device=device).summary()
                 run.log(f"val/{name}", 0, found)
-                print(f"{name} stage 3, on the validation videos:", found)
+                print(f"On the validation videos {name} stage 3:", found)
             print(config.out / "recognizer.safetensors")
 
 

@@ -24,12 +24,12 @@ class Config:
     checkpoint: tyro.conf.Positional[Path]
     """The .pth.tar file."""
     patch_size: int | None = None
-    """P, pixels; by default from a name like those of the released files (128s3_checkpoint, 144x144)."""
+    """P, pixels; by default it is read from a file name such as the released ones (128s3_checkpoint, 144x144)."""
     seed: int = 0
-    """Not used: nothing here is random."""
+    """Not used, as nothing here is random."""
     out: Path = Path("runs/import_checkpoint")
-    """Folder for recognizer.safetensors and, from stage 2 on, policy.pt; AdaFocus-TSM's policy stays in its .pth.tar,
-    which other scripts take as a policy."""
+    """Folder for recognizer.safetensors and, from stage 2 on, policy.pt. The policy of AdaFocus-TSM stays in its
+    .pth.tar file, which other scripts take as a policy."""
 
 
 def main(config: Config) -> None:
@@ -41,7 +41,7 @@ def main(config: Config) -> None:
             PaperPPO.from_official(policy).save(config.out / "policy.pt", training_state=False)
             print(config.out / "policy.pt")
         elif policy is not None:
-            print(f"the policy of AdaFocus-TSM is used as it was released: --policy {config.checkpoint}")
+            print(f"The policy of AdaFocus-TSM is used as it was released: --policy {config.checkpoint}")
 
 
 if __name__ == "__main__":

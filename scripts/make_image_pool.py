@@ -1,8 +1,8 @@
 """Make the image pool that ships with the package from the full Fashion-MNIST.
 
-Takes the four IDX files of Fashion-MNIST (Debian's package ``dataset-fashion-mnist`` puts them under
-``/usr/share/datasets/fashion-mnist``) and writes a compact subset as ``fashion_mnist.npz``: class-balanced images,
-grey levels reduced to 32, in four pools that share no image. The ``test`` pool comes from the data set's own test file.
+The script reads the four IDX files of Fashion-MNIST (Debian's package `dataset-fashion-mnist` puts them under
+`/usr/share/datasets/fashion-mnist`) and writes a compact subset as `fashion_mnist.npz`: class-balanced images with 32
+grey levels, in four pools that share no image. The `test` pool comes from the data set's own test file.
 """
 
 from __future__ import annotations

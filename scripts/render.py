@@ -15,16 +15,19 @@ from agents.figures import animation, film_strip, play
 @dataclass
 class Config:
     policy: str | None = None
-    """A baseline's or shipped policy's name, a reinforce.pt, a ppo.zip; by default the recogniser's kind's."""
+    """The name of a baseline or a shipped policy, or a file such as reinforce.pt or ppo.zip; by default the shipped
+    policy for the recogniser's kind."""
     indices: tuple[int, ...] = (0, 1, 2, 3)
-    """Which videos of the split."""
+    """Indices of videos in the split."""
     split: str = "val"
+    """Split of the videos."""
     recognizer: str = "roaming-fashion"
     """A shipped name or a file, of either kind."""
     videos: str | None = None
-    """A registered data set, or a TOML file that describes one on disk; by default the recogniser's kind's."""
+    """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
+    recogniser's kind."""
     seed: int = 0
-    """Seed of a baseline's draws."""
+    """Seed of a baseline's random choices."""
     out: Path = Path("runs/render")
     """Folder for the pictures."""
 

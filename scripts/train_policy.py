@@ -1,6 +1,6 @@
 """Train a policy on a frozen recogniser: stage 2 of AdaFocus, and the skip policy of AdaFocus+.
 
-This package's own agents leave a checkpoint every minute, and with `--resume` go on from it to the same policy.
+This package's own agents leave a checkpoint every minute. With `--resume` they go on from it, to the same policy.
 
 python scripts/train_policy.py                              # patch policy, REINFORCE
 python scripts/train_policy.py --algo ppo                   # patch policy, Stable-Baselines3 PPO
@@ -49,32 +49,34 @@ class Config:
     algo: str = "reinforce"
     """A key of agents.experiments.algorithms.ALGORITHMS: reinforce, all_action, ppo, a2c, dqn, recurrent_ppo, …"""
     train: Literal["patch", "skip", "both"] = "patch"
-    """Which heads: where to look, when not to look (over --patch-policy), or both jointly."""
+    """Heads to train: where to look, when not to look (over --patch-policy), or both jointly."""
     patch_policy: str = "roaming-fashion"
-    """The frozen patch policy under --train skip: a shipped name or a .pt file. The skip policy's file holds it too."""
+    """The frozen patch policy for --train skip, a shipped name or a .pt file. The skip policy's file contains it."""
     episodes: int | None = None
-    """Episodes to train for; the default depends on what is trained."""
+    """Training episodes; the default depends on what is trained."""
     num_envs: int = 64
-    """Episodes at once."""
+    """Number of episodes that run in parallel."""
     observation: Literal["full", "glance"] | None = None
-    """What the environment shows; "glance" is the paper's state. The default is the algorithm's."""
+    """What the environment shows; "glance" is the paper's state. By default the algorithm decides."""
     reward: str | None = None
-    """Default: gain_over_random, or gain_over_previous under --train skip (the paper's)."""
+    """Name of the reward; by default the paper's: gain_over_random, or gain_over_previous with --train skip."""
     baseline: Literal["sample", "exact", "pixel"] | None = None
-    """How the random patch's confidence is found. The default is the algorithm's."""
+    """How the random patch's confidence is found. By default the algorithm decides."""
     skip_cost: float | None = None
     """Price of a focused frame; the default is the environment's."""
     recognizer: str = "roaming-fashion"
-    """A shipped name or a file; its kind decides whether this is AdaFocus-v0 or AdaFocusTSM-v0."""
+    """A shipped name or a file; its kind decides whether the environment is AdaFocus-v0 or AdaFocusTSM-v0."""
     videos: str | None = None
-    """A registered data set, or a TOML file that describes one on disk; by default the recogniser's kind's."""
+    """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
+    recogniser's kind."""
     action: Literal["continuous", "grid"] = "continuous"
-    """Of AdaFocusTSM-v0: any position, or a patch index. Algorithms for patch indices take the latter."""
+    """AdaFocusTSM-v0 only: any position, or a patch index. Some algorithms act in patch indices alone."""
     bank: Path | None = None
-    """A file of build_feature_bank.py, for these videos and this recogniser; by default the table is in memory."""
+    """A file that build_feature_bank.py made for these videos and this recogniser; by default, a table in memory."""
     resume: bool = False
     """Go on from the checkpoint in --out."""
     seed: int = 0
+    """Seed of the weights, the episodes and the actions."""
     out: Path = Path("runs/train_policy")
     """Folder for the policy, its checkpoint, its metrics, its learning curve and its TensorBoard log."""
 
@@ -92,13 +94,13 @@ def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str
 
 
 def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = True) -> dict[str, Any]:
-    """An algorithm's settings; on the glance alone there is no belief to use."""
+    """An algorithm's settings; where the glance alone is seen, there is no belief to use."""
     without = {"use_belief": False} if "use_belief" in settings else {}
     return {**settings, **({} if belief and config.observation != "glance" else without)}
 
 
 def check_resumed(config: Config) -> None:
-    """Refuse to go on with a training of other settings, but for its length."""
+    """Refuse to go on with a training whose settings, other than its length, were different."""
     path = config.out / "config.json"
     if path.exists():
         before, now = (json.loads(text) for text in (path.read_text(), json.dumps(asdict(config), default=str)))
@@ -119,7 +121,7 @@ def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) 
 
 
 def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, float]]:
-    """(episodes, mean return) of the training, out of its log."""
+    """The learning curve from the log of the training: (episodes, mean return)."""
     if own:
         with open(config.out / "metrics.csv", newline="") as file:
             return [
@@ -135,12 +137,38 @@ def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, 
         ]
 
 
+def environment_arguments(config: Config, defaults: Mapping[str, Any], *, of_clips: bool) -> dict[str, Any]:
+    """Arguments of the environment: those of the command line, then the algorithm's, then the paper's."""
+    arguments: dict[str, Any] = {
+        "observation": config.observation or defaults.get("observation", "full"),
+        "reward": config.reward or ("gain_over_previous" if config.train == "skip" else "gain_over_random"),
+        "baseline": config.baseline or defaults.get("baseline", "sample"),
+        "skip_cost": config.skip_cost,
+    }
+    if not of_clips:
+        arguments["skip"] = config.train != "patch"
+    elif config.algo in ("reinforce", "advantage_weighted", "ppo", "a2c", "recurrent_ppo"):
+        arguments["action"] = config.action
+    return arguments
+
+
+def make_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any], *, of_clips: bool) -> Any:
+    """The untrained policy."""
+    if config.train == "skip":
+        return make_skip_policy(config, features, env_kwargs)
+    algorithm = ALGORITHMS[config.algo]
+    settings = algorithm.settings
+    if of_clips and config.algo == "reinforce":
+        settings = CLIP_HYPERPARAMETERS if config.action == "continuous" else CLIP_PATCH_HYPERPARAMETERS
+    settings = settings_for(config, settings, belief=not of_clips)
+    return algorithm.make(features, config.seed, env_kwargs, settings, config.num_envs)
+
+
 def main(config: Config) -> None:
     check_known("--algo", [config.algo], ALGORITHMS)
     check_positive(episodes=config.episodes, num_envs=config.num_envs)
-    algorithm = ALGORITHMS[config.algo]
     if config.train == "skip" and config.algo != "reinforce":
-        raise ValueError("--train skip needs --algo reinforce: no other knows frozen patches")
+        raise ValueError("--train skip needs --algo reinforce: no other algorithm takes a frozen patch policy")
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
     of_clips = issubclass(env_class, AdaFocusTSMVectorEnv)
@@ -151,34 +179,17 @@ def main(config: Config) -> None:
     features = (
         FeatureBank.open(config.bank, recognizer, videos) if config.bank else FeatureBank.shared(recognizer, videos)
     )
-    env_kwargs: dict[str, Any] = {
-        "observation": config.observation or algorithm.env.get("observation", "full"),
-        "reward": config.reward or ("gain_over_previous" if config.train == "skip" else "gain_over_random"),
-        "baseline": config.baseline or algorithm.env.get("baseline", "sample"),
-        "skip_cost": config.skip_cost,
-    }
-    if not of_clips:
-        env_kwargs["skip"] = config.train != "patch"
-    elif config.algo in ("reinforce", "advantage_weighted", "ppo", "a2c", "recurrent_ppo"):
-        env_kwargs["action"] = config.action
+    env_kwargs = environment_arguments(config, ALGORITHMS[config.algo].env, of_clips=of_clips)
     if config.resume:
         check_resumed(config)
     else:
         clear_checkpoints(config.out)
     with RunFolder(config.out, config, append=config.resume) as run:
         started = time.perf_counter()
-        policy: Any
-        if config.train == "skip":
-            policy = make_skip_policy(config, features, env_kwargs)
-        else:
-            settings = algorithm.settings
-            if of_clips and config.algo == "reinforce":
-                settings = CLIP_HYPERPARAMETERS if config.action == "continuous" else CLIP_PATCH_HYPERPARAMETERS
-            settings = settings_for(config, settings, belief=not of_clips)
-            policy = algorithm.make(features, config.seed, env_kwargs, settings, config.num_envs)
+        policy = make_policy(config, features, env_kwargs, of_clips=of_clips)
         own = isinstance(policy, Reinforce)
         if config.resume and not own:
-            raise ValueError(f"--resume: models of Stable-Baselines3, as {config.algo}'s, start anew")
+            raise ValueError(f"--resume: models of Stable-Baselines3, such as {config.algo}'s, always start anew")
         if not own:
             policy.set_logger(configure(str(config.out / config.algo), ["tensorboard", "csv"]))
         default = CLIP_EPISODES if of_clips else PATCH_EPISODES if own else PPO_EPISODES
@@ -196,7 +207,7 @@ def main(config: Config) -> None:
         found = evaluate(policy, "val", videos=data, recognizer=recognizer, **shared).summary()
         run.log("val", 0, {**found, "training_seconds": seconds})
         clear_checkpoints(config.out)
-    print(f"{path}, trained in {seconds:.0f} s; on the validation videos:", found)
+    print(f"{path} was trained in {seconds:.0f} s. On the validation videos:", found)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Train a recogniser: stages 0 and 1 of AdaFocus.
 
 `python scripts/train_recognizer.py` reproduces the shipped recogniser, and `--preset roaming-motion` that of
-AdaFocus-TSM (each under 30 minutes on two cores). Other presets take the paper's recipe, on `--videos` described by a
-TOML file:
+AdaFocus-TSM (each in under 30 minutes on two cores). Other presets follow the paper's recipe, on `--videos` that a TOML
+file describes:
 
 `torchrun --nproc-per-node 4 scripts/train_recognizer.py --preset activitynet-128 --videos activitynet.toml
 --backbone-weights DEFAULT --device cuda --stage1.precision float16`
 
-Every pass over the videos leaves a checkpoint; with `--resume` a killed run ends with the same weights as one that was
-not killed.
+Every pass over the videos leaves a checkpoint. With `--resume` a killed run ends with the same weights as one that was
+never killed.
 """
 
 from __future__ import annotations
@@ -53,27 +53,27 @@ EVERY_PRESET: dict[str, RecognizerConfig | TSMConfig] = {**PRESETS, **TSM_PRESET
 @dataclass
 class Config:
     preset: str = EMBEDDED
-    """Sizes of the networks, a name out of adafocus_env.recognition.presets; and the recipe that goes with it."""
+    """Sizes of the networks, by a name from adafocus_env.recognition.presets, and the recipe that goes with them."""
     videos: str = EMBEDDED
     """A registered data set, or a TOML file that describes one on disk."""
     global_backbone: str | None = None
-    """Name of a torchvision model in place of the preset's."""
+    """Name of a torchvision model for the global CNN, instead of the preset's."""
     local_backbone: str | None = None
-    """Name of a torchvision model in place of the preset's."""
+    """Name of a torchvision model for the local CNN, instead of the preset's."""
     backbone_weights: str | None = None
-    """Name of torchvision's weights for both CNNs to start from, such as DEFAULT; downloaded once."""
+    """Name of the torchvision weights that both CNNs start from, such as DEFAULT; they are downloaded once."""
     glance_size: int | None = None
-    """In place of the preset's, pixels."""
+    """Height and width that frames are resized to for the global CNN, pixels, instead of the preset's."""
     patch_size: int | None = None
-    """In place of the preset's, pixels."""
+    """Height and width of a patch, pixels, instead of the preset's."""
     hidden_size: int | None = None
-    """Of the recurrent classifier, in place of the preset's."""
+    """Size of the recurrent classifier's hidden state, instead of the preset's."""
     shift: bool = True
-    """Of AdaFocus-TSM: shift channels in time. Without it, networks are blind to the order of frames."""
+    """AdaFocus-TSM only: shift channels in time. Without the shift, networks are blind to the order of frames."""
     start_from: str | None = None
-    """Of AdaFocus-TSM: a recogniser, by shipped name or file, whose CNNs to start from."""
+    """AdaFocus-TSM only: a shipped name or a file of the recogniser whose CNNs to start from."""
     device: str = "cpu"
-    """torch device; under torchrun, "cuda" takes a GPU per process."""
+    """torch device; under torchrun, "cuda" gives each process a GPU of its own."""
     resume: bool = False
     """Go on from the checkpoints in --out."""
     seed: int = 0
@@ -85,7 +85,7 @@ class Config:
 
 
 def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMConfig:
-    """The preset, with what the command line puts in its place."""
+    """The preset, with the changes that the command line makes."""
     chosen = {
         name: BackboneConfig(backbone)
         for name in ("global_backbone", "local_backbone")
@@ -103,7 +103,7 @@ def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMCon
 
 
 def make_recognizer(config: Config, num_classes: int) -> Recognizer | TSMRecognizer:
-    """The untrained recogniser, with what it starts from."""
+    """The untrained recogniser, with the weights that it starts from."""
     sizes = network_sizes(config, num_classes)
     if not isinstance(sizes, TSMConfig):
         return Recognizer(sizes, backbone_weights=config.backbone_weights).to(config.device)
@@ -139,11 +139,11 @@ def main(config: Config) -> None:
             metric_curves(config.out)
             minutes = (time.perf_counter() - started) / 60
             print({name: f"{value:.1f} %" for name, value in found.items()})
-            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, trained in {minutes:.1f} minutes")
+            print(f"{path} has {path.stat().st_size / 1e6:.1f} MB, after {minutes:.1f} minutes of training.")
 
 
 def preset_config() -> Config:
-    """What the command line starts from: the recipe that goes with the preset that it names."""
+    """Defaults of the command line: the recipe that goes with the preset that it names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", default=EMBEDDED)
     preset = parser.parse_known_args()[0].preset
