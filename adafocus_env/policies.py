@@ -32,6 +32,24 @@ def decide(policy: Any, observation: Any, state: Any, episode_start: npt.NDArray
     return actions, state
 
 
+def rows_of_state(state: Any, rows: Tensor) -> Any:
+    """A policy's recurrent state for some of its lanes only.
+
+    Args:
+        state: As :meth:`predict` returns it: ``None``, an array or a tensor, or a tuple, list or dict of them. Those of
+            three axes have their lanes on the second, as torch's and SB3's recurrent networks do, all others on the
+            first.
+        rows: (n,) int64, the lanes to keep.
+    """
+    if isinstance(state, (tuple, list)):
+        return type(state)(rows_of_state(part, rows) for part in state)
+    if isinstance(state, Mapping):
+        return {name: rows_of_state(part, rows) for name, part in state.items()}
+    if isinstance(state, Tensor):
+        return state.index_select(1 if state.ndim == 3 else 0, rows.to(state.device))
+    return state.take(rows.cpu().numpy(), axis=1 if state.ndim == 3 else 0) if isinstance(state, np.ndarray) else state
+
+
 def as_arrays(observation: Any) -> Any:
     """The same observation in NumPy arrays."""
     if isinstance(observation, Mapping):

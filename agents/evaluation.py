@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from adafocus_env.checks import Bounds, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.policies import decide
 from adafocus_env.recognition.compute_cost import policy_gflops
+from adafocus_env.recognition.deployment import as_thresholds
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 
 
@@ -38,7 +40,8 @@ class Evaluation:
         focused: (V,) int64, frames on which the local CNN ran.
         corners: (V, T, 2) int64, top and left of every patch.
         skipped: (V, T) bool.
-        policy_gflops: The policy's own share, per video.
+        policy_gflops: The policy's own share, per video, in the mean.
+        frames: (V,) int64, frames glanced at: all that a video has, or fewer with ``exit_threshold``.
     """
 
     labels: npt.NDArray[np.int64]
@@ -51,6 +54,7 @@ class Evaluation:
     corners: npt.NDArray[np.int64]
     skipped: npt.NDArray[np.bool_]
     policy_gflops: float
+    frames: npt.NDArray[np.int64]
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -128,6 +132,11 @@ class Evaluation:
         return float(self.focused.mean())
 
     @property
+    def frames_per_video(self) -> float:
+        """Mean number of frames per video that were glanced at."""
+        return float(self.frames.mean())
+
+    @property
     def num_videos(self) -> int:
         """Videos evaluated."""
         return len(self.labels)
@@ -143,6 +152,8 @@ class Evaluation:
         """Read what :meth:`save` wrote."""
         with np.load(path) as arrays:
             values = {key: arrays[key] for key in arrays}
+        videos, steps = values["predictions"].shape
+        values.setdefault("frames", np.full(videos, steps))  # files before there was conditional exit
         return cls(**{**values, "policy_gflops": float(values["policy_gflops"])})
 
     def summary(self) -> dict[str, float]:
@@ -150,7 +161,7 @@ class Evaluation:
         names = (
             "accuracy", "top5_accuracy", "mean_average_precision", "single_label_mean_average_precision",
             "reference_mean_average_precision", "mean_return", "mean_confidence", "gflops_per_video",
-            "focused_per_video", "num_videos",
+            "focused_per_video", "frames_per_video", "num_videos",
         )  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
@@ -168,6 +179,7 @@ def evaluate(
     num_envs: int = 250,
     seed: int = 0,
     progress_bar: bool = False,
+    exit_threshold: float | Sequence[float] | None = None,
     **env_kwargs: Any,
 ) -> Evaluation:
     """Run a policy, ``deterministic=True``, over every video of a split exactly once.
@@ -182,6 +194,8 @@ def evaluate(
         num_envs: Videos at once.
         seed: Seed of the environment's draws (the random patches of the reward).
         progress_bar: Show one.
+        exit_threshold: As of :meth:`adafocus_env.Recognizer.recognize`: what follows the frame on which a video is left
+            counts for nothing, in figures and compute.
         env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip`` (or ``action``), ``observation`` and ``grid`` follow
             the policy's spaces unless given. As every video is visited once, no table is made: without ``features`` it
             is the one that the process already shares for these videos, or ``FrozenFeatures``.
@@ -204,12 +218,17 @@ def evaluate(
         policy = policy(env)
     check_fit(policy, env)
     videos, steps = len(env.videos), env.num_steps
+    if exit_threshold is not None and steps == 1:
+        raise ValueError("exit_threshold: a clip is decided about at once, so none can be left early")
+    thresholds = torch.as_tensor(as_thresholds(exit_threshold, steps).copy(), device=env.device)
+    thresholds[-1] = 0  # the last frame is the last in any case
     probabilities = np.empty((videos, env.num_classes), dtype=np.float32)
-    returns, gflops = np.zeros(videos), np.empty(videos)
+    returns, gflops = np.zeros(videos), np.zeros(videos)
     corners = np.empty((videos, steps, 2), dtype=np.int64)
     skipped = np.empty((videos, steps), dtype=np.bool_)
     predictions = np.empty((videos, steps), dtype=np.int64)
-    cost = steps * policy_gflops(policy)
+    frames = np.empty(videos, dtype=np.int64)
+    cost = policy_gflops(policy)
     for start in tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar):
         lanes = min(num_envs, videos - start)
         rows = slice(start, start + lanes)
@@ -224,14 +243,21 @@ def evaluate(
             actions, state = decide(policy, observation, state, episode_start)
             observation, reward, _, _, info = env.step(actions)
             episode_start = np.zeros(num_envs, dtype=bool)
-            kept.append((reward, info["patch"][:, :2], info["skipped"], info["prediction"]))
-        rewards, corners[rows], skipped[rows], predictions[rows] = (
-            torch.stack(part, dim=1)[:lanes].cpu().numpy() for part in zip(*kept, strict=True)
-        )
-        for reward in rewards.T:  # in the order of the steps
+            kept.append((reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities))
+        rewards, places, skips, spent, said = (torch.stack(part, dim=1)[:lanes] for part in zip(*kept, strict=True))
+        last = (said.amax(dim=2) >= thresholds).int().argmax(dim=1)  # the first frame that is certain enough
+        time = torch.arange(steps, device=env.device)
+        after = time > last[:, None]
+        said = said.take_along_dim(torch.minimum(time, last[:, None])[..., None], dim=1)
+        rewards, spent = rewards.masked_fill(after, 0.0), spent.masked_fill(after, 0.0)
+        for reward, compute in zip(rewards.T.cpu().numpy(), spent.T.cpu().numpy(), strict=True):  # step by step
             returns[rows] += reward
-        probabilities[rows] = env.probabilities[:lanes].cpu().numpy()
-        gflops[rows] = info["video_gflops"][:lanes].cpu().numpy() + cost
+            gflops[rows] += compute
+        decisions = last.cpu().numpy() + 1
+        gflops[rows] += decisions * cost
+        frames[rows] = decisions * env.num_frames // steps
+        corners[rows], skipped[rows] = places.cpu().numpy(), (skips | after).cpu().numpy()
+        predictions[rows], probabilities[rows] = said.argmax(dim=2).cpu().numpy(), said[:, -1].cpu().numpy()
     labels = env.videos.labels.cpu().numpy()
     label_sets = getattr(env.videos, "label_sets", None)
     label_sets = labels[:, None] == np.arange(env.num_classes) if label_sets is None else label_sets.cpu().numpy()
@@ -246,7 +272,8 @@ def evaluate(
         focused=(~skipped).sum(axis=1),
         corners=corners,
         skipped=skipped,
-        policy_gflops=cost,
+        policy_gflops=cost * float(frames.mean()) * steps / env.num_frames,
+        frames=frames,
     )
 
 

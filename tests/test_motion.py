@@ -514,8 +514,10 @@ def test_gaussian_log_probabilities(env_kwargs: dict[str, Any]) -> None:
     agent = Reinforce(env, seed=0, encoder_size=16, hidden_size=16, episodes_per_batch=4, position_std=0.1)
     hidden = torch.randn(6, 16)
     generator = torch.Generator().manual_seed(1)
-    action, log_prob, entropy, _ = agent._act(agent.policy, hidden, None, generator)
-    mean = agent.policy.position(hidden).mean
+    distribution = agent.policy.distribution({}, hidden, None)
+    drawn = distribution.sample(generator)
+    action, log_prob, entropy = distribution.action(drawn), distribution.log_prob(drawn), distribution.entropy(drawn)
+    mean = distribution.mode()
     assert bool(((mean - 0.5).abs() < 0.1).all())  # starts at the centre
     place = (action + 1) / 2
     wanted = (-((place - mean) ** 2) / 0.02 - np.log(0.1 * np.sqrt(2 * np.pi))).sum(dim=1)
@@ -756,3 +758,12 @@ def test_the_environment_runs_on_frames_from_disk(something: Path) -> None:
     env = make_vec(2, recognizer=recognizer, videos=str(something / "something.toml"), split="test", action="grid")
     env.reset(seed=0)
     assert np.isfinite(env.step(np.array([3, 40]))[1]).all()
+
+
+def test_no_clip_is_left_early(env_kwargs: dict[str, Any]) -> None:
+    agent = Reinforce(make_vec(2, **env_kwargs), seed=0)
+    with pytest.raises(ValueError, match="exit_threshold: a clip is decided about at once"):
+        evaluate(agent, exit_threshold=0.5, **env_kwargs)
+    clips = env_kwargs["videos"].frames(torch.arange(2))
+    with pytest.raises(ValueError, match="exit_threshold: a clip is decided about at once"):
+        env_kwargs["recognizer"].recognize(clips, agent, exit_threshold=0.5)

@@ -12,17 +12,20 @@ import torch
 import torchvision
 from gymnasium import spaces
 from safetensors.torch import save_file
+from torch import Tensor
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RecognizerConfig, RoamingFashion
 from adafocus_env.patches import best_candidate, grid_corners
+from adafocus_env.policies import rows_of_state
 from adafocus_env.recognition import BackboneConfig, assessment
 from adafocus_env.recognition.backbones import build_backbone, map_shape
 from adafocus_env.recognition.classifier import RecurrentClassifier
+from adafocus_env.recognition.compute_cost import policy_gflops
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
 from adafocus_env.recognition.training import patch_accuracy, train_stage0, train_stage1, train_stage3
 from adafocus_env.recognition.warm_up import located_items
-from agents import Reinforce, evaluate
+from agents import Evaluation, Reinforce, evaluate
 from tests.conftest import TINY, make_tiny_recognizer
 
 
@@ -301,16 +304,22 @@ def test_reference_ways_to_look(
     assert bool((looks["center"][0] == 12).all())
 
 
+def make_policy(observation: str, env_kwargs: dict[str, Any]) -> Reinforce:
+    """One that decides differently from frame to frame."""
+    env = AdaFocusVectorEnv(2, observation=observation, **env_kwargs)
+    policy = Reinforce(env, seed=3, use_belief=observation == "full")
+    for parameter in policy._average.parameters():
+        parameter.data.mul_(3)
+    return policy
+
+
 @pytest.mark.parametrize("observation", ["full", "glance"])
 @pytest.mark.parametrize("skip", [True, False])
 def test_recognize_equals_the_environment(
     observation: str, skip: bool, env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion
 ) -> None:
     """The deployment path, batched or frame by frame, ends where the environment's episodes end, at the same price."""
-    env = AdaFocusVectorEnv(2, observation=observation, skip=skip, **env_kwargs)
-    policy = Reinforce(env, seed=3, use_belief=observation == "full")
-    for parameter in policy._average.parameters():
-        parameter.data.mul_(3)  # decide differently from frame to frame
+    policy = make_policy(observation, {"skip": skip, **env_kwargs})
     found = evaluate(policy, "val", **env_kwargs)
     result = recognizer.recognize(videos.frames(torch.arange(12)), policy, grid=4)
     assert torch.equal(result.corners[~result.skipped], torch.from_numpy(found.corners)[~result.skipped])
@@ -444,3 +453,124 @@ def test_recognize_names_what_is_no_policy_or_no_tensor(recognizer: Recognizer, 
         recognizer.recognize(frames, Constant)
     with pytest.raises(ValueError, match=r"must be a \(B, T, 3, H, W\) tensor"):
         recognizer.recognize(frames.numpy(), Constant(0, spaces.Discrete(16)))  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------- conditional exit
+
+
+def half_leave_at(confidence: Tensor) -> float:
+    """A threshold at which half of the videos are left before their last frame, and no confidence lies on it."""
+    highest = confidence[:, :-1].amax(dim=1).sort().values
+    return float(highest[len(highest) // 2 - 1 : len(highest) // 2 + 1].mean())
+
+
+@pytest.mark.parametrize("observation", ["full", "glance"])
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_a_video_is_left_on_the_first_frame_that_is_certain(
+    observation: str, per_frame: bool, env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    policy, frames = make_policy(observation, env_kwargs), videos.frames(torch.arange(12))
+    whole = recognizer.recognize(frames, policy)
+    confidence = whole.logits.softmax(dim=2).amax(dim=2)
+    threshold = half_leave_at(confidence)
+    thresholds = [1.5, *[threshold] * 3] if per_frame else [threshold] * 4
+    result = recognizer.recognize(frames, policy, exit_threshold=thresholds if per_frame else threshold)
+    early = 0
+    for video in range(12):
+        certain = [time for time in range(4) if confidence[video, time] >= thresholds[time]]
+        seen = 1 + min([*certain, 3])
+        early += seen < 4
+        assert result.frames[video] == seen
+        torch.testing.assert_close(result.logits[video, :seen], whole.logits[video, :seen], atol=1e-4, rtol=1e-4)
+        assert torch.equal(result.logits[video, seen:], result.logits[video, seen - 1].expand(4 - seen, -1))
+        assert torch.equal(result.skipped[video, :seen], whole.skipped[video, :seen])
+        assert bool(result.skipped[video, seen:].all())
+        looked = ~result.skipped[video]
+        assert torch.equal(result.corners[video][looked], whole.corners[video][looked])
+        cost = recognizer.cost()
+        wanted = seen * (cost.always + policy_gflops(policy)) + int(looked.sum()) * cost.local
+        assert float(result.gflops[video]) == pytest.approx(wanted)
+    assert 0 < early < 12
+
+
+@pytest.mark.parametrize("observation", ["full", "glance"])
+@pytest.mark.parametrize("threshold", [1.01, float("inf"), [2.0] * 4])
+def test_what_no_confidence_reaches_changes_nothing(
+    observation: str, threshold: Any, env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    policy, frames = make_policy(observation, env_kwargs), videos.frames(torch.arange(6))
+    whole, result = (recognizer.recognize(frames, policy, exit_threshold=each) for each in (None, threshold))
+    for name, value in vars(whole).items():
+        assert torch.equal(getattr(result, name), value), name
+    assert whole.frames.tolist() == [4] * 6
+
+
+@pytest.mark.parametrize("observation", ["full", "glance"])
+def test_evaluation_leaves_videos_where_recognition_does(
+    observation: str, env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion, tmp_path: Path
+) -> None:
+    policy, frames = make_policy(observation, env_kwargs), videos.frames(torch.arange(12))
+    confidence = recognizer.recognize(frames, policy).logits.softmax(dim=2).amax(dim=2)
+    threshold = half_leave_at(confidence)
+    result = recognizer.recognize(frames, policy, exit_threshold=threshold)
+    found, whole = (evaluate(policy, exit_threshold=each, num_envs=5, **env_kwargs) for each in (threshold, None))
+    assert found.frames.tolist() == result.frames.tolist()
+    np.testing.assert_array_equal(found.skipped, result.skipped)
+    np.testing.assert_allclose(found.gflops, result.gflops)
+    np.testing.assert_allclose(found.probabilities, result.logits[:, -1].softmax(dim=1), atol=1e-5)
+    np.testing.assert_array_equal(found.predictions, result.logits.argmax(dim=2))
+    assert found.frames_per_video < whole.frames_per_video == 4
+    assert found.gflops_per_video < whole.gflops_per_video
+    assert found.policy_gflops == pytest.approx(policy_gflops(policy) * found.frames_per_video)
+    found.save(tmp_path / "found.npz")
+    assert Evaluation.load(tmp_path / "found.npz").frames.tolist() == found.frames.tolist()
+
+
+def test_nothing_is_computed_of_a_video_that_was_left(
+    env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    glanced, looked, asked = [], [], []
+    policy = make_policy("full", env_kwargs)
+
+    def counting(of: Any, rows: list[int]) -> Any:
+        def call(images: Any, *args: Any, **kwargs: Any) -> Any:
+            rows.append(len(images["glance"] if isinstance(images, dict) else images))
+            return of(images, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(recognizer, "glance", counting(recognizer.glance, glanced))
+    monkeypatch.setattr(recognizer, "look", counting(recognizer.look, looked))
+
+    frames = videos.frames(torch.arange(12))
+    confidence = recognizer.recognize(frames, policy).logits.softmax(dim=2).amax(dim=2)
+    policy_gflops(policy)  # which is measured once, by asking
+    monkeypatch.setattr(policy, "predict", counting(policy.predict, asked))
+    for rows in (glanced, looked):
+        rows.clear()
+    result = recognizer.recognize(frames, policy, exit_threshold=half_leave_at(confidence))
+    assert sum(glanced) == sum(asked) == int(result.frames.sum()) < 48
+    assert sum(looked) == int((~result.skipped).sum())
+    glanced.clear()
+    assert recognizer.recognize(frames, policy, exit_threshold=1e-6).frames.tolist() == [1] * 12
+    assert sum(glanced) == 12
+
+
+@pytest.mark.parametrize("threshold", [0, -1, float("nan"), "high", [0.5, 0.5], True, [[0.5] * 4]])
+def test_other_thresholds_are_refused(
+    threshold: Any, env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion
+) -> None:
+    policy = make_policy("glance", env_kwargs)
+    with pytest.raises(ValueError, match="exit_threshold must be a number above 0, or one for each of 4 frames"):
+        recognizer.recognize(videos.frames(torch.arange(1)), policy, exit_threshold=threshold)
+    with pytest.raises(ValueError, match="exit_threshold must be"):
+        evaluate(policy, exit_threshold=threshold, **env_kwargs)
+
+
+def test_rows_of_recurrent_states() -> None:
+    rows = torch.tensor([2, 0])
+    ours, torchs = torch.arange(6.0).view(3, 2), np.arange(12.0).reshape(2, 3, 2)
+    state = rows_of_state((ours, {"lstm": (torchs, None)}), rows)
+    assert torch.equal(state[0], ours[rows])
+    np.testing.assert_array_equal(state[1]["lstm"][0], torchs[:, [2, 0]])
+    assert state[1]["lstm"][1] is None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from adafocus_env.checks import as_array, brief
 from adafocus_env.patches import crop, grid_corners, grid_of, position_corners
-from adafocus_env.policies import decide
+from adafocus_env.policies import decide, rows_of_state
 from adafocus_env.recognition.compute_cost import policy_gflops
 from adafocus_env.recognition.image_networks import ImageNetworks
 
@@ -25,15 +28,23 @@ class Recognition:
         corners: (B, T, 2) int64, top and left of every patch, pixels; meaningful where not skipped.
         skipped: (B, T) bool, frames on which the local CNN did not run.
         gflops: (B,) float64, multiply-adds / 1e9 of every video, the policy's own included.
+        frames: (B,) int64, how many frames were glanced at before the video was left (T, if none was left early).
     """
 
     logits: Tensor
     corners: Tensor
     skipped: Tensor
     gflops: Tensor
+    frames: Tensor
 
 
-def recognize_frames(recognizer: ImageNetworks[Any], frames: Tensor, policy: Any, grid: int | None) -> Recognition:
+def recognize_frames(
+    recognizer: ImageNetworks[Any],
+    frames: Tensor,
+    policy: Any,
+    grid: int | None,
+    exit_threshold: float | Sequence[float] | None,
+) -> Recognition:
     """See :meth:`adafocus_env.Recognizer.recognize`."""
     _check_request(frames, policy)
     if grid is None:
@@ -43,9 +54,13 @@ def recognize_frames(recognizer: ImageNetworks[Any], frames: Tensor, policy: Any
     size = (frames.shape[-2], frames.shape[-1])
     candidates = grid_corners(grid, size, recognizer.config.patch_size).to(recognizer.device)
     videos, times = frames.shape[:2]
+    thresholds = as_thresholds(exit_threshold, times)
+    if (thresholds <= 1).any():  # else no confidence can reach one
+        return _recognize_until_certain(recognizer, frames, policy, candidates, thresholds)
     # All videos' first frames, then all second ones, as the policy and the classifier read them: (T, B).
     order = torch.arange(videos * times, device=recognizer.device).view(videos, times).t()
     reader = _FrameReader(recognizer, frames.flatten(0, 1))
+    reader.resize_all()
     maps, frame_gates = (part.unflatten(0, order.shape) for part in reader.glance(order.flatten()))
     classifier = recognizer.classifier
     patch = torch.zeros_like(order)
@@ -83,14 +98,85 @@ def recognize_frames(recognizer: ImageNetworks[Any], frames: Tensor, policy: Any
         for time, patch_gates in enumerate(look(slice(None))):
             advance(time, patch_gates)
 
-    cost = recognizer.cost()
-    looks = (~skipped).sum(dim=0).double()
-    return Recognition(
-        logits=classifier.predict(torch.stack(states[1:], dim=1)),
-        corners=candidates[patch.t()],
-        skipped=skipped.t(),
-        gflops=times * (cost.always + policy_gflops(policy)) + looks * cost.local,
-    )
+    logits = classifier.predict(torch.stack(states[1:], dim=1))
+    seen = torch.full((videos,), times, device=recognizer.device)
+    return _recognition(recognizer, policy, logits, candidates[patch.t()], skipped.t(), seen)
+
+
+def _recognition(
+    recognizer: ImageNetworks[Any], policy: Any, logits: Tensor, corners: Tensor, skipped: Tensor, frames: Tensor
+) -> Recognition:
+    """The result, with what it cost."""
+    cost, looks = recognizer.cost(), (~skipped).sum(dim=1).double()
+    gflops = frames * (cost.always + policy_gflops(policy)) + looks * cost.local
+    return Recognition(logits, corners, skipped, gflops, frames)
+
+
+def _recognize_until_certain(
+    recognizer: ImageNetworks[Any],
+    frames: Tensor,
+    policy: Any,
+    candidates: Tensor,
+    thresholds: npt.NDArray[np.float64],
+) -> Recognition:
+    """Frame by frame, with the videos that are still uncertain only: nothing is computed of the others."""
+    classifier, device = recognizer.classifier, recognizer.device
+    videos, times = frames.shape[:2]
+    reader = _FrameReader(recognizer, frames.flatten(0, 1))
+    logits = torch.empty(videos, times, recognizer.config.num_classes, device=device)
+    patch = torch.zeros(videos, times, dtype=torch.int64, device=device)
+    skipped = torch.ones(videos, times, dtype=torch.bool, device=device)
+    seen = torch.zeros(videos, dtype=torch.int64, device=device)
+    going = torch.arange(videos, device=device)
+    sees_belief, memory, hidden = not _sees_glance_alone(policy), None, None
+    for time in range(times):
+        number = going * times + time
+        maps, frame_gates = reader.glance(number)
+        if hidden is None:
+            hidden = classifier.start(frame_gates)
+        observation: Any = maps
+        if sees_belief:
+            observation = {"glance": maps, "belief": hidden, "time": hidden.new_full((len(going), 1), time / times)}
+        actions, memory = decide(policy, observation, memory, np.full(len(going), time == 0))
+        chosen = _check_actions(actions, policy.action_space, len(going)).to(device)
+        focused = torch.ones_like(going, dtype=torch.bool)
+        if chosen.ndim == 2:
+            chosen, focused = chosen[:, 0], chosen[:, 1] == 0
+        patch_gates = torch.zeros_like(frame_gates)
+        if bool(focused.any()):
+            patch_gates[focused] = reader.look(number[focused], candidates[chosen[focused]])
+        after = classifier.advance(patch_gates, classifier.context(frame_gates, hidden))
+        hidden = torch.where(focused[:, None], after, hidden)
+        found = classifier.predict(hidden)
+        logits[going, time:] = found[:, None]
+        patch[going, time], skipped[going, time], seen[going] = chosen, ~focused, time + 1
+        uncertain = torch.nonzero(found.softmax(dim=1).amax(dim=1) < thresholds[time])[:, 0]
+        if len(uncertain) < len(going):
+            going, hidden, memory = going[uncertain], hidden[uncertain], rows_of_state(memory, uncertain)
+        if not len(going):
+            break
+    return _recognition(recognizer, policy, logits, candidates[patch], skipped, seen)
+
+
+def as_thresholds(exit_threshold: float | Sequence[float] | None, times: int) -> npt.NDArray[np.float64]:
+    """(T,) the confidence at which a video is left after each of its frames; infinite where ``None`` is given.
+
+    Args:
+        exit_threshold: A number, or one for each frame; ``None`` never leaves a video.
+        times: T.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if exit_threshold is None:
+        return np.full(times, np.inf)
+    found = as_array(exit_threshold)
+    number = np.issubdtype(found.dtype, np.integer) or np.issubdtype(found.dtype, np.floating)
+    if not number or found.shape not in ((), (times,)) or not bool((found > 0).all()):
+        raise ValueError(
+            f"exit_threshold must be a number above 0, or one for each of {times} frames, not {brief(exit_threshold)}"
+        )
+    return np.broadcast_to(found.astype(np.float64), times)
 
 
 def recognize_clips(recognizer: ImageNetworks[Any], clips: Tensor, policy: Any) -> Recognition:
@@ -117,6 +203,7 @@ def recognize_clips(recognizer: ImageNetworks[Any], clips: Tensor, policy: Any) 
         corners=corners[:, None],
         skipped=torch.zeros(len(clips), 1, dtype=torch.bool, device=recognizer.device),
         gflops=torch.full((len(clips),), gflops, dtype=torch.float64, device=recognizer.device),
+        frames=torch.full((len(clips),), clips.shape[1], device=recognizer.device),
     )
 
 
@@ -125,14 +212,22 @@ class _FrameReader:
 
     def __init__(self, recognizer: ImageNetworks[Any], frames: Tensor) -> None:
         self._recognizer, self._frames = recognizer, frames.to(recognizer.device)
-        # All at once, as resizing takes one thread and would keep the CNN's waiting between its batches. Channels are
-        # last in memory; with them last in the shape too, whole frames are moved.
-        self._small = recognizer.resized(self._frames).permute(0, 2, 3, 1)
+        self._small: Tensor | None = None
+
+    def resize_all(self) -> None:
+        """Resize all frames at once, for whoever will glance at all of them: it takes one thread, and would keep the
+        CNN's waiting between its batches."""
+        # Channels are last in memory; with them last in the shape too, whole frames are moved.
+        self._small = self._recognizer.resized(self._frames).permute(0, 2, 3, 1)
 
     def glance(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Maps, (n, C, h, w), and projected global vectors, (n, 3·D), of the frames numbered ``chosen``, (n,) int64."""
         recognizer = self._recognizer
-        small = self._small.index_select(0, chosen).permute(0, 3, 1, 2)
+        if self._small is None:
+            whole = self._frames.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)
+            small = recognizer.resized(whole)
+        else:
+            small = self._small.index_select(0, chosen).permute(0, 3, 1, 2)
         glances = [recognizer.glance(batch) for batch in recognizer.batches(small, recognizer.config.glance_size)]
         maps, vectors = (torch.cat(part) for part in zip(*glances, strict=True))
         return maps, recognizer.classifier.project_global(vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,24 +106,37 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
             global_vectors.unflatten(0, (videos, times)), local_vectors.unflatten(0, (videos, times)), skipped
         )
 
-    def recognize(self, frames: Tensor, policy: Any, *, grid: int | None = None) -> Recognition:
+    def recognize(
+        self,
+        frames: Tensor,
+        policy: Any,
+        *,
+        grid: int | None = None,
+        exit_threshold: float | Sequence[float] | None = None,
+    ) -> Recognition:
         """Recognise videos with a policy, by the cheapest route that the policy allows.
 
         A policy that sees only the ``glance`` is rolled over all frames first, so that all patches go through the local
-        CNN in one batch. A policy that sees the ``belief`` needs the frames one after the other.
+        CNN in one batch. A policy that sees the ``belief`` needs the frames one after the other. With
+        ``exit_threshold`` (conditional exit: AdaFocusV2, Sec. 3.4) a video is left after the first frame whose highest
+        class probability reaches it. Nothing more is computed of it: no glance, no step of the policy, no patch.
 
         Args:
             frames: (B, T, 3, H, W) uint8 RGB at full resolution.
             policy: Anything with SB3's ``predict`` on batched observations and an ``action_space``. It is given NumPy
                 arrays, or tensors if it says ``takes_tensors`` (:func:`adafocus_env.policies.decide`).
             grid: g, the candidate grid of the policy's patch indices; ``None`` takes it from its action space.
+            exit_threshold: A probability, or one for each frame; ``None``, or one above 1, never leaves a video. After
+                the frame on which a video is left, its logits repeat, its frames count as skipped, and its corners mean
+                nothing.
 
         Raises:
-            ValueError: The policy's action space doesn't fit the grid; or ``frames`` has the wrong dtype or shape, or
+            ValueError: The policy's action space doesn't fit the grid; ``exit_threshold`` is neither a positive number
+                nor one for each frame; or ``frames`` has the wrong dtype or shape, or
                 holds nothing.
         """
         with self.evaluating():
-            return recognize_frames(self, frames, policy, grid)
+            return recognize_frames(self, frames, policy, grid, exit_threshold)
 
     def measure_cost(self) -> ComputeCost:
         """See :meth:`ImageNetworks.cost`: per frame."""

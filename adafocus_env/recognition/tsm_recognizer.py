@@ -184,7 +184,7 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         patches = crop(flat, corners.repeat_interleave(times, dim=0), self.config.patch_size)
         return self.glance(global_frames)[1] + self.look(patches.unflatten(0, (-1, times)))
 
-    def recognize(self, frames: Tensor, policy: Any) -> Recognition:
+    def recognize(self, frames: Tensor, policy: Any, *, exit_threshold: None = None) -> Recognition:
         """Recognise clips with a policy, in evaluation mode: glances, one decision each, patches.
 
         Args:
@@ -193,12 +193,17 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
                 patch indices. It is given NumPy arrays, or tensors if it says ``takes_tensors``
                 (:func:`adafocus_env.policies.decide`).
 
+            exit_threshold: Always ``None``.
+
         Returns:
             As of :meth:`adafocus_env.Recognizer.recognize`, with T = 1.
 
         Raises:
-            ValueError: ``frames`` has the wrong dtype or shape or holds nothing, or ``policy`` is none for clips.
+            ValueError: ``exit_threshold`` is given; ``frames`` has the wrong dtype or shape or holds nothing; or
+                ``policy`` is none for clips.
         """
+        if exit_threshold is not None:
+            raise ValueError("exit_threshold: a clip is decided about at once, so none can be left early")
         with self.evaluating():
             return recognize_clips(self, frames, policy)
 
