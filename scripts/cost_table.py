@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from adafocus_env.recognition.presets import PATCH_SIZES, PRESETS, TSM_PATCH_SIZ
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 from adafocus_env.run_folder import RunFolder
 
+PARTS = ("global", "local", "classifier", "policy")
 PUBLISHED: dict[int, float] = {96: 17.2, 128: 26.6, 160: 38.6, 192: 53.2}
 """GFLOPs per video on ActivityNet by patch size (paper, Table 1; the value for 96 is read off a figure)."""
 PUBLISHED_TSM: dict[str | int, float] = {"TSM, 8": 32.7, "TSM+, 8+8": 35.1, 144: 23.5, 160: 27.5, 176: 33.7}
@@ -35,59 +37,60 @@ class Config:
     """Folder for cost_table.csv."""
 
 
-def temporal_shift_rows() -> list[dict[str, Any]]:
-    """The cost of AdaFocus-TSM at each patch size, and of both its networks, or of the larger one, on full frames."""
+def row(model: str, video: float, published: float | None, **parts: float) -> dict[str, Any]:
+    """A row of the table: GFLOPs of the parts that the model has, of a video, and those that were published."""
+    return {"model": model, **{name: parts.get(name) for name in PARTS}, "video": video, "published": published}
 
-    def row(model: str, glance: float | None, local: float, policy: float | None, published: float) -> dict[str, Any]:
-        total = sum(part or 0.0 for part in (glance, local, policy))
-        return {
-            "model": model, "global": glance, "local": local, "classifier": None, "policy": policy, "video": total,
-            "published": published,
-        }  # fmt: skip
+
+def frame_rows(frames: int) -> list[dict[str, Any]]:
+    """AdaFocus at each patch size, and both of its networks on full frames; parts are per frame."""
+    rows, policy = [], policy_gflops(OfficialPolicy())
+    for size in PATCH_SIZES:
+        recognizer = Recognizer(PRESETS[f"activitynet-{size}"])
+        cost = recognizer.cost()
+        parts = {"global": cost.glance, "local": cost.local, "classifier": cost.classifier, "policy": policy}
+        total = frames * (cost.always + cost.local + policy)
+        rows.append(row(f"AdaFocus {size}²", total, PUBLISHED[size] if frames == 16 else None, **parts))
+    image = torch.zeros(1, 3, 224, 224)
+    for name, network in (("MobileNet-V2", recognizer.global_cnn), ("ResNet-50", recognizer.local_cnn)):
+        of_frame = multiply_adds(functools.partial(network, image)) / 1e9
+        rows.append(row(f"{name}, full frames", frames * of_frame, None, local=of_frame))
+    return rows
+
+
+def clip_rows() -> list[dict[str, Any]]:
+    """AdaFocus-TSM at each patch size, and its larger network or both on full frames; parts are per clip."""
+
+    def clip_row(model: str, published: float, **parts: float) -> dict[str, Any]:
+        return row(model, sum(parts.values()), published, **parts)
 
     full = TSMRecognizer(replace(TSM_PRESETS["something-v1-144"], patch_size=224, local_frames=8)).eval().cost()
     rows = [
-        row("TSM, 8", None, full.local, None, PUBLISHED_TSM["TSM, 8"]),
-        row("TSM+, 8+8", full.glance, full.local, None, PUBLISHED_TSM["TSM+, 8+8"]),
+        clip_row("TSM, 8", PUBLISHED_TSM["TSM, 8"], local=full.local),
+        clip_row("TSM+, 8+8", PUBLISHED_TSM["TSM+, 8+8"], **{"global": full.glance, "local": full.local}),
     ]
     policy = policy_gflops(OfficialTSMPolicy().eval())
     for size in TSM_PATCH_SIZES:
         cost = TSMRecognizer(TSM_PRESETS[f"something-v1-{size}"]).eval().cost()
-        rows.append(row(f"AdaFocus-TSM {size}²", cost.glance, cost.local, policy, PUBLISHED_TSM[size]))
+        parts = {"global": cost.glance, "local": cost.local, "policy": policy}
+        rows.append(clip_row(f"AdaFocus-TSM {size}²", PUBLISHED_TSM[size], **parts))
     return rows
 
 
 def main(config: Config) -> None:
     check_positive(frames=config.frames)
     torch.manual_seed(config.seed)
-    policy = policy_gflops(OfficialPolicy())
-    rows = []
-    for size in PATCH_SIZES:
-        recognizer = Recognizer(PRESETS[f"activitynet-{size}"])
-        cost = recognizer.cost()
-        total = config.frames * (cost.always + cost.local + policy)
-        rows.append({
-            "model": f"AdaFocus {size}²", "global": cost.glance, "local": cost.local, "classifier": cost.classifier,
-            "policy": policy, "video": total, "published": PUBLISHED[size] if config.frames == 16 else None,
-        })  # fmt: skip
-    for name, network in (("MobileNet-V2", recognizer.global_cnn), ("ResNet-50", recognizer.local_cnn)):
-        image = torch.zeros(1, 3, 224, 224)
-        cost_of_frame = multiply_adds(lambda n=network, x=image: n(x)) / 1e9  # type: ignore[misc]
-        rows.append({
-            "model": f"{name}, full frames", "global": None, "local": cost_of_frame, "classifier": None, "policy": None,
-            "video": config.frames * cost_of_frame, "published": None,
-        })  # fmt: skip
-    rows += temporal_shift_rows()
+    rows = [*frame_rows(config.frames), *clip_rows()]
     table = Table(
         title=f"GFLOPs (multiply-adds / 1e9): per frame (TSM: per clip), and per video of {config.frames} frames"
     )
     for column in ("model", "f_G", "f_L", "f_C", "π", "video", "published", "difference"):
         table.add_column(column, justify="left" if column == "model" else "right")
-    for row in rows:
-        published = row["published"]
-        difference = "" if published is None else f"{100 * (row['video'] / published - 1):+.2f} %"
-        cells = ["" if row[key] is None else f"{row[key]:.4f}" for key in ("global", "local", "classifier", "policy")]
-        table.add_row(row["model"], *cells, f"{row['video']:.2f}", f"{published or ''}", difference)
+    for each in rows:
+        published = each["published"]
+        difference = "" if published is None else f"{100 * (each['video'] / published - 1):+.2f} %"
+        cells = ["" if each[part] is None else f"{each[part]:.4f}" for part in PARTS]
+        table.add_row(each["model"], *cells, f"{each['video']:.2f}", f"{published or ''}", difference)
     Console(width=110).print(table)
     with RunFolder(config.out, config) as run:
         print(run.write_table("cost_table", rows))

@@ -57,9 +57,8 @@ def main(config: Config) -> None:
     points: dict[str, tuple[float, float]] = {}
     with RunFolder(config.out, config) as run:
         for name in policies:
-            found = evaluate(
-                load_policy(name, config.seed), config.split, seed=config.seed, progress_bar=True, **looks,
-            )  # fmt: skip
+            policy = load_policy(name, config.seed)
+            found = evaluate(policy, config.split, seed=config.seed, progress_bar=True, **looks)
             run.log(f"{config.split}/{name}", 0, found.summary())
             rows.append(table_row(name, found))
             points[name] = (found.gflops_per_video, 100 * found.accuracy)

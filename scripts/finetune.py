@@ -55,10 +55,9 @@ def main(config: Config) -> None:
         if not config.resume:
             clear_checkpoints(config.out)
         with RunFolder(config.out, config, append=config.resume) as run:
-            tuned = finetune(
-                recognizer, policy, config.stage3, videos=videos, rollouts=config.rollouts, seed=config.seed,
-                progress=Progress(run.log, bar=True, folder=config.out),
-            )  # fmt: skip
+            progress = Progress(run.log, bar=True, folder=config.out)
+            drawn = {"videos": videos, "rollouts": config.rollouts, "seed": config.seed}
+            tuned = finetune(recognizer, policy, config.stage3, progress=progress, **drawn)
             tuned.metadata = {**recognizer.metadata, "stage3": f"policy {policy_name}, seed {config.seed}"}
             if process_number() > 0:
                 return

@@ -150,10 +150,8 @@ def preset_config() -> Config:
     if preset == EMBEDDED:
         return Config()
     if preset == EMBEDDED_TSM:
-        return Config(
-            preset=preset, videos=EMBEDDED_TSM, start_from=EMBEDDED, stage0=EMBEDDED_TSM_STAGE0,
-            stage1=EMBEDDED_TSM_STAGE1,
-        )  # fmt: skip
+        recipe = {"stage0": EMBEDDED_TSM_STAGE0, "stage1": EMBEDDED_TSM_STAGE1}
+        return Config(preset=preset, videos=EMBEDDED_TSM, start_from=EMBEDDED, **recipe)
     if preset in TSM_PRESETS:
         return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_TSM_STAGE1)
     return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_STAGE1)

@@ -63,14 +63,14 @@ def main(config: Config) -> None:
     count, seeds, episodes = (2, 1, 512) if config.quick else (config.settings, config.seeds, config.episodes)
     bench = config.bench(("train", "val"))
     left_out = bench.unknown
+    common = {"split": "val", "curve": CURVE_POINTS}
     trials = [
-        Trial(ALGORITHMS[name].title, name, FIRST_SEED + seed, episodes, settings=settings, split="val",
-              curve=CURVE_POINTS)
+        Trial(ALGORITHMS[name].title, name, FIRST_SEED + seed, episodes, settings, **common)
         for name in config.algorithms
         if name not in left_out
         for settings in draw_settings(ALGORITHMS[name].search, count, config.seed)
         for seed in range(seeds)
-    ]  # fmt: skip
+    ]
     results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs)
     rows: list[dict[str, Any]] = []
     best: dict[str, tuple[float, dict[str, Any]]] = {}
@@ -78,11 +78,10 @@ def main(config: Config) -> None:
         name, settings = runs[0].trial.algorithm, dict(runs[0].trial.settings)
         each = [float(run.curve_accuracy[-(CURVE_POINTS // 4) :].mean()) for run in runs]
         accuracy = float(np.mean(each))
-        rows.append({
-            "algorithm": name, "accuracy": round(100 * accuracy, 3),
-            "accuracy_per_seed": " ".join(f"{100 * value:.2f}" for value in each),
-            "seconds": round(float(np.mean([run.seconds for run in runs])), 1), "settings": json.dumps(settings),
-        })  # fmt: skip
+        row = {"algorithm": name, "accuracy": round(100 * accuracy, 3)}
+        row["accuracy_per_seed"] = " ".join(f"{100 * value:.2f}" for value in each)
+        row["seconds"] = round(float(np.mean([run.seconds for run in runs])), 1)
+        rows.append({**row, "settings": json.dumps(settings)})
         if name not in best or accuracy > best[name][0]:
             best[name] = (accuracy, settings)
     write_csv(config.out / "tuning.csv", rows)

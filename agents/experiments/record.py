@@ -168,7 +168,7 @@ class Record:
                 "high": "",
             }
             for name in gaps
-            if name in self.found
+            if name in self.found and high != low
         ]
         for pair in differences:
             if self.found.keys() >= set(pair):

@@ -49,10 +49,8 @@ def measure_training(results: Results, device: str, seed: int, *, quick: bool) -
         seconds = _seconds_of(Reinforce(env, seed=seed, **PATCH_HYPERPARAMETERS), episodes * env.num_frames)
         _add(results, "REINFORCE", state, episodes, seconds)
         results.add(EMBEDDED.name, f"REINFORCE, {state} table, {IN_ENV}", env.seconds / seconds, "")
-    results.add_ratio(
-        EMBEDDED.name, f"share of REINFORCE's time in env.step and reset, {LANES} envs, warm", env.seconds / seconds,
-        "at most 0.4",
-    )  # fmt: skip
+    name = f"share of REINFORCE's time in env.step and reset, {LANES} envs, warm"
+    results.add_ratio(EMBEDDED.name, name, env.seconds / seconds, "at most 0.4")
     bank = FeatureBank(recognizer, videos, GRID, device)
     episodes = PPO_EPISODES // share
     for state in ("cold", "warm"):
