@@ -132,13 +132,8 @@ class AdaFocusTSMEnv(AdaFocusEnv):
 
     * v0: first release
 
-    Attributes:
-        num_frames: Frames of a clip, of both samplings together.
-        num_steps: 1.
-        frame_size: (H, W), pixels.
-        patch_size: P, pixels.
-        num_patches: N.
-        num_classes: Number of classes.
+    The attributes are those of :class:`adafocus_env.AdaFocusEnv`; ``num_steps`` is 1, and ``num_frames`` counts the
+    frames of both samplings.
 
     Raises:
         ValueError: An argument is not allowed; the message names it and what is.

@@ -45,13 +45,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         output: ``"numpy"``, or ``"torch"`` for tensors on ``device``.
         arguments: Those of :class:`~adafocus_env.environments.arguments.EnvironmentArguments`.
 
+    It has the attributes of :class:`adafocus_env.AdaFocusEnv`, and these.
+
     Attributes:
-        num_frames: T, frames of a video.
-        num_steps: Steps per episode, one for each frame.
-        frame_size: (H, W), pixels.
-        patch_size: P, pixels.
-        num_patches: N.
-        num_classes: Number of classes.
         videos: The data set.
         recognizer: The frozen copy of the recogniser.
         features: The recogniser's outputs: a :class:`FeatureBank` unless told otherwise.
