@@ -122,23 +122,15 @@ def measure_stepping(results: Results, scale: Scale, bank: FeatureBank, seed: in
 
 
 def _batched_timings(
-    bank: FeatureBank,
-    features: dict[str, FrozenFeatures],
-    num_envs: int,
-    left_out: set[str],
-    random: torch.Generator,
+    bank: FeatureBank, features: dict[str, FrozenFeatures], num_envs: int, left_out: set[str], random: torch.Generator
 ) -> dict[str, Timing]:
     """All environments, floors and reference procedures at one number of lanes, but for some names."""
     draws = torch.randint(GRID**2, (32, 2, num_envs), generator=random)
     with_skips = torch.stack((draws[:, 0], draws[:, 1] % 2), dim=-1)
     floors = {patches: Floor(bank, num_envs, patches) for patches in (2, GRID**2)}
     index, device = torch.arange(num_envs) % len(bank.videos), bank.device
-    reference, draw = (
-        ReferenceProcedure(
-            bank.recognizer, bank.videos.frames(index).to(device), bank.videos.labels[index].to(device), bank.corners
-        ),
-        itertools.cycle(draws),
-    )
+    frames, labels = bank.videos.frames(index).to(device), bank.videos.labels[index].to(device)
+    reference, draw = ReferenceProcedure(bank.recognizer, frames, labels, bank.corners), itertools.cycle(draws)
 
     def stepped(kind: str, **changes: Any) -> Stepper:
         arguments = {**COMMON, **changes}
