@@ -6,7 +6,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,11 @@ class Evaluation:
     corners: npt.NDArray[np.int64]
     skipped: npt.NDArray[np.bool_]
     policy_gflops: float
-    frames: npt.NDArray[np.int64]
+    frames: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.frames):  # also of files that were written before there was conditional exit
+            object.__setattr__(self, "frames", np.full(*self.predictions.shape))
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -152,8 +156,6 @@ class Evaluation:
         """Read what :meth:`save` wrote."""
         with np.load(path) as arrays:
             values = {key: arrays[key] for key in arrays}
-        videos, steps = values["predictions"].shape
-        values.setdefault("frames", np.full(videos, steps))  # files before there was conditional exit
         return cls(**{**values, "policy_gflops": float(values["policy_gflops"])})
 
     def summary(self) -> dict[str, float]:

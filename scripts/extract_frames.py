@@ -107,7 +107,7 @@ def main(config: Config) -> None:
         write_atomically(config.out / "list.txt", "".join(f"{line}\n" for line in lines).encode())
         run.write_table("failed", failed)
     if not lines:
-        raise SystemExit(f"all {len(failed)} videos failed, for example {failed[0]['path']}: {failed[0]['reason']}")
+        raise SystemExit(f"all {len(failed)} videos failed, such as {failed[0]['path']}: {failed[0]['reason']}")
     print(f"{len(lines)} videos are in {config.out / 'frames'}; {len(failed)} failed ({config.out / 'failed.csv'}).")
 
 
