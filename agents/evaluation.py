@@ -16,11 +16,12 @@ from gymnasium.vector import AutoresetMode
 from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
+from adafocus_env import AdaFocusTSMVectorEnv
 from adafocus_env.checks import Bounds, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.policies import decide
 from adafocus_env.recognition.compute_cost import policy_gflops
-from adafocus_env.recognition.deployment import as_thresholds
+from adafocus_env.recognition.deployment import as_thresholds, refuse_exit
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 
 
@@ -220,8 +221,8 @@ def evaluate(
         policy = policy(env)
     check_fit(policy, env)
     videos, steps = len(env.videos), env.num_steps
-    if exit_threshold is not None and steps == 1:
-        raise ValueError("exit_threshold: a clip is decided about at once, so none can be left early")
+    if issubclass(kind, AdaFocusTSMVectorEnv):
+        refuse_exit(exit_threshold)
     thresholds = torch.as_tensor(as_thresholds(exit_threshold, steps).copy(), device=env.device)
     thresholds[-1] = 0  # the last frame is the last in any case
     probabilities = np.empty((videos, env.num_classes), dtype=np.float32)

@@ -21,16 +21,8 @@ from adafocus_env import Recognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents.experiments.compute import compute_ratios, mean_curves, merged
-from agents.experiments.savings import ADAPTIVE, SHIPPED, Savings
+from agents.experiments.savings import ADAPTIVE, POLICY_TRAINING, SHIPPED, Savings
 from agents.figures import accuracy_against_compute
-from agents.presets import (
-    PATCH_EPISODES,
-    PATCH_HYPERPARAMETERS,
-    RESOLUTION_EPISODES,
-    RESOLUTION_HYPERPARAMETERS,
-    SKIP_EPISODES,
-    SKIP_HYPERPARAMETERS,
-)
 
 MAY_CHANGE = ("seeds", "accuracies", "jobs", "out", "patch_sizes", "skip_costs", "resolution_costs", "frames")
 """Arguments that may be other ones when a run goes on."""
@@ -50,9 +42,7 @@ def determining_settings(config: Config) -> dict[str, Any]:
     """Everything that determines the numbers in a folder, but for what may be added later."""
     return {
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE},
-        "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
-        "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS],
-        "resolution": [RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS],
+        **POLICY_TRAINING,
         "recognizer": Recognizer.from_pretrained(SHIPPED).fingerprint(),
         "videos": config.videos(config.split).fingerprint,
     }

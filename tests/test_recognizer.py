@@ -574,3 +574,10 @@ def test_rows_of_recurrent_states() -> None:
     assert torch.equal(state[0], ours[rows])
     np.testing.assert_array_equal(state[1]["lstm"][0], torchs[:, [2, 0]])
     assert state[1]["lstm"][1] is None
+
+
+def test_a_video_of_one_frame_may_be_left_after_it(recognizer: Recognizer) -> None:
+    videos = RoamingFashion("val", num_videos=6, num_frames=1, frame_size=48, num_distractors=1)
+    policy = make_policy("glance", {"videos": videos, "recognizer": recognizer, "grid": 4})
+    found = evaluate(policy, exit_threshold=0.5, videos=videos, recognizer=recognizer)
+    assert found.frames.tolist() == [1] * 6

@@ -26,7 +26,7 @@ from adafocus_env.environments.episodes import Episodes
 from adafocus_env.environments.frame_buffer import FrameBuffer
 from adafocus_env.environments.lane_blocks import in_blocks, lanes_per_block
 from adafocus_env.environments.lane_progress import BoolArray, LaneProgress
-from adafocus_env.environments.outputs import Outputs
+from adafocus_env.environments.outputs import upload
 from adafocus_env.environments.rewards import Reward
 from adafocus_env.features.frozen_features import FrozenFeatures
 from adafocus_env.recognition.classifier import FrameContext
@@ -89,7 +89,6 @@ class Lanes:
         compares_with_random = reward.reference == "random"
         self.exact = compares_with_random and baseline == "exact"
         self._read_from(features)
-        self._outputs = Outputs("torch", self.device)
         # Constants on the device: top, left and size of every candidate; GFLOPs of a frame by candidate, and last,
         # when it is skipped; λ, one per candidate where they differ in compute.
         self._patch_size, self._num_patches = features.recognizer.config.patch_size, len(features.corners)
@@ -137,14 +136,14 @@ class Lanes:
 
     def start(self, lanes: BoolArray, video: NDArray[np.int64] | None = None) -> None:
         """Put ``lanes``, (B,) bool, before the first frame of their next episode; ``video`` (B,) picks the videos."""
-        everyone, chosen = bool(lanes.all()), self._outputs.upload(lanes)
+        everyone, chosen = bool(lanes.all()), upload(lanes, self.device)
         self.progress = self.at_start if everyone else self.progress.restarted(lanes)
 
         def where_chosen(value: Tensor, otherwise: Tensor) -> Tensor:
             return value if everyone else torch.where(chosen.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
 
         drawn, patches = self.episodes.start(lanes)
-        self.video = where_chosen(self._outputs.upload(drawn if video is None else video), self.video)
+        self.video = where_chosen(upload(drawn if video is None else video, self.device), self.video)
         self.frames.start(self.video, chosen)
         self.label = self._labels.index_select(0, self.video)
         self.gflops = where_chosen(torch.zeros_like(self.gflops), self.gflops)
@@ -181,7 +180,7 @@ class Lanes:
         place, skipped = decision
         focused = ~skipped if self._skip else self._always
         if before.any_over:
-            focused = focused & self._outputs.upload(before.running)
+            focused = focused & upload(before.running, self.device)
         everyone = bool(focused.all()) if self._skip else not before.any_over
         after = self._consider(place, None if everyone else focused)
         patch = place if place.ndim == 1 else self._any_candidate  # places off the grid cost what candidates do
@@ -193,7 +192,7 @@ class Lanes:
             0, patch if everyone else torch.where(focused, patch, self._num_patches)
         )
         if before.any_over:
-            resting = self._outputs.upload(before.over)
+            resting = upload(before.over, self.device)
             reward, gflops = reward.masked_fill(resting, 0.0), gflops.masked_fill(resting, 0.0)
         self.gflops = self.gflops + gflops
         return Stepped(

@@ -15,6 +15,17 @@ from adafocus_env.environments.lane_progress import BoolArray
 OUTPUTS = ("numpy", "torch")
 
 
+def upload(values: np.ndarray, device: torch.device) -> Tensor:
+    """One value per lane, to the device. Where all lanes agree, as they mostly do, nothing is transferred; on the CPU
+    the tensor shares the array's memory."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cpu":
+        return tensor
+    if (values == values[0]).all():
+        return torch.full_like(tensor, values.flat[0].item(), device=device)
+    return tensor.to(device)
+
+
 class Outputs:
     """Turns an environment's values into what its ``output`` argument asks for.
 
@@ -30,16 +41,6 @@ class Outputs:
         check_choice("output", kind, OUTPUTS)
         self._kind, self._device = kind, device
 
-    def upload(self, values: np.ndarray) -> Tensor:
-        """One value per lane, to the device. Where all lanes agree, as they mostly do, nothing is transferred; on the
-        CPU the tensor shares the array's memory."""
-        tensor = torch.from_numpy(values)
-        if self._device.type == "cpu":
-            return tensor
-        if (values == values[0]).all():
-            return torch.full_like(tensor, values.flat[0].item(), device=self._device)
-        return tensor.to(self._device)
-
     def give(self, values: Tensor | np.ndarray) -> Any:
         """Values as the caller asked for them, to keep: arrays are copied; tensors are passed on, except those of
         inference mode, which autograd rejects and which are therefore cloned."""
@@ -47,7 +48,7 @@ class Outputs:
             if self._kind == "numpy":
                 return values.cpu().numpy()
             return values.clone() if values.is_inference() else values
-        return self.upload(values.copy()) if self._kind == "torch" else values.copy()
+        return upload(values.copy(), self._device) if self._kind == "torch" else values.copy()
 
     def info(self, values: Mapping[str, Tensor], lanes: BoolArray) -> dict[str, Any]:
         """Gymnasium's vector info: each value, (B, …), with a mask of the ``lanes``, (B,) bool, that have it."""

@@ -19,7 +19,7 @@ from adafocus_env.environments.actions import Actions, PatchActions
 from adafocus_env.environments.arguments import RENDER_MODES, EnvironmentArguments
 from adafocus_env.environments.lane_progress import BoolArray, LaneProgress
 from adafocus_env.environments.lanes import Lanes, Stepped
-from adafocus_env.environments.outputs import Outputs
+from adafocus_env.environments.outputs import Outputs, upload
 from adafocus_env.environments.render import SceneRenderer
 from adafocus_env.environments.reset_arguments import read_reset_mask, read_seeds, read_videos
 from adafocus_env.environments.rewards import get_reward
@@ -265,7 +265,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def current_frames(self) -> Tensor:
         """(num_envs,) int64, the frame that the next action of every lane is about (0 in AdaFocus-TSM, whose only
         action covers all frames); after the last step the number of steps."""
-        return self._outputs.upload(self._lanes.progress.steps.copy())
+        return upload(self._lanes.progress.steps.copy(), self.device)
 
     @property
     @torch.no_grad()
@@ -302,7 +302,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             info = self._outputs.info(values | self._reset_values(), before.running)
         if lanes.progress.any_over:
             done = lanes.progress.over
-            success = self._outputs.upload(done) & (lanes.state.prediction == lanes.label)
+            success = upload(done, self.device) & (lanes.state.prediction == lanes.label)
             info |= self._outputs.info({"is_success": success, "video_gflops": lanes.gflops.clone()}, done)
         return info
 
@@ -326,7 +326,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         step, steps = self._last_step, self._lanes.progress.steps
         stepped = ((steps > 0) & bool(step)).tolist()
         time = np.maximum(steps - 1, 0)
-        frames = self._pictures(drawn, self._outputs.upload(time)[drawn]).permute(0, 1, 3, 4, 2).cpu().numpy()
+        frames = self._pictures(drawn, upload(time, self.device)[drawn]).permute(0, 1, 3, 4, 2).cpu().numpy()
         pictures = tuple(
             self._renderer.draw(
                 frames[lane],

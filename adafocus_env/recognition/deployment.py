@@ -158,6 +158,12 @@ def _recognize_until_certain(
     return _recognition(recognizer, policy, logits, candidates[patch], skipped, seen)
 
 
+def refuse_exit(exit_threshold: object) -> None:
+    """Raise ``ValueError`` if AdaFocus-TSM, which decides about a whole clip, is to leave one early."""
+    if exit_threshold is not None:
+        raise ValueError("exit_threshold: a clip is decided about at once, so none can be left early")
+
+
 def as_thresholds(exit_threshold: float | Sequence[float] | None, times: int) -> npt.NDArray[np.float64]:
     """(T,) the confidence at which a video is left after each of its frames; infinite where ``None`` is given.
 

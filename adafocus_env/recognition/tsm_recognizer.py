@@ -12,7 +12,7 @@ from adafocus_env.patches import crop
 from adafocus_env.recognition.backbones import BackboneConfig, map_shape
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
-from adafocus_env.recognition.deployment import Recognition, recognize_clips
+from adafocus_env.recognition.deployment import Recognition, recognize_clips, refuse_exit
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 from adafocus_env.recognition.temporal_shift import insert_temporal_shift
 
@@ -202,8 +202,7 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
             ValueError: ``exit_threshold`` is given; ``frames`` has the wrong dtype or shape or holds nothing; or
                 ``policy`` is none for clips.
         """
-        if exit_threshold is not None:
-            raise ValueError("exit_threshold: a clip is decided about at once, so none can be left early")
+        refuse_exit(exit_threshold)
         with self.evaluating():
             return recognize_clips(self, frames, policy)
 

@@ -36,6 +36,12 @@ from agents.reinforce import Reinforce
 
 SHIPPED = "roaming-fashion"
 ADAPTIVE = "adaptive resolution"
+POLICY_TRAINING = {
+    "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
+    "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS],
+    "resolution": [RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS],
+}
+"""Episodes and hyper-parameters of the policies, which determine the numbers."""
 
 
 @dataclass
