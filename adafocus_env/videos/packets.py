@@ -109,7 +109,7 @@ class _HEVC:
 
 
 def _mpeg4(packet: bytes, key: bool) -> Content | None:
-    """A packet holds one picture, unless two are packed into it, or it is the few bytes of the placeholder after these."""
+    """A packet holds one picture, unless two are packed into it, or it is the short placeholder that then follows."""
     start = packet.find(b"\0\0\1\xb6")
     if start < 0 or packet.find(b"\0\0\1\xb6", start + 4) >= 0 or len(packet) - start < 16:
         return None
