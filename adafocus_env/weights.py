@@ -124,8 +124,8 @@ def _foreign(path: Path) -> str:
     if not found:
         return "it is damaged, or torch.save didn't write it, or not tensors and plain values alone"
     return (
-        f"it holds objects of {', '.join(found)}, which could run code; who trusts it can load it with the code that "
-        "wrote it, and save the state_dict() of its networks alone"
+        f"it holds objects of {', '.join(found)}, which could run code; if you trust it, load it with the code that "
+        "wrote it, and save only the state_dict() of its networks"
     )
 
 

@@ -183,7 +183,7 @@ def read_identity(path: str | os.PathLike[str], names: Iterable[str] = ()) -> di
         ValueError: The file is not of this format, or of another kind of bank.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no feature bank's file at {path}: fill one (scripts/build_feature_bank.py)")
+        raise FileNotFoundError(f"no file of a feature bank at {path}: fill one (scripts/build_feature_bank.py)")
     with open(path, "rb") as file:
         identity: dict[str, Any] = _parse(Path(path), file.read(_ARRAYS_AT))["identity"]
     if missing := sorted({*names} - identity.keys()):

@@ -88,7 +88,7 @@ class FeatureBank(FrozenFeatures):
     ) -> None:
         if getattr(videos, "changing", False):
             raise ValueError(
-                "these videos are another view at every visit, so there is nothing to remember: pass "
+                "these videos look different at every visit, so their features can't be stored: pass "
                 "features=FrozenFeatures(recognizer, videos), or take their evaluation views"
             )
         super().__init__(recognizer, videos, grid, device, precision=precision)
@@ -185,7 +185,7 @@ class FeatureBank(FrozenFeatures):
             raise MemoryError(
                 f"a feature bank for {len(self.videos)} videos can grow beyond this machine's memory: keep it in a "
                 "file (features=FeatureBank(recognizer, videos, path=…); in scripts build_feature_bank.py and --bank), "
-                "or remember nothing (features=FrozenFeatures(recognizer, videos)), or take fewer videos or "
+                "or store nothing (features=FrozenFeatures(recognizer, videos)), or take fewer videos or "
                 f"a smaller grid ({error})"
             ) from error
 

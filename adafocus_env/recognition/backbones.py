@@ -85,7 +85,7 @@ class UpToPooling(nn.Module):
     def __init__(self, model: nn.Module, name: str) -> None:
         super().__init__()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # auxiliary heads change the graph in training, but only after here
+            warnings.simplefilter("ignore", UserWarning)  # auxiliary heads change the training graph, but only later
             names = get_graph_node_names(model)[1]
             poolings = [place for place, node in enumerate(names) if node in _POOLINGS]
             if not poolings:

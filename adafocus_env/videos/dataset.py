@@ -16,7 +16,7 @@ SPLITS = ("recognizer", "train", "val", "test")
 class VideoDataset(Protocol):
     """A finite list of labelled videos of equal shape.
 
-    Any object with these members works in the environment by ``gym.make("AdaFocus-v0", videos=...)``. A data set may
+    Any object with these members works as in ``gym.make("AdaFocus-v0", videos=...)``. A data set may
     also have
 
     - ``locations(indices) -> (boxes, visible)``, the ground truth that the oracle policy needs; see
@@ -60,7 +60,7 @@ class LocatedVideos(VideoDataset, Protocol):
 
 
 def check_indices(indices: Tensor, num_videos: int) -> Tensor:
-    """Return ``indices`` as a (B,) int64 tensor on the CPU; raise ``IndexError`` if they are no videos' indices."""
+    """Return ``indices`` as a (B,) int64 tensor on the CPU; raise ``IndexError`` if they can't index videos."""
     indices = torch.as_tensor(indices).cpu()
     if indices.ndim != 1 or indices.is_floating_point():
         raise IndexError(f"video indices must be a 1-D integer tensor, not {indices.dtype} of shape {indices.shape}")

@@ -198,11 +198,11 @@ class Scenery:
         """Blend sprites into frames of a canvas, in place.
 
         Args:
-            canvas: (B, T, H, W) int32, as of :meth:`_background`.
+            canvas: (B, T, H, W) int32, as :meth:`_background` returns it.
             frame: (n,) int64, counted through the canvas.
             top: (n,) int64, pixels.
             left: (n,) int64, pixels.
-            ink: (n, s, s, 4), as of :meth:`_ink`.
+            ink: (n, s, s, 4), as :meth:`_ink` returns it.
             clear: (n, s, s, 1).
         """
         (height, width), size = self.frame_size, ink.shape[1]
