@@ -3,7 +3,7 @@
 An error that the user can fix (a missing file, a refused value, a full disk, a package that is not installed) prints
 one line to standard error and exits with status 1. Wrong arguments exit with status 2, as with argparse. SIGINT
 (Ctrl-C) and SIGTERM clean up files, print one sentence on how to continue, and exit with status 130 or 143. Any other
-error is a bug and keeps its traceback. With ``ADAFOCUS_TRACEBACK=1`` in the environment, other errors print one too.
+error is a bug and keeps its traceback, as all errors and signals do with ``ADAFOCUS_TRACEBACK=1`` in the environment.
 """
 
 from __future__ import annotations
