@@ -55,7 +55,7 @@ gymnasium.register(
 )
 
 if hasattr(os, "register_at_fork"):
-    # An OpenMP thread pool doesn't survive a fork: a convolution in a child (an AsyncVectorEnv worker) of a parent that
-    # has already run one would wait for threads that don't exist. One thread per child needs no pool, and workers
+    # An OpenMP thread pool doesn't survive a fork. If the parent has already run a convolution, one in a child (such as
+    # an AsyncVectorEnv worker) would wait for threads that don't exist. A single thread needs no pool, and workers
     # should share the cores anyway.
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

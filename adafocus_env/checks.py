@@ -1,4 +1,4 @@
-"""What arguments are allowed: said once, checked in one way, refused in one clear sentence."""
+"""Checks of arguments, which refuse a wrong value with one clear sentence."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 class Bounds(NamedTuple):
-    """Which numbers are allowed; ``None`` is no bound.
+    """The range of numbers that are allowed; ``None`` stands for no bound.
 
-    A dataclass says so of a field by ``Annotated[float, Bounds(above=0)]``, for :func:`check_fields`. NaN is never
-    allowed, infinity only where ``finite`` is false.
+    A dataclass sets the bounds of a field by ``Annotated[float, Bounds(above=0)]``, which :func:`check_fields` reads.
+    NaN is never allowed, and infinity only if ``finite`` is false.
     """
 
     above: float | None = None
@@ -27,7 +27,7 @@ class Bounds(NamedTuple):
     finite: bool = True
 
     def hold(self, value: float) -> bool:
-        """Whether a number is within them."""
+        """Whether a number is within these bounds."""
         return (
             (isinstance(value, int) or math.isfinite(value) or (not self.finite and not math.isnan(value)))
             and (self.above is None or value > self.above)
@@ -42,10 +42,10 @@ class Bounds(NamedTuple):
 
 
 def check_integer(name: str, value: object, bounds: Bounds) -> int:
-    """The value as Python's ``int``.
+    """Return the value as a Python ``int``.
 
     Raises:
-        ValueError: It is no integer (a ``bool`` or a ``float`` is none), or out of bounds.
+        ValueError: The value is not an integer (neither ``bool`` nor ``float`` counts as one), or is out of bounds.
     """
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not bounds.hold(int(value)):
         raise ValueError(f"{name} must be {f'an integer {bounds}'.strip()}, not {brief(value)}")
@@ -53,14 +53,14 @@ def check_integer(name: str, value: object, bounds: Bounds) -> int:
 
 
 def check_number(name: str, value: object, bounds: Bounds) -> float:
-    """The value as Python's ``float``.
+    """Return the value as a Python ``float``.
 
     Raises:
-        ValueError: It is no real number (a ``bool`` is none), NaN, or out of bounds.
+        ValueError: The value is not a real number (``bool`` doesn't count as one), is NaN, or is out of bounds.
     """
     number = math.nan
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # an integer too large to be one
+        with contextlib.suppress(OverflowError):  # an integer that is too large for a float
             number = float(value)
     if not bounds.hold(number):
         kind = "a finite number" if bounds.finite else "a number"
@@ -69,10 +69,10 @@ def check_number(name: str, value: object, bounds: Bounds) -> float:
 
 
 def check_flag(name: str, value: object) -> bool:
-    """The value as Python's ``bool``.
+    """Return the value as a Python ``bool``.
 
     Raises:
-        ValueError: It is neither ``True`` nor ``False``.
+        ValueError: The value is neither ``True`` nor ``False``.
     """
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, not {brief(value)}")
@@ -80,16 +80,16 @@ def check_flag(name: str, value: object) -> bool:
 
 
 def check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    """Raise ``ValueError`` unless an argument has one of its allowed values, strings and ``None``."""
+    """Raise ``ValueError`` unless an argument is one of its allowed values, which are strings or ``None``."""
     if not (value is None or isinstance(value, str)) or value not in allowed:
         raise ValueError(f"{name} must be one of {allowed}, not {brief(value)}")
 
 
 def as_device(device: Any) -> torch.device:
-    """A torch device with its number.
+    """Return the torch device; ``"cuda"`` becomes the current GPU, with its number.
 
     Raises:
-        ValueError: This machine has none such.
+        ValueError: This machine has no such device.
     """
     try:
         return torch.empty(0, device=device).device
@@ -99,11 +99,11 @@ def as_device(device: Any) -> torch.device:
 
 
 def check_fields(config: Any) -> None:
-    """Check all numbers and flags of a dataclass, and turn NumPy's into Python's.
+    """Check all numbers and flags of a dataclass, and turn NumPy's scalars into Python's.
 
     Raises:
-        ValueError: A field annotated ``int``, ``float`` or ``bool`` holds something else, or is out of the
-            :class:`Bounds` that it is annotated with.
+        ValueError: A field annotated ``int``, ``float`` or ``bool`` holds something else, or is outside
+            the :class:`Bounds` that it is annotated with.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for name in (field.name for field in dataclasses.fields(config)):
@@ -118,7 +118,7 @@ def check_fields(config: Any) -> None:
 
 
 def as_array(value: Any) -> np.ndarray:
-    """Anything as a NumPy array; what can't be one is an array of one object."""
+    """Convert anything to a NumPy array; what can't be converted becomes an array that holds ``None``."""
     try:
         return np.asarray(value.cpu() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError):
@@ -126,7 +126,7 @@ def as_array(value: Any) -> np.ndarray:
 
 
 def brief(value: object) -> str:
-    """A value as a message shows it: not longer than a line."""
+    """A text for a value in a message, no longer than a line."""
     if isinstance(value, (Tensor, np.ndarray)):
         size = value.numel() if isinstance(value, Tensor) else value.size
         return f"{value.dtype} of shape {tuple(value.shape)}" if size > 8 else f"{value.dtype} {value.tolist()}"

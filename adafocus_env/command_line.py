@@ -1,10 +1,9 @@
-"""How a script runs: its arguments, its errors and the signals that stop it, one rule for all of them.
+"""Runs a script: reads its arguments, and turns errors and signals into short messages and exit statuses.
 
-What a user can put right ends as one line on standard error and exit status 1: a file that is not there, a value that
-is refused, a full disk, a package that is not installed. Wrong arguments end with status 2, as argparse's do. SIGINT
-(Ctrl-C) and SIGTERM end with one sentence that says how to go on and status 130 or 143, after files were brought in
-order. Anything else is a fault of the code and keeps its traceback; with ``ADAFOCUS_TRACEBACK=1`` in the environment
-everything does.
+An error that the user can fix (a missing file, a refused value, a full disk, a package that is not installed) prints
+one line to standard error and exits with status 1. Wrong arguments exit with status 2, as with argparse. SIGINT
+(Ctrl-C) and SIGTERM clean up files, print one sentence on how to continue, and exit with status 130 or 143. Any other
+error is a bug and keeps its traceback, as all errors and signals do with ``ADAFOCUS_TRACEBACK=1`` in the environment.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ EXPECTED_ERRORS = (
     torch.OutOfMemoryError,
     BrokenExecutor,
 )
-"""What the package raises where the input or the machine is to blame."""
+"""Exceptions that the package raises when the input or the machine is at fault."""
 TRACEBACK = "ADAFOCUS_TRACEBACK"
 SAME_COMMAND = "the same command goes on with what is missing in {out}"
-"""How scripts go on that keep what is finished."""
+"""How to continue scripts that keep what they have finished."""
 WITH_RESUME = "the same command with --resume goes on from the last checkpoint in {out}"
-"""How scripts go on that leave checkpoints."""
+"""How to continue scripts that write checkpoints."""
 
 
 def run_script(
@@ -56,12 +55,12 @@ def run_script(
     Args:
         main: The script.
         config: Dataclass of its arguments.
-        description: For ``--help``.
-        default: What the arguments start from.
-        resume: How to go on after SIGINT or SIGTERM; ``{out}`` stands for the folder of that name.
+        description: Text for ``--help``.
+        default: Values that the command line changes.
+        resume: How to continue after SIGINT or SIGTERM; ``{out}`` stands for the folder of that name.
 
     Raises:
-        SystemExit: Whenever the script does not end by itself.
+        SystemExit: The arguments are wrong, a signal arrived, or the script failed with an expected error.
     """
     defaults: dict[str, Any] = {} if default is None else {"default": default}
     arguments = tyro.cli(config, description=description, **defaults)
@@ -69,7 +68,7 @@ def run_script(
 
     def stop(number: int, _: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)  # torchrun sends several; what follows takes care of the files
+            signal.signal(each, signal.SIG_IGN)  # torchrun sends several, and none may interrupt the clean-up
         received.append(signal.Signals(number))
         raise KeyboardInterrupt
 
@@ -80,14 +79,14 @@ def run_script(
     except SystemExit:
         raise
     except BaseException as error:
-        # Once a signal is there, whatever else fails (the connection to another process, say) fails because of it.
+        # After a signal, any other failure (such as a lost connection to another process) is a consequence of it.
         if not received and not isinstance(error, EXPECTED_ERRORS):
             raise
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         if received:
             out = getattr(arguments, "out", None)
-            if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, one speaks
+            if os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
                 _say(f"stopped by {received[0].name}: {resume.format(out=out)}")
             raise SystemExit(128 + received[0]) from None
         _say(_one_line(error))
@@ -95,10 +94,10 @@ def run_script(
 
 
 def check_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse names that mean nothing.
+    """Refuse names that are not known.
 
     Raises:
-        ValueError: Some of ``given`` are not among ``known``; it names the option, and what there is.
+        ValueError: Some of ``given`` are not in ``known``. The message names the option and the known names.
     """
     if unknown := sorted({*given} - {*known}):
         raise ValueError(f"{option}: unknown {', '.join(unknown)}; there are {', '.join(sorted(known))}")
@@ -108,7 +107,7 @@ def check_positive(**options: int | None) -> None:
     """Refuse counts below 1; ``None`` stands for a default.
 
     Raises:
-        ValueError: It names the option.
+        ValueError: A count is below 1. The message names its option.
     """
     for name, value in options.items():
         if value is not None and value < 1:
@@ -120,4 +119,4 @@ def _one_line(error: BaseException) -> str:
 
 
 def _say(message: str) -> None:
-    tqdm.write(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)  # not into the middle of a progress bar
+    tqdm.write(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)  # keeps it out of progress bars

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Atomic writing of files, and errors that name their file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 UNFINISHED = ".unfinished"
-"""How the names of files end that are being written, or that a killed process left behind."""
+"""Suffix of files that are being written, or that a killed process left behind."""
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file in one step: a reader, or a run that is killed half-way, never sees a part of it.
+    """Write a file in one step, so that readers never see a part of it, even if the process is killed.
 
     Args:
-        path: The file; missing folders are made.
+        path: The file; missing folders are created.
         data: Its whole content.
 
     Raises:
-        OSError: It can't be written, on a full disk say; what was there before is still there.
+        OSError: The file can't be written, for example on a full disk. An earlier file stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,12 +40,12 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Have every OSError from within say which file it is about; a full disk's does not by itself."""
+    """Add the file's name to every ``OSError`` raised inside; the error of a full disk has none of its own."""
     try:
         yield
     except OSError as error:
         if error.errno is not None:
             error.filename = os.fspath(path)
             with contextlib.suppress(AttributeError):
-                del error.filename2  # of a renaming, which names two files
+                del error.filename2  # of a failed renaming, whose error names two files
         raise

@@ -1,4 +1,4 @@
-"""Candidate patch positions and the crop."""
+"""Positions of patches in a frame, and the crop that cuts patches out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from adafocus_env.checks import Bounds, check_integer
 def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Tensor:
     """Top-left corners of the g×g candidates, row-major.
 
-    Candidate k lies in row k // g and column k % g, its corner at
+    Candidate k lies in row k // g and column k % g. Its corner is
     (floor(row / (g − 1) · (H − P)), floor(column / (g − 1) · (W − P))).
 
     Args:
-        grid: g, at least 2. Where it is above a side's number of positions, H − P + 1, candidates share them; above
-            the frame's longer side, and above 16, it is refused.
+        grid: g, from 2 to the larger of 16 and the frame's longer side. If a side has fewer than g positions
+            (H − P + 1), candidates share them.
         frame_size: (H, W), pixels.
         patch_size: P, pixels.
 
@@ -40,7 +40,7 @@ def grid_corners(grid: int, frame_size: tuple[int, int], patch_size: int) -> Ten
 
 
 def grid_of(action_space: spaces.Space[Any]) -> int | None:
-    """g, from an action space of patch indices, with or without skip bit; ``None`` for any other space."""
+    """g of an action space of patch indices, with or without a skip bit; ``None`` for any other space."""
     if isinstance(action_space, spaces.Discrete):
         return math.isqrt(int(action_space.n))
     if isinstance(action_space, spaces.MultiDiscrete):
@@ -57,7 +57,7 @@ def check_patch_size(patch_size: int, frame_size: tuple[int, int]) -> None:
 
 
 def scaled_size(frame_size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Height and width, pixels, of a frame at a share of its size."""
+    """Height and width, in pixels, of a frame that is scaled by a factor."""
     return round(frame_size[0] * scale), round(frame_size[1] * scale)
 
 
@@ -75,7 +75,7 @@ def crop(frames: Tensor, corners: Tensor, patch_size: int, source: Tensor | None
 
     Raises:
         ValueError: The patch is larger than the frame, or corners are not integers.
-        IndexError: A corner lets the patch leave its frame.
+        IndexError: A patch leaves its frame.
     """
     height, width = frames.shape[-2:]
     check_patch_size(patch_size, (height, width))
@@ -111,7 +111,7 @@ def overlap(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
 
 
 def best_candidate(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
-    """Index of the candidate that shows most of each box; among equals the one whose centre is nearest.
+    """Index of the candidate that shows most of each box; ties go to the one whose centre is nearest.
 
     Args:
         corners: (N, 2), as :func:`grid_corners` gives them.
@@ -123,9 +123,8 @@ def best_candidate(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
     """
     centre = boxes[..., :2] + boxes[..., 2:] / 2
     distance = (corners + patch_size / 2 - centre[..., None, :]).square().sum(dim=-1)
-    nearness = 1 / (
-        1 + distance
-    )  # in (0, 1]: breaks ties only, as shares of area differ by at least 1 / (height·width)
+    # In (0, 1]: it only breaks ties, as shares of area differ by at least 1 / (height·width).
+    nearness = 1 / (1 + distance)
     return (overlap(corners, patch_size, boxes).double() * 1e6 + nearness).argmax(dim=-1)
 
 
@@ -133,7 +132,7 @@ def position_corners(positions: Tensor, frame_size: tuple[int, int], patch_size:
     """Top-left corners of continuous positions.
 
     Args:
-        positions: (…, 2), row and column, −1 top or left, 1 bottom or right.
+        positions: (…, 2), row and column, from −1 (top or left) to 1 (bottom or right).
         frame_size: (H, W), pixels.
         patch_size: P, pixels.
 
@@ -142,7 +141,7 @@ def position_corners(positions: Tensor, frame_size: tuple[int, int], patch_size:
     """
     check_patch_size(patch_size, frame_size)
     room = torch.tensor(frame_size, dtype=torch.float64, device=positions.device) - patch_size
-    # A corner that float32 can't quite express is not to become the one before it.
+    # The small term keeps float32's rounding from turning a corner into the one before it.
     return ((positions.double() + 1) / 2 * room + 1e-4).floor().long().clamp(max=room.long())
 
 

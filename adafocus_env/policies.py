@@ -1,4 +1,4 @@
-"""How policies are asked for actions, wherever observations are tensors: the one place that knows who takes them."""
+"""Asks policies for their actions on observations that are tensors."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from torch import Tensor
 
 
 def decide(policy: Any, observation: Any, state: Any, episode_start: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
-    """What a policy does about a batch of observations, ``deterministic=True``.
+    """The actions that a policy chooses on a batch of observations, with ``deterministic=True``.
 
-    Any policy with SB3's ``predict`` is given NumPy arrays, as SB3's models ask for. One that says
-    ``takes_tensors = True`` is given the tensors themselves, on the device where they are, so that nothing visits the
-    host on its way from recogniser to policy; it must leave them as they are.
+    A policy with SB3's ``predict`` is given NumPy arrays, which SB3's models require. One with ``takes_tensors = True``
+    is given the tensors themselves, on their device, which saves a copy to the host; it must not change them.
 
     Args:
         policy: Has ``predict(observation, state, episode_start, deterministic) -> (actions, state)``.
         observation: A tensor, or a mapping of tensors by name, each with a batch axis.
-        state: What the last call returned; ``None`` at first.
+        state: The state that the last call returned; ``None`` at first.
         episode_start: (B,) bool, lanes whose episode begins.
 
     Returns:
-        Actions and state, as the policy gives them.
+        The actions and the next state, as the policy returns them.
     """
     if not getattr(policy, "takes_tensors", False):
         observation = as_arrays(observation)
@@ -36,9 +35,9 @@ def rows_of_state(state: Any, rows: Tensor) -> Any:
     """A policy's recurrent state for some of its lanes only.
 
     Args:
-        state: As :meth:`predict` returns it: ``None``, an array or a tensor, or a tuple, list or dict of them. Those of
-            three axes have their lanes on the second, as torch's and SB3's recurrent networks do, all others on the
-            first.
+        state: As ``predict`` returns it: ``None``, an array or a tensor, or a tuple, list or dict of them. Arrays of
+            three axes have their lanes on the second axis, as in torch's and SB3's recurrent networks, all others on
+            the first.
         rows: (n,) int64, the lanes to keep.
     """
     if isinstance(state, (tuple, list)):

@@ -1,4 +1,4 @@
-"""Several processes on one job, as ``torchrun`` starts them; a single one has a share of everything."""
+"""Functions that divide work among the processes that ``torchrun`` starts; they work in a single process too."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[torch.device]:
     """Join the other processes, if ``torchrun`` started this one, for as long as the context lasts.
 
     Args:
-        device: ``"cpu"`` talks over gloo. ``"cuda"`` talks over nccl, and each process of a machine takes a GPU of its
-            own.
+        device: ``"cpu"`` communicates by gloo. ``"cuda"`` communicates by nccl, and each process takes its own GPU.
 
     Yields:
         This process's device.
@@ -43,22 +42,22 @@ def process_group(device: str | torch.device = "cpu") -> Iterator[torch.device]:
 
 
 def num_processes() -> int:
-    """Processes on this job."""
+    """Number of processes in this job."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def process_number() -> int:
-    """Which of them this is, from 0; number 0 writes files and logs."""
+    """Number of this process, from 0; process 0 writes files and logs."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def share(values: Tensor) -> Tensor:
-    """This process's part of the rows of a tensor, in order and as even as they divide."""
+    """This process's part of a tensor's rows, which are split in order and as evenly as possible."""
     return values.tensor_split(num_processes())[process_number()]
 
 
 def gather(value: Any) -> list[Any]:
-    """What every process passed, in their order: any object that pickles."""
+    """The values that all processes passed, in their order; a value is any object that pickles."""
     values: list[Any] = [value] * num_processes()
     if dist.is_initialized():
         dist.all_gather_object(values, value)
@@ -66,7 +65,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def gather_first(value: Any) -> list[Any]:
-    """As :func:`gather`, for the first process alone; the others get an empty list."""
+    """Like :func:`gather`, but only the first process gets the values; the others get an empty list."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * num_processes() if process_number() == 0 else []

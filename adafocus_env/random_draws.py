@@ -2,7 +2,7 @@
 
 An environment lane that draws with ``(lane seed, episode, step)`` gets the same numbers alone or in a batch of any
 size, on any device and in any process. A stateful generator could not promise that. The mixing function is the
-finaliser of SplitMix64 (Steele, Lea and Flood, 2014), applied once per counter.
+finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def uniform(*counters: ArrayLike) -> NDArray[np.float64]:
 
 
 def integers(high: ArrayLike, *counters: ArrayLike) -> NDArray[np.int64]:
-    """Uniform numbers in {0, …, high − 1}, one for each element of the broadcast counters.
+    """Uniform integers in {0, …, high − 1}, one for each element of the broadcast counters.
 
     Args:
         high: Exclusive upper bound(s), at least 1, below 2**53.
@@ -57,5 +57,5 @@ def integers(high: ArrayLike, *counters: ArrayLike) -> NDArray[np.int64]:
 
 
 def as_integers(draws: NDArray[np.float64], high: ArrayLike) -> NDArray[np.int64]:
-    """Uniform numbers in [0, 1) as uniform ones in {0, …, high − 1}; ``high`` as in :func:`integers`."""
+    """Turn uniform numbers in [0, 1) into uniform integers in {0, …, high − 1}; ``high`` as in :func:`integers`."""
     return (draws * np.asarray(high)).astype(np.int64)

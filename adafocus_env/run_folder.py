@@ -1,4 +1,4 @@
-"""One folder per run: its configuration, its metrics as CSV, its TensorBoard log, and whatever else it writes."""
+"""The folder of a run, with its configuration, its metrics as CSV, its TensorBoard log and its tables."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _HEADER = ("stage", "step", "metric", "value")
 
 
 class RunFolder:
-    """Where a script writes; of several processes on one job, the first.
+    """The folder that a script writes to; of several processes, only the first one writes.
 
     Args:
-        folder: Made if it is not there.
-        config: A dataclass; written to ``config.json``.
-        append: Go on with the ``metrics.csv`` of an earlier run. What this one measures again, since the earlier one
-            was killed after its last checkpoint, replaces what the earlier one had measured from there on.
+        folder: Path of the folder, which is created if it is missing.
+        config: A dataclass, which is written to ``config.json``.
+        append: Continue the ``metrics.csv`` of an earlier run. If that run was killed after its last checkpoint, the
+            first metric that is measured again replaces the old one and all that came after it.
 
     Attributes:
         path: The folder.
@@ -49,7 +49,7 @@ class RunFolder:
                 f"another run is writing to {folder}: wait until it is done, or take another folder (--out)"
             ) from None
         try:
-            for left in folder.glob(f".*{UNFINISHED}"):  # by a run that was killed while it wrote
+            for left in folder.glob(f".*{UNFINISHED}"):  # left by a run that was killed
                 left.unlink()
             text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
             write_atomically(folder / "config.json", text.encode())
@@ -103,7 +103,7 @@ class RunFolder:
 
 
 def _read_rows(path: Path) -> list[tuple[str, ...]]:
-    """Rows of a ``metrics.csv``, but for one that a killed run left half-written at the end."""
+    """Rows of a ``metrics.csv``, without a last one that a killed run left half-written."""
     if not path.exists():
         return []
     text = path.read_text()
@@ -118,14 +118,14 @@ def _as_csv(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse to go on with a folder of results that were found under other settings; keeps those of a new one.
+    """Write the settings of a new folder of results; refuse a folder whose results have other settings.
 
     Args:
         path: The JSON file in the folder that holds the settings.
-        settings: All that determines the results.
+        settings: Everything that determines the results.
 
     Raises:
-        SystemExit: The file holds others.
+        SystemExit: The file holds other settings.
     """
     text = json.dumps(settings, indent=2, default=str)
     if path.exists() and path.read_text() != text:

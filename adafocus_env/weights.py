@@ -1,8 +1,8 @@
-"""Weights in files: what is checked before any of them is used, whoever wrote the file.
+"""Safe reading of weights: files are verified by checksums, and tensors are compared with the network's.
 
-Files of ours tell when their bytes have changed since they were written. ``.safetensors`` files carry a checksum in
-their metadata (:func:`checksum`). What ``torch.save`` writes is an archive with checksums of all that is in it, at
-which torch doesn't look: :func:`read_torch_file` does.
+Files that this package writes reveal whether their bytes have changed. ``.safetensors`` files carry a checksum in their
+metadata (:func:`checksum`). Files of ``torch.save`` are archives with checksums of their own, which torch doesn't
+verify, but :func:`read_torch_file` does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from adafocus_env.checks import brief
 
 _WRAPPERS = {"module", "_orig_mod"}
-"""What DataParallel and torch.compile put before the names of what they wrap."""
+"""Prefixes that DataParallel and torch.compile add to the names of what they wrap."""
 
 
 def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
@@ -34,17 +34,17 @@ def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
 
 
 def find_file(kind: str, name_or_path: object, shipped: Path, suffix: str) -> Path:
-    """A shipped file by its name, or any file by its path.
+    """Find a shipped file by its name, or any file by its path.
 
     Args:
-        kind: What it should be, for messages, such as ``"policy"``.
+        kind: What the file should hold, for messages, such as ``"policy"``.
         name_or_path: A name without suffix, or a path.
         shipped: Folder of the shipped files.
-        suffix: Of the shipped files.
+        suffix: Suffix of the shipped files.
 
     Raises:
-        FileNotFoundError: Neither a shipped name nor a file.
-        ValueError: Neither a string nor a path.
+        FileNotFoundError: It is neither a shipped name nor a file.
+        ValueError: It is neither a string nor a path.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise ValueError(f"{kind} must be a name or a path, not {brief(name_or_path)}")
@@ -57,21 +57,21 @@ def find_file(kind: str, name_or_path: object, shipped: Path, suffix: str) -> Pa
 
 
 def read_torch_file(path: str | os.PathLike[str], kind: str, safe_globals: Iterable[Any] = ()) -> Any:
-    """Read what ``torch.save`` wrote, to the CPU: tensors and plain values, no code, and only as they were written.
+    """Read a file of ``torch.save`` to the CPU, if it is undamaged and holds only tensors and plain values.
 
     Args:
         path: The file.
-        kind: What it should be, for messages, such as ``"a policy"``.
-        safe_globals: What else may be in it; see ``torch.serialization.safe_globals``.
+        kind: What the file should hold, for messages, such as ``"a policy"``.
+        safe_globals: Further classes that the file may hold; see ``torch.serialization.safe_globals``.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: It was damaged, holds objects of other classes, or was never written by ``torch.save``.
+        ValueError: The file is damaged, holds objects of other classes, or was not written by ``torch.save``.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is a folder, not {kind}" if path.is_dir() else f"no file {path}")
-    if not _is_archive(path):  # but perhaps a file of torch before 1.6, which has no checksums
+    if not _is_archive(path):  # perhaps a file of torch before 1.6, which has no checksums
         fault = first_sight(path)
     elif _is_whole(path):
         fault = None
@@ -81,13 +81,13 @@ def read_torch_file(path: str | os.PathLike[str], kind: str, safe_globals: Itera
         with torch.serialization.safe_globals(list(safe_globals)):
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
-            except Exception:  # torch names no class for what it can't read, and its text advises to read it unsafely
+            except Exception:  # torch documents no class for such errors, and its message advises unsafe loading
                 fault = _foreign(path)
     raise ValueError(f"{path} can't be read safely as {kind}: {fault}")
 
 
 def first_sight(path: Path) -> str | None:
-    """What a file is that is often taken for another one, by its first bytes, and what to do about it."""
+    """What a file is that is often passed by mistake, told by its first bytes, and what to do about it."""
     with path.open("rb") as file:
         start = file.read(16)
     if not start:
@@ -107,34 +107,33 @@ def _is_archive(path: Path) -> bool:
 
 
 def _is_whole(archive: Path) -> bool:
-    """Whether all of a zip archive is as its checksums say."""
+    """Whether all contents of a zip archive match their checksums."""
     try:
         with zipfile.ZipFile(archive) as file:
             return file.testzip() is None
-    except Exception:  # depends on which byte is wrong
+    except Exception:  # its class depends on which byte is wrong
         return False
 
 
 def _foreign(path: Path) -> str:
-    """What to do about a whole file that torch refuses."""
+    """Why torch refuses a file that is not known to be damaged, and what to do about it."""
     try:
         found = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-    except (RuntimeError, ValueError):  # files of torch before 1.6 don't tell, and others are no files of torch
+    except (RuntimeError, ValueError):  # a file of torch before 1.6, or not a file of torch
         found = []
     if not found:
         return "it is damaged, or torch.save didn't write it, or not tensors and plain values alone"
     return (
-        f"it holds objects of {', '.join(found)}, which could run code; who trusts it can load it with the code that "
-        "wrote it, and save the state_dict() of its networks alone"
+        f"it holds objects of {', '.join(found)}, which could run code; if you trust it, load it with the code that "
+        "wrote it, and save only the state_dict() of its networks"
     )
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors by the names that they have without DataParallel (``module.``) and torch.compile
-    (``_orig_mod.``), whose prefixes say nothing about the network.
+    """Remove the prefixes of DataParallel (``module.``) and torch.compile (``_orig_mod.``) from tensors' names.
 
     Raises:
-        ValueError: Two of them get the same name.
+        ValueError: Two tensors get the same name.
     """
     plain: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -146,7 +145,7 @@ def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def differences(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[str]:
-    """A sentence for every tensor that is missing, unknown, or of another shape or kind of number than is wanted."""
+    """A sentence for every tensor that is missing, unknown, not finite, or of the wrong shape or kind of number."""
     yield from (f"{name} is missing" for name in wanted if name not in tensors)
     for name, tensor in tensors.items():
         if name not in wanted:
@@ -160,14 +159,14 @@ def differences(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """``module.load_state_dict``, but nothing doubtful is loaded, and all that is wrong is said.
+    """Load weights into a module if all of them fit; otherwise list everything that is wrong.
 
     Args:
-        module: Gets the weights.
-        tensors: By the module's names, with or without prefixes of wrappers (see :func:`unwrapped`).
+        module: The module that gets the weights.
+        tensors: Tensors by the module's names, with or without prefixes of wrappers (see :func:`unwrapped`).
 
     Raises:
-        ValueError: See :func:`differences`. It doesn't name the file.
+        ValueError: There are :func:`differences`. The message doesn't name the file.
     """
     tensors = unwrapped(tensors)
     if problems := list(differences(tensors, module.state_dict())):

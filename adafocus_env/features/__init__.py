@@ -1,4 +1,4 @@
-"""What a frozen recogniser says about videos: computed when it is asked, or remembered in memory or in a file."""
+"""Outputs of a frozen recogniser on videos, computed on demand, or stored in memory or in a file."""
 
 from adafocus_env.features.feature_bank import FeatureBank
 from adafocus_env.features.frozen_features import FrozenFeatures

@@ -1,15 +1,15 @@
-"""Named arrays in one memory-mapped file: one process fills it, then any number read it.
+"""A memory-mapped file of named arrays, which one process fills and any number of processes read.
 
 | bytes | what |
 |---|---|
 | 0 | the magic number, ``adafocus feature bank 1`` and a line feed |
-| 24 | JSON, padded with spaces: ``identity``, and of all ``arrays`` name, shape and dtype, in their order in the file |
-| 4096 | two native int64 counters of filled rows; of a feature bank, videos and patches |
+| 24 | JSON, padded with spaces: ``identity``, and name, shape and dtype of all ``arrays`` in their order in the file |
+| 4096 | two native int64 counters of filled rows: in a feature bank, of videos and of patches |
 | 8192 | the arrays, each padded to a multiple of 4096 bytes; ``feature_bank.table_arrays`` says which a bank has |
 
-The counters reach the disk only after the rows that they count, so a file never claims more than it
-holds, whenever the writer is killed. They are written after the first batch of rows that ends three seconds or more
-after they were last, so a killed writer loses less than five seconds of its work, or one batch where that takes longer.
+The counters are written to disk only after the rows that they count, so a file never claims more than it holds, even if
+the writer is killed. They are written after the first batch of rows that ends three seconds or more after the last
+time, so a killed writer loses less than five seconds of its work, or one batch if that takes longer.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class BankFile:
     """A file of arrays, opened for filling or, once it is full, for reading.
 
     Args:
-        path: The file; made, with all arrays zero, if there is none.
+        path: The file, which is created with all arrays zero if it is missing.
         identity: What the file's content depends on; a file with another identity is refused.
         arrays: Shape and dtype of every array by name. One is called ``filled``: the (2,) int64 counters.
-        total: The counters of a full file.
-        private: Where the file is being filled by another, open it all the same: what is written to the arrays then
-            stays in this process's memory.
+        total: Values of the counters in a full file.
+        private: Open the file even while another process is filling it. What is written to the arrays then stays in
+            this process's memory.
 
     Attributes:
-        arrays: The arrays as tensors. ``filled`` is an ordinary tensor that the writer counts in. Those of a full file
-            must not be written to.
-        writable: Whether the arrays are to be filled by this process.
-        private: Whether what it fills stays in its memory.
+        arrays: The arrays as tensors. ``filled`` is an ordinary tensor, in which the writer counts rows. The arrays of
+            a full file must not be written to.
+        writable: Whether this process may fill the arrays.
+        private: Whether what this process fills stays in its memory.
 
     Raises:
-        ValueError: The file is no such file, or holds something else.
+        ValueError: The file is not of this format, or its identity or arrays differ.
         BlockingIOError: Another process is filling it, and ``private`` is not set.
         OSError: The disk is too small for it, or it can't be read or written.
     """
@@ -72,7 +72,7 @@ class BankFile:
         *,
         private: bool = False,
     ) -> None:
-        self.path = Path(path).resolve()  # one lock, whatever the file is called by
+        self.path = Path(path).resolve()  # one lock for all spellings of the path
         header = {
             "identity": dict(identity),
             "arrays": {name: [list(shape), str(dtype)] for name, (shape, dtype) in arrays.items()},
@@ -100,7 +100,7 @@ class BankFile:
                 self.private = True
             else:
                 try:
-                    filled = read_counters()  # again, as another process may just have let go of it
+                    filled = read_counters()  # again, as another process may just have released the lock
                     if filled is None:
                         _create(self.path, header, size)
                         filled = torch.zeros(2, dtype=torch.int64)
@@ -118,7 +118,7 @@ class BankFile:
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 flat = torch.from_numpy(memory[offsets[name] : offsets[name] + length])
             array = flat.view(dtype).view(shape)
-            # Beside a writer the counted rows stay as they are, but the index goes on: the one of this moment is kept.
+            # While another process writes, counted rows stay as they are, but the index changes, so it is copied.
             return array.clone() if self.private and not dtype.is_floating_point else array
 
         self.arrays = {name: filled if name == "filled" else view(name) for name in arrays}
@@ -135,7 +135,7 @@ class BankFile:
         """Make sure that this process may fill the file.
 
         Raises:
-            BlockingIOError: It is a fork of the process that does.
+            BlockingIOError: This process is a fork of the one that fills the file.
             ValueError: The file was closed.
         """
         if self.private:
@@ -149,18 +149,18 @@ class BankFile:
             raise ValueError(f"{self.path} was closed: open it again to fill it")
 
     def wrote(self, *, full: bool) -> None:
-        """Note that a batch of rows was written and counted: brings them to the disk now and then, and at the end."""
+        """Note that a batch of rows was written and counted; sync every few seconds, and at the end."""
         if full or time.monotonic() - self._synced_at >= _SECONDS_BETWEEN_SYNCS:
             self._sync()
             self._synced_at = time.monotonic()
 
     def sync(self) -> None:
-        """Bring what this process filled to the disk."""
+        """Write what this process filled to disk."""
         if self.writable and not self.private and os.getpid() == self._owner and self._finish.alive:
             self._sync()
 
     def close(self) -> None:
-        """Bring everything to the disk and let other processes go on filling it."""
+        """Write everything to disk, and let other processes continue to fill the file."""
         if self.writable and not self.private:
             self._finish()
 
@@ -172,18 +172,18 @@ class BankFile:
 
 
 def read_identity(path: str | os.PathLike[str], names: Iterable[str] = ()) -> dict[str, Any]:
-    """What a file says that it depends on.
+    """Read a file's identity: what its content depends on.
 
     Args:
         path: The file.
-        names: What it must depend on.
+        names: Keys that the identity must have.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is no such file, or of another kind of bank.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not of this format, or of another kind of bank.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no feature bank's file at {path}: fill one (scripts/build_feature_bank.py)")
+        raise FileNotFoundError(f"no file of a feature bank at {path}: fill one (scripts/build_feature_bank.py)")
     with open(path, "rb") as file:
         identity: dict[str, Any] = _parse(Path(path), file.read(_ARRAYS_AT))["identity"]
     if missing := sorted({*names} - identity.keys()):
@@ -214,18 +214,18 @@ def _sync(memory: np.memmap[Any, Any], filled: Tensor) -> None:
 
 
 def _finish(memory: np.memmap[Any, Any], filled: Tensor, lock: FileLock, owner: int) -> None:
-    if os.getpid() == owner:  # a fork inherits the finaliser, but not the right to fill
+    if os.getpid() == owner:  # a fork inherits the finaliser, but must not write
         _sync(memory, filled)
         lock.release()
 
 
 def _create(path: Path, header: Mapping[str, Any], size: int) -> None:
-    """A file of the right size, all arrays zero, under the right name in one step; its room on the disk is taken."""
+    """Create a file in one step, with the right size, all arrays zero, and its space on the disk reserved."""
     text = MAGIC + json.dumps(header, sort_keys=True).encode()
     if len(text) > _COUNTERS_AT:
         raise ValueError(f"the header of {path} would not fit into {_COUNTERS_AT} bytes")
     _check_room(path, size)
-    temporary = path.with_name(f".{path.name}{UNFINISHED}")  # one name, as one process at a time gets here
+    temporary = path.with_name(f".{path.name}{UNFINISHED}")  # one name will do, as one process at a time gets here
     with naming(path):
         try:
             with open(temporary, "wb") as file:

@@ -13,10 +13,10 @@ from adafocus_env.processes import gather, gather_first, num_processes, share
 
 
 def compute_videos(features: FrozenFeatures, video: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All that a bank holds of some videos.
+    """Compute all that a bank stores about some videos.
 
     Args:
-        features: Computes it.
+        features: The features that compute it.
         video: (B,) int64.
 
     Returns:
@@ -36,11 +36,11 @@ def compute_videos(features: FrozenFeatures, video: Tensor) -> tuple[Tensor, Ten
 
 
 def build_together(features: FrozenFeatures, progress_bar: bool = False) -> None:
-    """Fill a bank's file with several processes (``torchrun``), which share out the videos; the first one writes.
+    """Fill a bank's file with several processes (``torchrun``), which divide the videos; the first process writes.
 
     Args:
-        features: In process 0 the :class:`FeatureBank`, in the others :class:`FrozenFeatures` of the same arguments.
-        progress_bar: Show one.
+        features: In process 0 the :class:`FeatureBank`, in the others :class:`FrozenFeatures` with the same arguments.
+        progress_bar: Show a progress bar.
     """
     bank = features if isinstance(features, FeatureBank) else None
     size = VIDEOS_PER_CHUNK * num_processes()

@@ -1,9 +1,9 @@
-"""What a frozen recogniser says about a finite data set, computed once.
+"""``FeatureBank``: a table of a frozen recogniser's outputs on a finite data set, each computed once.
 
 In stage 2 the recogniser is frozen and the candidates are finite, so the outputs of its CNNs form a table: a global map
-per (video, unit), and a local vector per (video, unit, candidate), where a unit is a frame, or the whole clip for a
-:class:`adafocus_env.TSMRecognizer`. The classifier's input projection is linear, so
-the table holds the projected vectors: a step of the environment is then a gather and the GRU's gates.
+per (video, unit), and a local vector per (video, unit, candidate). A unit is a frame, or the whole clip for a
+:class:`adafocus_env.TSMRecognizer`. As the classifier's input projection is linear, the table holds projected vectors,
+and a step of the environment only looks them up and applies the GRU's gates.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TableDtype = Literal["float32", "float16"]
 
 _VIDEOS_PER_BATCH = 32
 VIDEOS_PER_CHUNK = 4
-"""Of a build, which holds their frames while their patches are cut."""
+"""Number of videos whose frames a build holds at once, while it cuts their patches."""
 _ZEROTH = torch.zeros(1, dtype=torch.int64)
 _shared: weakref.WeakValueDictionary[tuple[str, str, int, str], FeatureBank] = weakref.WeakValueDictionary()
 
@@ -39,40 +39,41 @@ _shared: weakref.WeakValueDictionary[tuple[str, str, int, str], FeatureBank] = w
 class FeatureBank(FrozenFeatures):
     """The table of one recogniser, one data set and one candidate grid.
 
-    It fills where it is first asked, or ahead of time by :meth:`build`. Rows are handed out in the order of filling, so
-    the memory in use grows with what was asked for, up to :meth:`predicted_bytes`.
+    Entries are filled when they are first needed, or ahead of time by :meth:`build`. Rows are assigned in the order of
+    filling, so the memory in use grows with what was needed, up to :meth:`predicted_bytes`.
 
     With ``path`` the table is a memory-mapped file that outlives the process. One process at a time fills it; once it
     is full, any number of processes read it at once. Its header holds fingerprints of the recogniser's weights and
     preprocessing, the candidates and the data, so a stale or foreign file is refused. A process that is killed while
-    it fills the file loses at most five seconds of its work, or one batch of patches where that takes longer; another
-    goes on from there, to the same table.
+    it fills the file loses at most five seconds of its work, or one batch of patches if that takes longer. Another
+    process continues from there, to the same table.
 
-    A pickle holds no table (see :class:`FrozenFeatures`). In another process one in memory is computed anew where it is
-    asked for, to within the rounding of batches of another make-up; a file is opened again, with all that was in it
-    when it was pickled, and, while another process is filling it, as with ``private=True``.
+    A pickle holds no table (see :class:`FrozenFeatures`). In another process, a table in memory is computed anew as it
+    is needed, and may differ by rounding if batches differ. A file is opened again, with all that it held at the time
+    of pickling; if another process is still filling it, it is opened as with ``private=True``.
 
     Args:
         recognizer: Any :class:`Recognizer` or :class:`TSMRecognizer`.
         videos: Any data set whose videos never change.
         grid: g; the candidates form a g×g grid.
-        device: Where the networks run, and the table is if it has no ``path``.
+        device: Device of the networks, and of the table if it has no ``path``.
         path: File of the table; ``None`` keeps it in memory.
-        dtype: Of the table: ``"float32"``, or ``"float16"`` for half the size and rewards that agree to 2e-3.
-        precision: Of the local CNN, as for :class:`FrozenFeatures`.
-        private: Open the file even while another process is filling it: what it lacks now is then computed for this
+        dtype: Type of the table: ``"float32"``, or ``"float16"`` for half the size and rewards that agree to 2e-3.
+        precision: Precision of the local CNN, as for :class:`FrozenFeatures`.
+        private: Open the file even while another process is filling it. What the file lacks is then computed for this
             process alone, in memory.
 
     Raises:
-        ValueError: As :class:`FrozenFeatures`; or the file at ``path`` holds something else; or the videos change.
+        ValueError: As for :class:`FrozenFeatures`; or the file at ``path`` was filled for something else; or the videos
+            look different at every visit.
         BlockingIOError: Another process is filling the file, and ``private`` is not set.
         OSError: The disk can't hold the table.
-        MemoryError: The memory can't.
+        MemoryError: The memory can't hold the table.
     """
 
     remembers: ClassVar[bool] = True
 
-    @torch.inference_mode(False)  # the tables are written again later
+    @torch.inference_mode(False)  # inference tensors could not be written to later
     def __init__(
         self,
         recognizer: ImageNetworks[Any],
@@ -87,7 +88,7 @@ class FeatureBank(FrozenFeatures):
     ) -> None:
         if getattr(videos, "changing", False):
             raise ValueError(
-                "these videos are another view at every visit, so there is nothing to remember: pass "
+                "these videos look different at every visit, so their features can't be stored: pass "
                 "features=FrozenFeatures(recognizer, videos), or take their evaluation views"
             )
         super().__init__(recognizer, videos, grid, device, precision=precision)
@@ -112,12 +113,12 @@ class FeatureBank(FrozenFeatures):
         names = "maps", "global_gates", "local_gates"
         self._maps, self._global_gates, self._local_gates = (tables[name] for name in names)
         # Rows of the three tables above, from 1; 0 means "not filled". Row 0 of each stays zero, so that the local
-        # vectors of skipped frames are a gather as well.
+        # vectors of skipped frames can be looked up as well.
         self._video_row, self._patch_row = tables["video_row"], tables["patch_row"]
         self._filled = tables["filled"]  # (2,) int64: videos, patches
         self._full = self.full
         if self._file is not None and self._file.writable:
-            # What a killed process indexed after it last reached the disk is not counted.
+            # Forget rows that a killed process indexed, but did not count on the disk.
             counted_videos, counted_patches = self._filled.tolist()
             self._video_row[self._video_row > counted_videos * self.num_steps] = 0
             self._patch_row[self._patch_row > counted_patches] = 0
@@ -125,7 +126,7 @@ class FeatureBank(FrozenFeatures):
     def _maker(self) -> Callable[[], FeatureBank]:
         path = None
         if self._file is not None:
-            self._file.sync()  # a copy reads from the file what is there now
+            self._file.sync()  # a copy reads the file as it is now
             path = self._file.path
         arguments = self.recognizer, self.videos, self.grid, self.device
         return functools.partial(
@@ -143,8 +144,8 @@ class FeatureBank(FrozenFeatures):
         """Open a bank's file with the grid, dtype and precision that it was made with.
 
         Raises:
-            FileNotFoundError: No such file.
-            ValueError: The file is no bank's, or was filled for another recogniser or other videos.
+            FileNotFoundError: There is no such file.
+            ValueError: The file is not a feature bank, or was filled for another recogniser or other videos.
         """
         names = "grid", "dtype", "precision"
         identity = read_identity(path, names)
@@ -154,7 +155,7 @@ class FeatureBank(FrozenFeatures):
     def shared(
         cls, recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int = 7, device: str | torch.device = "cpu"
     ) -> FeatureBank:
-        """The process's bank for this recogniser and data, made if there is none: environments that agree share one.
+        """The process's bank for this recogniser and data, created if there is none; environments share it.
 
         The key holds fingerprints of the weights and of the data, so a stale table is never found. A bank is freed with
         the last environment that uses it; hold it to keep its table for the next one.
@@ -170,7 +171,7 @@ class FeatureBank(FrozenFeatures):
     def already_shared(
         recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int = 7, device: str | torch.device = "cpu"
     ) -> FeatureBank | None:
-        """The bank that :meth:`shared` would find; ``None`` where it would make one."""
+        """The bank that :meth:`shared` would find; ``None`` if it would create one."""
         return _shared.get(_shared_key(recognizer, videos, grid, device))
 
     def _allocate(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -184,7 +185,7 @@ class FeatureBank(FrozenFeatures):
             raise MemoryError(
                 f"a feature bank for {len(self.videos)} videos can grow beyond this machine's memory: keep it in a "
                 "file (features=FeatureBank(recognizer, videos, path=…); in scripts build_feature_bank.py and --bank), "
-                "or remember nothing (features=FrozenFeatures(recognizer, videos)), or take fewer videos or "
+                "or store nothing (features=FrozenFeatures(recognizer, videos)), or take fewer videos or "
                 f"a smaller grid ({error})"
             ) from error
 
@@ -192,7 +193,7 @@ class FeatureBank(FrozenFeatures):
 
     @property
     def full(self) -> bool:
-        """Whether every candidate of every frame is there."""
+        """Whether the table is filled for all videos and all patches."""
         return self._filled.tolist() == [len(self.videos), len(self._patch_row) - 1]
 
     @staticmethod
@@ -208,7 +209,7 @@ class FeatureBank(FrozenFeatures):
         return sum(math.prod(shape) * kind.itemsize for shape, kind in arrays)
 
     def filled_bytes(self) -> int:
-        """Bytes of the part that is filled now, its index included."""
+        """Bytes of the part that is filled now, including the index."""
         videos, patches = self._filled.tolist()
         per_video = self.num_steps * (self._maps[0].nbytes + self._global_gates[0].nbytes)
         index = self._video_row.nbytes + self._patch_row.nbytes
@@ -217,7 +218,7 @@ class FeatureBank(FrozenFeatures):
     # --------------------------------------------------------------------------------------------------- filling it
 
     def ensure_videos(self, video: Tensor, load: FrameLoader) -> None:
-        """See :meth:`FrozenFeatures.ensure_videos`: runs f_G on the videos that it has not seen."""
+        """See :meth:`FrozenFeatures.ensure_videos`: runs f_G on the videos that the table lacks."""
         if self._full or bool((self._video_row[video.to(self._video_row.device)] > 0).all()):
             return
         with self._lock:
@@ -233,7 +234,7 @@ class FeatureBank(FrozenFeatures):
             self._insert_videos(video[rows], maps[: len(units)], gates[: len(units)])
 
     def _insert_videos(self, video: Tensor, maps: Tensor, gates: Tensor) -> None:
-        """Maps (B·T, C, h, w) and projected vectors (B·T, G) of videos that are not there, (B,) int64."""
+        """Add maps (B·T, C, h, w) and projected vectors (B·T, G) of videos, (B,) int64, that the table lacks."""
         start, steps = int(self._filled[0]), self.num_steps
         where = slice(1 + start * steps, 1 + (start + len(video)) * steps)
         self._store(self._maps, where, maps.flatten(1))
@@ -243,7 +244,7 @@ class FeatureBank(FrozenFeatures):
         self._count(0, len(video))
 
     def _ensure_patches(self, key: Tensor, cut: PatchCutter) -> Tensor:
-        """Run f_L on the patches that it has not seen; the table's rows of all of them.
+        """Run f_L on the patches that the table lacks; return the rows of all patches.
 
         Args:
             key: (n,) int64, (video·T + unit)·N + candidate, or V·T·N for the zero vector.
@@ -272,7 +273,7 @@ class FeatureBank(FrozenFeatures):
             self._insert_patches(keys, gates[: len(keys)])
 
     def _insert_patches(self, keys: Tensor, gates: Tensor) -> None:
-        """Projected vectors (n, G) of patches that are not there, (n,) int64."""
+        """Add projected vectors (n, G) of patches, (n,) int64, that the table lacks."""
         start = 1 + int(self._filled[1])
         self._store(self._local_gates, slice(start, start + len(keys)), gates)
         self._patch_row[keys] = torch.arange(start, start + len(keys), dtype=torch.int32, device=keys.device)
@@ -286,17 +287,17 @@ class FeatureBank(FrozenFeatures):
         table[where] = values
 
     def _count(self, what: Literal[0, 1], rows: int) -> None:
-        """Count rows that were filled; a file is brought to the disk now and then, and when it is full."""
+        """Count rows that were filled; a file is synced every few seconds, and when it is full."""
         self._filled[what] += rows
         self._full = self.full
         if self._file is not None:
             self._file.wrote(full=self._full)
 
     def build(self, progress_bar: bool = False) -> None:
-        """Fill the whole table ahead of time, skipping what is there.
+        """Fill the whole table ahead of time, skipping what is filled already.
 
         Args:
-            progress_bar: Show one.
+            progress_bar: Show a progress bar.
         """
         candidates, times = len(self.corners), self.num_steps
         chunks = self.unfinished(VIDEOS_PER_CHUNK)
@@ -312,29 +313,29 @@ class FeatureBank(FrozenFeatures):
                 bar.update(len(chunk))
 
     def _cut(self, units: Tensor, elements: Tensor, corners: Tensor) -> Tensor:
-        """Patches of units whose candidates are numbered one after the other."""
+        """Cut patches; ``elements`` number the candidates of all units, one unit after the other."""
         return self.recognizer.cut(units, corners, elements // len(self.corners))
 
     def unfinished(self, size: int) -> list[Tensor]:
-        """Of all videos in chunks of a size, (size,) int64 each, those chunks of which something is missing.
+        """Split all videos into chunks, (size,) int64 each, and return those of which something is missing.
 
-        The chunks are always the same, so that a build that goes on computes the very batches that it would have.
+        The chunks are always the same, so a build that is resumed computes the same batches as one without a break.
         """
         patches = (self._patch_row[:-1].view(len(self.videos), -1) > 0).all(dim=1)
         there = (patches & (self._video_row > 0)).cpu()
         return [chunk for chunk in torch.arange(len(there)).split(size) if not bool(there[chunk].all())]
 
     def bar(self, chunks: list[Tensor], shown: bool) -> tqdm:
-        """A progress bar over all videos that starts where the work stands."""
+        """A progress bar over all videos that starts at the work already done."""
         total = len(self.videos)
         start = total - sum(map(len, chunks))
         return tqdm(desc="feature bank", unit="video", total=total, initial=start, disable=not shown)
 
     def insert(self, video: Tensor, maps: Tensor, global_gates: Tensor, local_gates: Tensor) -> None:
-        """Fill in what is missing of some videos, (B,) int64, out of all that a bank holds of them.
+        """Fill in what the table lacks about some videos, given all that a bank stores about them.
 
         Args:
-            video: Which.
+            video: (B,) int64.
             maps: (B·T, C, h, w) float32, of T units per video.
             global_gates: (B·T, G) float32, projected global vectors.
             local_gates: (B·T·N, G) float32, projected local vectors.
@@ -350,7 +351,7 @@ class FeatureBank(FrozenFeatures):
     # -------------------------------------------------------------------------------------------------- reading it
 
     def glance(self, video: Tensor, time: Tensor, load: FrameLoader) -> tuple[Tensor, Tensor]:
-        """As :meth:`FrozenFeatures.glance`, out of the table."""
+        """Like :meth:`FrozenFeatures.glance`, but from the table."""
         row = self._video_row.index_select(0, video.to(self._video_row.device)) + time.to(self._video_row.device)
         if self._maps.device.type == self.device.type == "cpu":
             maps = self._map_memory.empty(len(video), self._maps.shape[1])
@@ -363,7 +364,7 @@ class FeatureBank(FrozenFeatures):
         return maps.view(len(video), *self.recognizer.glance_shape), self._gather(self._global_gates, row)
 
     def _look(self, query: PatchQuery) -> Tensor:
-        """Candidates out of the table, patches elsewhere computed anew."""
+        """Look candidates up in the table, and compute patches elsewhere."""
         video, time, candidates, focused, cut, anywhere = query
         unit = torch.add(time, video, alpha=self.num_steps)
         key = torch.add(candidates, unit.unsqueeze(1), alpha=len(self.corners))
@@ -378,7 +379,7 @@ class FeatureBank(FrozenFeatures):
         return table.index_select(0, rows).to(self.device, torch.float32)
 
     def close(self) -> None:
-        """Bring the file to the disk and let others fill it; this bank can still be read, but not be filled."""
+        """Write the file to disk and let others fill it; this bank can still be read, but no longer be filled."""
         if self._file is not None:
             self._file.close()
 
@@ -386,7 +387,7 @@ class FeatureBank(FrozenFeatures):
 def _shared_key(
     recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int, device: str | torch.device
 ) -> tuple[str, str, int, str]:
-    device = torch.empty(0, device=device).device  # "cuda" by its number
+    device = torch.empty(0, device=device).device  # "cuda" gets its number
     return recognizer.fingerprint(), videos.fingerprint, grid, str(device)
 
 
@@ -415,7 +416,7 @@ def table_arrays(
 
 
 def _first_of_each(keys: Tensor, values: Tensor) -> Tensor:
-    """The value at the first place of every distinct key, in ascending order of keys."""
+    """The value at the first occurrence of every distinct key, in ascending order of keys."""
     order = torch.argsort(keys, stable=True)
     ordered = keys[order]
     first = torch.ones_like(ordered, dtype=torch.bool)
@@ -424,9 +425,9 @@ def _first_of_each(keys: Tensor, values: Tensor) -> Tensor:
 
 
 def _in_company(rows: Tensor) -> Tensor:
-    """Rows, a single one twice: on its own it takes other kernels, whose last bits differ.
+    """Rows, of which a single one is doubled: alone it would run in other kernels, whose last bits differ.
 
-    So what is remembered doesn't depend on what else was asked for at the time, and a training that goes on with a
-    table of its own ends with the same policy.
+    So stored values don't depend on what else was computed at the time, and training that is resumed with a new table
+    ends with the same policy.
     """
     return rows if len(rows) > 1 else torch.cat((rows, rows))

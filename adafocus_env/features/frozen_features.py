@@ -1,7 +1,7 @@
-"""What a frozen recogniser says about videos, computed anew whenever it is asked for.
+"""``FrozenFeatures``: outputs of a frozen recogniser on videos, computed whenever they are needed.
 
-This is the online path: for videos that differ from one loading to the next (augmented training views), and the
-computation behind :class:`adafocus_env.FeatureBank`, which remembers the answers instead.
+This is the online path. It is for videos that look different at every visit (augmented training views), and does the
+computation for :class:`adafocus_env.FeatureBank`, which stores the results.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PatchCutter = Callable[[Tensor, Tensor], Tensor]
 _IMAGES_PER_CUT = 1024
 _ROWS_PER_PRODUCT = 16
 _living: weakref.WeakValueDictionary[str, FrozenFeatures] = weakref.WeakValueDictionary()
-"""The features of this process by their names, for copies to find them."""
+"""The features of this process by their names, so that copies find them."""
 
 
 class PatchQuery(NamedTuple):
-    """Which patches of units f_L is asked about: k candidates and j others of each of B units."""
+    """The patches that f_L is to read: k candidates and j other patches of each of B units."""
 
     video: Tensor
     """(B,) int64."""
@@ -42,7 +42,7 @@ class PatchQuery(NamedTuple):
     candidates: Tensor
     """(B, k) int64."""
     focused: Tensor | None
-    """(B,) bool; the others' vectors are zero and cost nothing. ``None``: all are."""
+    """(B,) bool, units whose patches are read; the other vectors are zero. ``None`` reads all units."""
     cut: PatchCutter
     """Cuts patches out of the units of rows of the query."""
     anywhere: Tensor | None
@@ -52,26 +52,26 @@ class PatchQuery(NamedTuple):
 class FrozenFeatures:
     """A recogniser's CNNs and the classifier's input projection, applied to the videos of a data set.
 
-    A video has one or more units, each of them what one decision is about: its frames for a :class:`Recognizer`, the
-    clip as a whole for a :class:`TSMRecognizer`. G is the length of a projected vector (three times the classifier's
-    state, or the number of classes).
+    A video has one or more units, and a policy makes one decision per unit: a frame for a :class:`Recognizer`, the
+    whole clip for a :class:`TSMRecognizer`. G is the length of a projected vector (three times the classifier's state,
+    or the number of classes).
 
-    Pass it as ``features`` to the environment to compute every glance and every patch when it is needed, the chosen and
-    the random patches of a step in one batch.
+    Pass it as ``features`` to the environment to compute every glance and every patch when it is needed, with the
+    chosen and the random patches of a step in one batch.
 
     It pickles and deep-copies by reference. A copy within the process is the original itself, which is frozen and
-    whose table only grows; where the videos are another view at every visit, it is one of its own, that goes on from
-    the same visits. In another process a pickle makes it anew: a table in memory starts empty, one in a file is opened
-    again (see :class:`adafocus_env.FeatureBank`), and all copies of one original are one object there too.
+    whose table only grows. But if the videos look different at every visit, a copy is an object of its own, which
+    continues from the same visits. In another process a pickle creates it anew: a table in memory starts empty, one in
+    a file is opened again (see :class:`adafocus_env.FeatureBank`), and all copies of one original are one object.
 
     Args:
         recognizer: Any :class:`Recognizer` or :class:`TSMRecognizer`; a frozen copy is kept, so training the original
             later changes nothing.
         videos: Any data set.
         grid: g; the candidates form a g×g grid.
-        device: Where the networks run.
-        precision: Of the local CNN: ``"float32"`` or ``"bfloat16"``. The global CNN stays in float32: it is the cheap
-            one, and rounding what policies see changes a hundredth of their choices.
+        device: Device of the networks.
+        precision: Precision of the local CNN, ``"float32"`` or ``"bfloat16"``. The global CNN stays in float32: it is
+            cheap, and rounding what policies see changes a hundredth of their choices.
 
     Attributes:
         recognizer: The frozen copy.
@@ -86,7 +86,7 @@ class FrozenFeatures:
     """
 
     remembers: ClassVar[bool] = False
-    """Whether a second question about the same video is answered without looking at it again."""
+    """Whether a second query about the same video is answered without reading the video again."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class FrozenFeatures:
         """(B, T, 3, H, W) uint8 frames of videos, (B,) int64, on the device.
 
         Raises:
-            ValueError: The data set gives something else.
+            ValueError: The data set returns something else.
         """
         frames = self.videos.frames(video.cpu())
         wanted = (len(video), self.videos.num_frames, 3, *self.videos.frame_size)
@@ -143,7 +143,7 @@ class FrozenFeatures:
         return frames.to(self.device)
 
     def load_to_cut(self, video: Tensor) -> Tensor:
-        """The same, in the layout in which many patches are cut ten times as fast as in others."""
+        """Like :meth:`load`, in the memory layout from which many patches are cut ten times as fast."""
         frames = self.load(video)
         return frames.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, frames.shape[:2])
 
@@ -154,7 +154,7 @@ class FrozenFeatures:
         _living[name] = self
 
     def _maker(self) -> Callable[[], FrozenFeatures]:
-        """Makes the same again: what a pickle holds."""
+        """A function that creates the same object again, which is what a pickle holds."""
         return functools.partial(
             type(self), self.recognizer, self.videos, self.grid, self.device, precision=self.precision
         )
@@ -164,7 +164,7 @@ class FrozenFeatures:
         return _revive, (name, self._maker())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenFeatures:
-        """Itself, as Gymnasium copies an environment's arguments for its ``spec``; a copy of videos that change."""
+        """Itself, as Gymnasium copies an environment's arguments for its ``spec``; a real copy if videos change."""
         if not getattr(self.videos, "changing", False):
             return self
         revive, arguments = self.__reduce__()
@@ -173,7 +173,7 @@ class FrozenFeatures:
     # ------------------------------------------------------------------------------- what the environment asks for
 
     def ensure_videos(self, video: Tensor, load: FrameLoader) -> None:
-        """Get ready for episodes on these videos; nothing to do here.
+        """Prepare for episodes on these videos; this class has nothing to prepare.
 
         Args:
             video: (B,) int64.
@@ -181,7 +181,7 @@ class FrozenFeatures:
         """
 
     def glance(self, video: Tensor, time: Tensor, load: FrameLoader) -> tuple[Tensor, Tensor]:
-        """Global maps and projected global vectors of units whose videos were ensured.
+        """Global maps and projected global vectors of units, after :meth:`ensure_videos` of their videos.
 
         Args:
             video: (B,) int64.
@@ -202,7 +202,7 @@ class FrozenFeatures:
         cut: PatchCutter,
         anywhere: Tensor | None = None,
     ) -> Tensor:
-        """Projected local vectors of patches of units whose videos were ensured.
+        """Projected local vectors of patches of units, after :meth:`ensure_videos` of their videos.
 
         The arguments are the fields of :class:`PatchQuery`.
 
@@ -212,7 +212,7 @@ class FrozenFeatures:
         return self._look(PatchQuery(video, time, candidates, focused, cut, anywhere))
 
     def _look(self, query: PatchQuery) -> Tensor:
-        """How :meth:`look` is answered."""
+        """Answer :meth:`look`; subclasses override it."""
         corners = self._device_corners[query.candidates]
         if query.anywhere is not None:
             corners = torch.cat((corners, query.anywhere), dim=1)
@@ -278,8 +278,8 @@ class FrozenFeatures:
 
 
 def _project(projection: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
-    """A projection of vectors (B, …), which doesn't depend on how many there are: products of few rows take other
-    kernels than those of many, whose last bits differ."""
+    """Project vectors (B, …) with results that don't depend on B: products of few rows run in other kernels than those
+    of many, whose last bits differ."""
     lacking = _ROWS_PER_PRODUCT - len(vectors)
     if lacking <= 0:
         return projection(vectors)
@@ -287,8 +287,8 @@ def _project(projection: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
 
 
 def _revive(name: str, make: Callable[[], FrozenFeatures]) -> FrozenFeatures:
-    """The features of a name, made if this process has none of its own: a fork inherits its parent's, but not the right
-    to fill their file."""
+    """The features of a name, created if this process has none of its own. A fork inherits its parent's, but must not
+    fill their file."""
     known = _living.get(name)
     if known is None or known._process != os.getpid():
         known = make()

@@ -1,4 +1,4 @@
-"""Another way to save compute, on the same videos: read whole frames, each at a resolution of the agent's choice."""
+"""``ResolutionBank``: features of whole frames, for agents that choose a resolution for each frame."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _VIDEOS_PER_BATCH = 32
 
 
 class ResolutionBank(FrozenFeatures):
-    """What frozen recognisers say about whole frames at several resolutions, computed once per video.
+    """Outputs of frozen recognisers on whole frames at several resolutions, computed once per video.
 
     Pass it as ``features``: a patch index then chooses the resolution at which a local CNN reads the whole frame, and
-    the skip bit whether any does. A focused frame costs λ at the most expensive choice, and less in proportion to the
-    multiply-adds at the others.
+    the skip bit chooses whether any does. A frame that is read costs λ at the most expensive resolution, and in
+    proportion to the multiply-adds at the others.
 
     Args:
-        recognizers: For every scale, a share of the frame's height and width, the recogniser whose local CNN reads
-            frames at it (:func:`adafocus_env.recognition.whole_frames.read_at`). All but the local CNNs are the same.
+        recognizers: Maps every scale (a share of the frame's height and width) to the recogniser whose local CNN reads
+            frames at it (:func:`adafocus_env.recognition.whole_frames.read_at`). They differ only in their local CNNs.
         videos: Any data set whose videos never change.
-        device: Where the networks run, and the table is if it has no ``path``.
+        device: Device of the networks, and of the table if it has no ``path``.
         path: File of the table, as for :class:`adafocus_env.FeatureBank`; ``None`` keeps it in memory.
-        precision: Of the local CNNs: ``"float32"`` or ``"bfloat16"``.
-        private: As for :class:`adafocus_env.FeatureBank`, like what happens to copies.
+        precision: Precision of the local CNNs, ``"float32"`` or ``"bfloat16"``.
+        private: As for :class:`adafocus_env.FeatureBank`, whose rules for copies hold too.
 
     Attributes:
         scales: The keys of ``recognizers``, in their order.
 
     Raises:
-        ValueError: As :class:`FrozenFeatures`; or the patch is not the whole frame; or a scale is not in (0, 1]; or the
-            recognisers differ in more than their local CNNs; or the file at ``path`` holds something else.
+        ValueError: As for :class:`FrozenFeatures`; or the patch is not the whole frame, a scale is not in (0, 1], the
+            recognisers differ in more than their local CNNs, or the file at ``path`` was filled for something else.
         BlockingIOError: Another process is filling the file.
         OSError: The disk can't hold the table.
     """
@@ -106,22 +106,22 @@ class ResolutionBank(FrozenFeatures):
             tables = self._file.arrays
         self._filled, self._row, self._maps, self._global_gates, self._local_gates = tables.values()
         if self._file is not None and self._file.writable:
-            self._row[self._row > self._filled[0]] = 0  # what a killed process didn't bring to the disk
+            self._row[self._row > self._filled[0]] = 0  # rows that a killed process didn't write to disk
 
     def _maker(self) -> Callable[[], ResolutionBank]:
         path = None
         if self._file is not None:
-            self._file.sync()  # a copy reads from the file what is there now
+            self._file.sync()  # a copy reads the file as it is now
             path = self._file.path
         arguments = self._recognizers, self.videos, self.device
         return functools.partial(type(self), *arguments, path=path, precision=self.precision, private=True)
 
     def ensure_videos(self, video: Tensor, load: FrameLoader) -> None:
-        """See :meth:`FrozenFeatures.ensure_videos`: runs all CNNs on the videos that they have not seen."""
+        """See :meth:`FrozenFeatures.ensure_videos`: runs all CNNs on the videos that the table lacks."""
         rows = (self._row[video.to(self._row.device)] == 0).nonzero()[:, 0]
         if not len(rows):
             return
-        missing = {int(video[row]): row for row in rows}  # one row of each
+        missing = {int(video[row]): row for row in rows}  # one row of each video
         chosen = torch.tensor(list(missing.values()), dtype=torch.int64, device=self.device)
         for batch in chosen.split(_VIDEOS_PER_BATCH):
             self._fill(video[batch], load(batch))
@@ -148,19 +148,19 @@ class ResolutionBank(FrozenFeatures):
         return self._maps[row, time].to(self.device), self._global_gates[row, time].to(self.device)
 
     def _look(self, query: PatchQuery) -> Tensor:
-        """Out of the table; there are no other places to look at.
+        """Look the vectors up in the table.
 
         Raises:
-            ValueError: The query has such places.
+            ValueError: The query has patches besides candidates, which whole frames don't have.
         """
         if query.anywhere is not None:
-            raise ValueError("whole frames have no other places to look at: take another baseline than 'pixel'")
+            raise ValueError("whole frames have no patches besides the candidates: take another baseline than 'pixel'")
         row, time = self._where(query.video, query.time)
         gates = self._local_gates[row[:, None], time[:, None], query.candidates.to(row.device)].to(self.device)
         return gates if query.focused is None else gates * query.focused[:, None, None]
 
     def close(self) -> None:
-        """Bring the file to the disk and let others fill it; this bank can still be read, but not be filled."""
+        """Write the file to disk and let others fill it; this bank can still be read, but no longer be filled."""
         if self._file is not None:
             self._file.close()
 

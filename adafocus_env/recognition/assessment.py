@@ -1,4 +1,4 @@
-"""How accurate a recogniser is on patches that need no policy: the criteria of the embedded benchmarks."""
+"""Accuracies of a recogniser on patches that need no policy: the criteria of the embedded benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adafocus_env.videos.dataset import LocatedVideos, VideoDataset
 def reference_accuracies(
     recognizer: ImageNetworks[Any], videos: VideoDataset, *, grid: int = 7, seed: int = 0
 ) -> dict[str, float]:
-    """Accuracy after the last step, in percent, of a few ways to look.
+    """Accuracy after the last step, in percent, for a few ways to choose patches.
 
     Args:
         recognizer: In evaluation mode.
@@ -24,8 +24,8 @@ def reference_accuracies(
         seed: Seed of the random patches.
 
     Returns:
-        ``glances_only`` (zero local vectors), ``random``, ``center`` and, if the videos know it, ``true_location`` (the
-        candidate that shows most of the item; a random one in frames without it).
+        ``glances_only`` (zero local vectors), ``random``, ``center`` and, if the videos know where the item is,
+        ``true_location`` (the candidate that shows most of it; a random one in frames without it).
     """
     steps = recognizer.num_steps(videos.num_frames)
     shape = (len(videos), steps)

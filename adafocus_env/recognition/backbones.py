@@ -19,7 +19,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from torchvision.models.resnet import BasicBlock, conv1x1
 
 _POOLINGS = ("avgpool", "mean", "classifier.0")
-"""What torchvision calls the global pooling of the models that are traced."""
+"""Names of the global pooling in those models of torchvision that are traced."""
 FLOAT32_MAX = float(torch.finfo(torch.float32).max)
 
 
@@ -39,10 +39,10 @@ class BackboneConfig:
 
 
 class StridedBlock(BasicBlock):
-    """torchvision's, but its shortcut leaves places out before its 1×1 convolution, not in it.
+    """torchvision's ``BasicBlock``, but its shortcut leaves out pixels before its 1×1 convolution, which has no stride.
 
-    The numbers are the same. The convolution with a stride, of fewer than eight channels, is not safe: on processors
-    with AVX2 but without AVX-512, oneDNN's backward pass writes outside its memory (seen with torch 2.14).
+    The result is the same. A strided 1×1 convolution of fewer than eight channels is not safe: on processors with AVX2
+    but without AVX-512, oneDNN's backward pass writes outside its memory (seen with torch 2.14).
     """
 
     def __init__(self, before: int, after: int, stride: int) -> None:
@@ -85,7 +85,7 @@ class UpToPooling(nn.Module):
     def __init__(self, model: nn.Module, name: str) -> None:
         super().__init__()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # auxiliary heads make training another graph; not up to here
+            warnings.simplefilter("ignore", UserWarning)  # auxiliary heads change the training graph, but only later
             names = get_graph_node_names(model)[1]
             poolings = [place for place, node in enumerate(names) if node in _POOLINGS]
             if not poolings:
@@ -139,9 +139,9 @@ def build_backbone(config: BackboneConfig, weights: str | None = None) -> nn.Mod
 
 
 def map_shape(backbone: nn.Module, image_size: int, num_images: int = 1) -> tuple[int, int, int]:
-    """(C, h, w) of the feature map for a square image of ``image_size`` pixels, discovered by running it once.
+    """(C, h, w) of the feature map for a square image of ``image_size`` pixels, found by running it once.
 
-    ``num_images`` go through it together: a shifted backbone reads whole clips.
+    ``num_images`` go through it together, as a backbone with temporal shift reads whole clips.
     """
     training = backbone.training
     parameter = next(backbone.parameters())

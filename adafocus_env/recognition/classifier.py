@@ -11,10 +11,10 @@ _MINUS_ONE = torch.tensor(-1.0)
 
 
 class FrameContext(NamedTuple):
-    """What :meth:`RecurrentClassifier.advance` needs to know of a frame and of the frames before it.
+    """What :meth:`RecurrentClassifier.advance` needs to know about a frame and the frames before it.
 
     Attributes:
-        gates: (…, 3·D), the frame's share of all gates, and the state's of the reset and update gates.
+        gates: (…, 3·D), the frame's share of all gates, plus the state's share of the reset and update gates.
         new_hidden: (…, D), the state's share of the new gate, which the reset gate multiplies.
         hidden: (…, D), the state before the frame.
     """
@@ -25,13 +25,13 @@ class FrameContext(NamedTuple):
 
 
 class RecurrentClassifier(nn.Module):
-    """GRU, dropout, linear (paper, Sec. 3.1), with the GRU's linear input projection laid open.
+    """A GRU, dropout and a linear layer (paper, Sec. 3.1), with the GRU's input projection split in two.
 
     The projection W_ih·[global; local] + b_ih is a sum of a part that depends on the frame alone and a part that
     depends on the patch alone. Both can therefore be computed once and stored; a step is then one product W_hh·h,
     shared by all patches that are considered, and element-wise gates. The gates are in the order of ``torch.nn.GRU``:
     reset, update, new; the parameters are a ``torch.nn.GRU``'s, named as in the released checkpoints. Gates are
-    overwritten on the way: in a large batch, fresh memory would cost more than the arithmetic.
+    overwritten, as in a large batch fresh memory would cost more than the arithmetic.
 
     Args:
         global_size: Length of the global vector.
@@ -55,7 +55,7 @@ class RecurrentClassifier(nn.Module):
         return self.fc.weight.new_zeros(batch_size, self.hidden_size)
 
     def start(self, frame_gates: Tensor) -> Tensor:
-        """(B, D) zeros, the states before the first frames, whose projections are (B, 3·D)."""
+        """(B, D) zeros: the states before the first frames, given these frames' projections, (B, 3·D)."""
         return self.initial_state(len(frame_gates))
 
     def project_global(self, vector: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class RecurrentClassifier(nn.Module):
         return nn.functional.linear(hidden, cast(Tensor, self.gru.weight_hh_l0), cast(Tensor, self.gru.bias_hh_l0))
 
     def context(self, frame_gates: Tensor, hidden: Tensor) -> FrameContext:
-        """What all patches of a frame share: the product W_hh·h is taken here, once.
+        """What all patches of a frame share: the product W_hh·h is computed here, once.
 
         Args:
             frame_gates: (…, 3·D), :meth:`project_global` of the frame; overwritten.
@@ -84,7 +84,7 @@ class RecurrentClassifier(nn.Module):
         return FrameContext(frame_gates, projected[..., size:], hidden)
 
     def advance(self, patch_gates: Tensor, context: FrameContext) -> Tensor:
-        """The GRU's gates: the state after a patch of a frame.
+        """Apply the GRU's gates, and return the state after a patch of a frame.
 
         Args:
             patch_gates: (…, 3·D), :meth:`project_local` of the patch; overwritten.
@@ -136,7 +136,7 @@ class RecurrentClassifier(nn.Module):
 
 
 def tanh_(values: Tensor) -> Tensor:
-    """tanh, in place. On the CPU torch's sigmoid takes a sixth of the time of its tanh, so tanh x = 2σ(2x) − 1."""
+    """tanh, in place. On the CPU torch's sigmoid takes a sixth of the time of its tanh, hence 2σ(2x) − 1."""
     if values.device.type != "cpu" or values.requires_grad:
         return values.tanh_()
     return torch.add(_MINUS_ONE, values.mul_(2).sigmoid_(), alpha=2, out=values)

@@ -46,7 +46,7 @@ _policy_costs: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary
 def policy_gflops(policy: Any) -> float:
     """GFLOPs of one decision of a policy for one frame, measured once per policy.
 
-    0 for a policy without a network in its attribute ``policy`` (SB3's name for it), such as a random one.
+    It is 0 for a policy without a network in its attribute ``policy`` (SB3's name for it), such as a random one.
 
     Args:
         policy: Anything with SB3's ``predict`` and an ``observation_space``.

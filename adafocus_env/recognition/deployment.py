@@ -1,4 +1,4 @@
-"""The deployment path: recognise videos with a policy at the cost of the networks alone."""
+"""The deployment path, which recognises videos with a policy at the cost of the networks alone."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from adafocus_env.recognition.image_networks import ImageNetworks
 
 @dataclass(frozen=True)
 class Recognition:
-    """What a recogniser and a policy make of videos.
+    """The result of recognising videos with a policy.
 
     Attributes:
         logits: (B, T, classes) float32, the prediction after every frame.
-        corners: (B, T, 2) int64, top and left of every patch, pixels; meaningful where not skipped.
+        corners: (B, T, 2) int64, top and left of every patch, pixels; meaningless where skipped.
         skipped: (B, T) bool, frames on which the local CNN did not run.
-        gflops: (B,) float64, multiply-adds / 1e9 of every video, the policy's own included.
-        frames: (B,) int64, how many frames were glanced at before the video was left (T, if none was left early).
+        gflops: (B,) float64, multiply-adds / 1e9 of every video, including the policy's own.
+        frames: (B,) int64, number of frames that were glanced at; T, unless the video was left early.
     """
 
     logits: Tensor
@@ -55,7 +55,7 @@ def recognize_frames(
     candidates = grid_corners(grid, size, recognizer.config.patch_size).to(recognizer.device)
     videos, times = frames.shape[:2]
     thresholds = as_thresholds(exit_threshold, times)
-    if (thresholds <= 1).any():  # else no confidence can reach one
+    if (thresholds <= 1).any():  # no confidence can reach a higher one
         return _recognize_until_certain(recognizer, frames, policy, candidates, thresholds)
     # All videos' first frames, then all second ones, as the policy and the classifier read them: (T, B).
     order = torch.arange(videos * times, device=recognizer.device).view(videos, times).t()
@@ -106,7 +106,7 @@ def recognize_frames(
 def _recognition(
     recognizer: ImageNetworks[Any], policy: Any, logits: Tensor, corners: Tensor, skipped: Tensor, frames: Tensor
 ) -> Recognition:
-    """The result, with what it cost."""
+    """The result, including its cost."""
     cost, looks = recognizer.cost(), (~skipped).sum(dim=1).double()
     gflops = frames * (cost.always + policy_gflops(policy)) + looks * cost.local
     return Recognition(logits, corners, skipped, gflops, frames)
@@ -119,7 +119,7 @@ def _recognize_until_certain(
     candidates: Tensor,
     thresholds: npt.NDArray[np.float64],
 ) -> Recognition:
-    """Frame by frame, with the videos that are still uncertain only: nothing is computed of the others."""
+    """Recognise frame by frame, and compute only the videos that are still uncertain."""
     classifier, device = recognizer.classifier, recognizer.device
     videos, times = frames.shape[:2]
     reader = _FrameReader(recognizer, frames.flatten(0, 1))
@@ -159,20 +159,20 @@ def _recognize_until_certain(
 
 
 def refuse_exit(exit_threshold: object) -> None:
-    """Raise ``ValueError`` if AdaFocus-TSM, which decides about a whole clip, is to leave one early."""
+    """Raise ``ValueError`` if AdaFocus-TSM, which decides once per clip, is asked to leave clips early."""
     if exit_threshold is not None:
         raise ValueError("exit_threshold: a clip is decided about at once, so none can be left early")
 
 
 def as_thresholds(exit_threshold: float | Sequence[float] | None, times: int) -> npt.NDArray[np.float64]:
-    """(T,) the confidence at which a video is left after each of its frames; infinite where ``None`` is given.
+    """(T,) the confidence at which a video is left after each of its frames; infinite for ``None``.
 
     Args:
         exit_threshold: A number, or one for each frame; ``None`` never leaves a video.
         times: T.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is none of these, or not above 0.
     """
     if exit_threshold is None:
         return np.full(times, np.inf)
@@ -214,16 +214,16 @@ def recognize_clips(recognizer: ImageNetworks[Any], clips: Tensor, policy: Any) 
 
 
 class _FrameReader:
-    """What a recogniser's CNNs say about frames, (M, 3, H, W) uint8, as the classifier's gates."""
+    """Runs a recogniser's CNNs on frames, (M, 3, H, W) uint8, and projects the results to the classifier's gates."""
 
     def __init__(self, recognizer: ImageNetworks[Any], frames: Tensor) -> None:
         self._recognizer, self._frames = recognizer, frames.to(recognizer.device)
         self._small: Tensor | None = None
 
     def resize_all(self) -> None:
-        """Resize all frames at once, for whoever will glance at all of them: it takes one thread, and would keep the
-        CNN's waiting between its batches."""
-        # Channels are last in memory; with them last in the shape too, whole frames are moved.
+        """Resize all frames at once, if all will be glanced at. Resizing uses one thread, and between the CNN's batches
+        would keep the CNN's threads waiting."""
+        # Channels are last in memory; if they are last in the shape too, whole frames are copied.
         self._small = self._recognizer.resized(self._frames).permute(0, 2, 3, 1)
 
     def glance(self, chosen: Tensor) -> tuple[Tensor, Tensor]:

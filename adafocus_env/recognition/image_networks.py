@@ -1,4 +1,4 @@
-"""What recognisers have in common: CNNs that read uint8 images, and files that hold configuration and weights."""
+"""The base class of recognisers: CNNs that read uint8 images, and files that hold configuration and weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from adafocus_env.recognition.compute_cost import ComputeCost
 from adafocus_env.weights import checksum, find_file, first_sight, load_weights
 
 Precision = Literal["float32", "bfloat16"]
-"""What the CNNs compute in."""
+"""Type of number in which the CNNs compute."""
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -37,7 +37,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What determines a recogniser but its weights, as far as all kinds share it.
+    """Settings that determine a recogniser except for its weights, as far as all kinds share them.
 
     Attributes:
         num_classes: Number of classes.
@@ -68,7 +68,7 @@ class NetworkConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of ``dataclasses.asdict``, also after a passage through JSON."""
+        """The inverse of ``dataclasses.asdict``, also for values that went through JSON."""
         values = dict(values)
         for name in ("global_backbone", "local_backbone"):
             backbone = dict(values[name])
@@ -83,8 +83,8 @@ Config = TypeVar("Config", bound=NetworkConfig)
 class ImageNetworks(nn.Module, Generic[Config]):
     """Two CNNs that read uint8 images, and what else a recogniser needs.
 
-    What one decision of a policy is about is called a unit: a frame, or a whole clip. For each unit there is what f_G
-    says (:meth:`glance`), and what f_L says of a patch of it (:meth:`cut`, :meth:`look`); ``classifier`` combines them.
+    A policy makes one decision per unit, which is a frame or a whole clip. In each unit, f_G reads the glance
+    (:meth:`glance`) and f_L reads a patch (:meth:`cut`, :meth:`look`); ``classifier`` combines their outputs.
 
     Args:
         config: Sizes. Use :meth:`from_pretrained` for trained weights.
@@ -92,15 +92,15 @@ class ImageNetworks(nn.Module, Generic[Config]):
             ``None`` draws all weights at random.
 
     Attributes:
-        config: The same.
+        config: The argument.
         metadata: Free text kept with the weights: how they were trained and what they reached.
         global_cnn: f_G.
         local_cnn: f_L.
-        classifier: Combines what f_G and f_L say, as :class:`adafocus_env.recognition.classifier.RecurrentClassifier`.
-        glance_shape: (C, h, w), what a policy sees of a unit.
-        glance_bounds: Finite bounds of its values.
+        classifier: Combines the CNNs' outputs, as :class:`adafocus_env.recognition.classifier.RecurrentClassifier`.
+        glance_shape: (C, h, w), shape of the map that a policy sees of a unit.
+        glance_bounds: Finite bounds of the map's values.
         local_size: Length of f_L's vectors.
-        frames_per_patch: Images that f_L reads of a unit.
+        frames_per_patch: Number of images that f_L reads per unit.
     """
 
     config_class: ClassVar[type[NetworkConfig]]
@@ -148,32 +148,32 @@ class ImageNetworks(nn.Module, Generic[Config]):
             )
 
     def resized(self, frames: Tensor) -> Tensor:
-        """Frames, (B, 3, H, W) uint8 RGB, at the size that f_G reads; once they have it, they stay as they are.
+        """Resize frames, (B, 3, H, W) uint8 RGB, to the size that f_G reads; frames of that size are unchanged.
 
-        They stay bytes, as torchvision resizes images: on the CPU five times as fast as in floating point.
+        They stay uint8, as in torchvision, which on the CPU is five times as fast as floating point.
         """
         self._check(frames)
         size = [self.config.glance_size] * 2
         return resize(frames.to(self.device), size, InterpolationMode(self.config.glance_interpolation))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """What the CNNs read: (B, 3, height, width) uint8 images to normalised float32."""
-        rows = images.to(self.device).permute(0, 2, 3, 1).flatten(2)  # whole rows: five times as fast as three by three
+        """Normalise (B, 3, height, width) uint8 images to the float32 that the CNNs read."""
+        rows = images.to(self.device).permute(0, 2, 3, 1).flatten(2)  # whole rows: five times as fast as single pixels
         mean, std = (self.get_buffer(name).repeat(images.shape[-1]) for name in ("mean", "std"))
         values = rows.float().div_(255).sub_(mean).div_(std)  # torchvision's order, to the last bit
         return values.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
     def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
-        """Normalise uint8 images and run a CNN on them in the precision of its weights; float32 maps."""
+        """Normalise uint8 images and run a CNN on them in the precision of its weights; return float32 maps."""
         maps: Tensor = cnn(self.normalize(images).to(next(cnn.parameters()).dtype))
         return maps.float()
 
     @abstractmethod
     def num_steps(self, num_frames: int) -> int:
-        """Units in a video of so many frames: the decisions of an episode.
+        """Number of units in a video, which is the number of decisions in an episode.
 
         Raises:
-            ValueError: The recogniser can't read videos of so many frames.
+            ValueError: The recogniser can't read videos of this many frames.
         """
 
     @abstractmethod
@@ -186,7 +186,7 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
     @abstractmethod
     def glance(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """What f_G says of units: what a policy sees, (B, C, h, w), and what the classifier is given, (B, …)."""
+        """Run f_G on units; return maps for a policy, (B, C, h, w), and the classifier's input, (B, …)."""
 
     @abstractmethod
     def cut(self, units: Tensor, corners: Tensor, source: Tensor | None = None) -> Tensor:
@@ -203,12 +203,12 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
     @abstractmethod
     def look(self, patches: Tensor) -> Tensor:
-        """What f_L says of (B, …) patches, for the classifier: (B, …) float32."""
+        """Run f_L on (B, …) patches; return the classifier's input, (B, …) float32."""
 
     @property
     @abstractmethod
     def classifying(self) -> nn.Module:
-        """The part that turns what f_L says into predictions: what stages 1 and 3 train besides f_L."""
+        """The part that turns f_L's output into predictions, and which stages 1 and 3 train besides f_L."""
 
     @abstractmethod
     def read(self, frames: Tensor, corners: Tensor) -> Tensor:
@@ -231,9 +231,9 @@ class ImageNetworks(nn.Module, Generic[Config]):
         """Logits after every unit.
 
         Args:
-            global_vectors: (B, units, …), the second of what :meth:`glance` gives.
+            global_vectors: (B, units, …), the second result of :meth:`glance`.
             local_vectors: (B, units, local_size), as :meth:`patch_vectors` gives them.
-            skipped: (B, units) bool, units that change nothing; ``None``: there are none.
+            skipped: (B, units) bool, units that change nothing; ``None`` if there are none.
 
         Returns:
             (B, units, classes) float32.
@@ -241,7 +241,7 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
     @abstractmethod
     def blank_gates(self) -> Tensor:
-        """What the classifier is given for an all-zero local vector, projected."""
+        """The projection of an all-zero local vector, for the classifier."""
 
     @abstractmethod
     def measure_cost(self) -> ComputeCost:
@@ -255,7 +255,7 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Evaluation mode without gradients, for the time of a ``with`` block; then the mode that it was in."""
+        """Evaluation mode without gradients in a ``with`` block; afterwards the former mode is restored."""
         training = self.training
         try:
             with torch.no_grad():
@@ -271,16 +271,15 @@ class ImageNetworks(nn.Module, Generic[Config]):
     def deployed(self, precision: Precision = "float32", global_precision: Precision | None = None) -> Self:
         """A frozen copy made for speed: batch norms folded into the convolutions before them, CNNs in ``precision``.
 
-        In float32 it is a fifth faster on the CPU and equal but for rounding. It is no longer a recogniser to save or
-        to train.
+        In float32 it is a fifth faster on the CPU, and equal up to rounding. It is not meant to be saved or trained.
 
         Args:
             precision: ``"float32"``, or ``"bfloat16"`` where the hardware has it. The classifier stays in float32.
-            global_precision: The same for the global CNN alone, on whose maps policies are sensitive to rounding;
-                ``None`` means ``precision``.
+            global_precision: Precision of the global CNN, as policies are sensitive to rounding of its maps; ``None``
+                means ``precision``.
 
         Raises:
-            ValueError: Another precision.
+            ValueError: A precision is unknown.
         """
         precisions = {"global_cnn": global_precision or precision, "local_cnn": precision}
         for wanted in precisions.values():
@@ -317,9 +316,9 @@ class ImageNetworks(nn.Module, Generic[Config]):
         """Load a shipped recogniser by name, or one written by :meth:`save` by path; in evaluation mode.
 
         Raises:
-            FileNotFoundError: Neither a shipped name nor a file.
-            ValueError: The file is not a recogniser's, its bytes have changed since it was written (files of earlier
-                versions don't tell), or weights are not finite.
+            FileNotFoundError: It is neither a shipped name nor a file.
+            ValueError: The file doesn't hold such a recogniser, its bytes have changed since it was written (files of
+                earlier versions don't reveal that), or weights are not finite.
         """
         path = find_file("recognizer", name_or_path, CHECKPOINTS, ".safetensors")
         header, weights = _read(path, weights=True)
@@ -347,10 +346,10 @@ def read_format(name_or_path: str | os.PathLike[str]) -> str | None:
     """The ``file_format`` of the class that wrote a recogniser's file.
 
     Args:
-        name_or_path: As of :meth:`ImageNetworks.from_pretrained`.
+        name_or_path: As for :meth:`ImageNetworks.from_pretrained`.
 
     Raises:
-        FileNotFoundError: Neither a shipped name nor a file.
+        FileNotFoundError: It is neither a shipped name nor a file.
         ValueError: The file is not a safetensors file.
     """
     path = find_file("recognizer", name_or_path, CHECKPOINTS, ".safetensors")

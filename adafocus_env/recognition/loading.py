@@ -1,4 +1,4 @@
-"""Recognisers of either kind, by name or file."""
+"""Loads recognisers of either kind by name or path."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def load_recognizer(
         A :class:`Recognizer` or a :class:`TSMRecognizer`, in evaluation mode.
 
     Raises:
-        FileNotFoundError: Neither a shipped name nor a file.
-        ValueError: The file is not a recogniser's.
+        FileNotFoundError: It is neither a shipped name nor a file.
+        ValueError: The file doesn't hold a recogniser.
     """
     kind = TSMRecognizer if read_format(name_or_path) == TSMRecognizer.file_format else Recognizer
     return kind.from_pretrained(name_or_path, device)

@@ -1,4 +1,4 @@
-"""The released AdaFocus checkpoints: ActivityNet, FCVID and Mini-Kinetics; and AdaFocus-TSM's, Something-Something."""
+"""Loads the released checkpoints of AdaFocus and, for Something-Something, of AdaFocus-TSM."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from adafocus_env.weights import differences, read_torch_file, unwrapped
 
 _NETWORKS = ("glancer", "focuser", "fc")  # in every file; "policy" may be None, or missing
 _NAME = re.compile(r"(?P<size>\d+)(x(?P=size)|(s[1-3])?_?(checkpoint)?)\.pth\.tar")
-"""128s3_checkpoint and 128checkpoint of ActivityNet, 144x144 of Something-Something, and shorter; not 50epochs."""
-_POLICY_COPIES = ("policy.policy.", "policy.policy_old.")  # of the focuser, in files of stages 2 and 3
+"""Matches 128s3_checkpoint, 128checkpoint (ActivityNet), 144x144 (Something-Something), and shorter; not 50epochs."""
+_POLICY_COPIES = ("policy.policy.", "policy.policy_old.")  # in the focuser, in files of stages 2 and 3
 _make_scalar = np.float64(0).__reduce__()[0]  # its module's name depends on the version of numpy
 _SAFE_GLOBALS: list[Any] = [
-    # What numpy scalars (accuracies) and optimisers are pickled with, by old and new versions of numpy.
+    # Needed to unpickle NumPy scalars (accuracies) and optimisers of old and new versions of NumPy.
     (_make_scalar, "numpy.core.multiarray.scalar"),
     (_make_scalar, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -42,22 +42,22 @@ def load_official_checkpoint(
 ) -> tuple[Recognizer, OfficialPolicy | None] | tuple[TSMRecognizer, OfficialTSMPolicy | None]:
     """Load a released checkpoint of any stage.
 
-    The linear classifiers that the two CNNs of the ActivityNet family carry from stage 0 are checked and left out:
+    The linear classifiers that the two CNNs of the ActivityNet family keep from stage 0 are checked and left out, as
     AdaFocus doesn't use them.
 
     Args:
         path: A ``.pth.tar`` file.
-        patch_size: P, which no tensor tells; ``None`` takes it from a name like those of the released files:
+        patch_size: P, which no tensor reveals; ``None`` takes it from a name like those of the released files:
             ``128s3_checkpoint.pth.tar``, ``128checkpoint.pth.tar``, ``144x144.pth.tar``.
 
     Returns:
-        The recogniser, and the patch policy (``None`` in files of stage 1), both in evaluation mode on the CPU; a
-        :class:`TSMRecognizer` and its policy from files of Something-Something.
+        The recogniser, and the patch policy (``None`` in files of stage 1), both in evaluation mode on the CPU. For
+        files of Something-Something they are a :class:`TSMRecognizer` and its policy.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is no such checkpoint: every missing, extra or misshapen tensor, and those that hold NaN or
-            infinite values, are listed. Or P is unknown.
+        FileNotFoundError: There is no such file.
+        ValueError: P is unknown, or the file is not such a checkpoint. The message lists every missing, extra or
+            misshapen tensor, and those that hold NaN or infinite values.
     """
     path = Path(path)
     if path.is_file() and patch_size is None:
@@ -71,13 +71,13 @@ def load_official_checkpoint(
     parts = _read(path)
     if {"fc.bias", "bias"}.isdisjoint(parts["fc"]):
         raise ValueError(f"{path} has no 'fc' with an 'fc.bias' or a 'bias': not a released checkpoint")
-    assert patch_size is not None  # where there is a file
+    assert patch_size is not None  # otherwise there is no file, and _read has raised
     load = _load_tsm if "bias" in parts["fc"] else _load_recurrent
     return load(path, parts, patch_size)
 
 
 def _load_recurrent(path: Path, parts: Mapping[str, Any], patch_size: int) -> tuple[Recognizer, OfficialPolicy | None]:
-    """The ActivityNet family."""
+    """Load a checkpoint of the ActivityNet family."""
     num_classes = parts["fc"]["fc.bias"].numel()
     policy = None
     if parts["policy"] is not None:
@@ -98,7 +98,7 @@ def _load_recurrent(path: Path, parts: Mapping[str, Any], patch_size: int) -> tu
 
 
 def _load_tsm(path: Path, parts: Mapping[str, Any], patch_size: int) -> tuple[TSMRecognizer, OfficialTSMPolicy | None]:
-    """Something-Something."""
+    """Load a checkpoint of Something-Something."""
     recognizer = TSMRecognizer(tsm_config(parts["fc"]["bias"].numel(), patch_size))
     own = recognizer.state_dict()
     policy = None if parts["policy"] is None else OfficialTSMPolicy()
@@ -117,7 +117,7 @@ def _load_tsm(path: Path, parts: Mapping[str, Any], patch_size: int) -> tuple[TS
 
 
 def _refuse(path: Path, parts: Mapping[str, Any], expected: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Raise an error that lists what is wrong, if anything is."""
+    """Raise ``ValueError`` with a list of what is wrong, if anything is."""
     problems = [
         f"{part}: {problem}" for part, wanted in expected.items() for problem in differences(parts[part] or {}, wanted)
     ]
@@ -126,7 +126,7 @@ def _refuse(path: Path, parts: Mapping[str, Any], expected: Mapping[str, Mapping
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The parts of a file, by names without the prefixes of wrappers; of stage 1, ``policy`` is ``None``."""
+    """The parts of a file, with names without the prefixes of wrappers; in stage 1, ``policy`` is ``None``."""
     file = read_torch_file(path, "a released checkpoint", _SAFE_GLOBALS)
     if not isinstance(file, dict):
         raise ValueError(f"{path} holds a {type(file).__name__}, not a checkpoint's dictionary")
@@ -151,7 +151,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _expected(num_classes: int, policy: OfficialPolicy | None) -> dict[str, Mapping[str, Tensor]]:
-    """Names and shapes that the parts have to have."""
+    """Names and shapes of the tensors that the parts must have."""
     with torch.device("meta"):
         glancer = torchvision.models.mobilenet_v2(weights=None, num_classes=num_classes).state_dict()
         focuser = torchvision.models.resnet50(weights=None, num_classes=num_classes).state_dict()
@@ -171,7 +171,7 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _resnet_features(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """From torchvision's names to the places of a ResNet's children before the pooling, as f_L numbers them."""
+    """Rename a ResNet's tensors from torchvision's names to f_L's, which number the children before the pooling."""
     with torch.device("meta"):
         names = [name for name, _ in torchvision.models.resnet50(weights=None).named_children()]
     places = {name: str(place) for place, name in enumerate(names[: names.index("avgpool")])}

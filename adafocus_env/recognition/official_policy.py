@@ -1,4 +1,4 @@
-"""The policies of the released checkpoints: what they have in common, and that of ActivityNet and its like."""
+"""The policies of the released checkpoints: their base class, and the policy of the ActivityNet family."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class ReleasedPolicy(nn.Module):
-    """A released policy, which sees the glance alone; its parameters have their released names.
+    """A released policy, which sees only the glance; its parameters have their released names.
 
     Args:
         channels: C of the glance.
@@ -33,7 +33,7 @@ class ReleasedPolicy(nn.Module):
 
     @property
     def policy(self) -> Self:
-        """The network, where SB3's models have theirs."""
+        """The network, under the name that SB3's models use."""
         return self
 
     @torch.no_grad()
@@ -66,7 +66,7 @@ class ReleasedPolicy(nn.Module):
     def _choose(
         self, glance: Tensor, state: Any, episode_start: Any, deterministic: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Actions on glances, (B, C, h, w), and the next state; arguments as of :meth:`predict`."""
+        """Actions on glances, (B, C, h, w), and the next state; see :meth:`predict` for the arguments."""
 
 
 class OfficialPolicy(ReleasedPolicy):

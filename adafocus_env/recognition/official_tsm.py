@@ -1,4 +1,4 @@
-"""The released AdaFocus-TSM checkpoints (Something-Something): their policy, and their names for our tensors."""
+"""The policy of the released AdaFocus-TSM checkpoints (Something-Something), and their names of tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OfficialTSMPolicy(ReleasedPolicy):
         hidden_size: Length of the encoded glance and of the recurrent state.
 
     Attributes:
-        action_space: Row and column of the patch, -1 top or left, 1 bottom or right.
+        action_space: Row and column of the patch, from −1 (top or left) to 1 (bottom or right).
     """
 
     std = 0.25
@@ -59,7 +59,7 @@ class OfficialTSMPolicy(ReleasedPolicy):
 
 
 def released_names(recognizer: TSMRecognizer) -> Iterator[tuple[str, str, str]]:
-    """What the released files call the tensors of a recogniser of MobileNet-V2 and ResNet-50.
+    """Names that the released files have for the tensors of a recogniser of MobileNet-V2 and ResNet-50.
 
     Yields:
         Part of the file, the released name, and our name.
@@ -77,7 +77,7 @@ def released_names(recognizer: TSMRecognizer) -> Iterator[tuple[str, str, str]]:
 
 
 def _flat(name: str) -> str:
-    """From torchvision's MobileNet-V2 to one whose blocks number convolution, norm and activation without nesting."""
+    """Rename a tensor of torchvision's MobileNet-V2 for a network whose blocks number their layers without nesting."""
     match = re.fullmatch(r"(\d+)\.conv\.(\d+)\.(net\.)?(.+)", name)
     if match is None:
         return name

@@ -1,4 +1,4 @@
-"""The loop under all stages of training: batches, optimiser, schedule, precision, checkpoints, several processes."""
+"""The training loop of all stages: batches, optimiser, schedule, precision, checkpoints and several processes."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from adafocus_env.videos.dataset import VideoDataset
 from adafocus_env.weights import load_weights, read_torch_file
 
 Log = Callable[[str, int, dict[str, float]], None]
-"""Receives what a stage measured: the stage's name, its step, and metrics by name."""
+"""Receives the metrics of a stage: the stage's name, its step, and the metrics by name."""
 MAX_GRADIENT_NORM = 5.0
 MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
-    """How a stage is optimised, but for its length and its learning rates.
+    """Settings for optimising a stage, except for its length and its learning rates.
 
-    Subclasses have those; whatever a number can't be is a ValueError that names it.
+    Subclasses add those. A setting that is not allowed raises a ``ValueError`` that names it.
 
     Attributes:
         videos_per_step: Videos in a batch, of all processes together.
         optimizer: ``"adamw"``, or ``"sgd"`` with a momentum of 0.9 (the paper's).
-        schedule: Of the learning rates: ``"one_cycle"``, or ``"cosine"`` from the full rate to 0 (the paper's).
-        weight_decay: Of the optimiser.
-        precision: What the CNNs compute in; ``"float16"`` (with loss scaling) and ``"bfloat16"`` are mixed precision.
+        schedule: Schedule of learning rates: ``"one_cycle"``, or ``"cosine"`` from the full rate to 0 (the paper's).
+        weight_decay: Weight decay of the optimiser.
+        precision: Precision of the CNNs; ``"float16"`` (with loss scaling) and ``"bfloat16"`` are mixed precision.
     """
 
     videos_per_step: Annotated[int, Bounds(at_least=1)] = 32
@@ -59,13 +59,13 @@ class Optimization:
 
 @dataclass(frozen=True)
 class Progress:
-    """How a stage of training shows and keeps its progress; nothing of it changes what is learnt.
+    """How a stage of training shows and keeps its progress; none of it changes what is learnt.
 
     Attributes:
         log: Receives the metrics.
         bar: Show a progress bar.
-        folder: Where a checkpoint is kept, one file per stage, written after every pass over the videos. Training goes
-            on from the one that it finds, to the same weights as without the interruption. ``None`` keeps none.
+        folder: Folder of checkpoints, one file per stage, written after every pass over the videos. Training resumes
+            from the one that it finds, and ends with the weights of an uninterrupted run. ``None`` writes none.
     """
 
     log: Log | None = None
@@ -77,12 +77,12 @@ class Objective(nn.Module):
     """A loss over videos, with the networks that it trains.
 
     Args:
-        networks: To be trained.
+        networks: The networks to train.
         videos: The data set.
-        loss_of: From the rows of a batch, what ``read`` gave for them and what ``draw`` drew for them, to the mean loss
-            and a bool per prediction that says whether it is right.
-        read: Loads what the rows need, ahead of time in a thread of its own; by default the videos' frames.
-        draw: Draws what a batch needs at random, from the number of its rows: tensors with a row per row.
+        loss_of: Takes the rows of a batch, what ``read`` read for them and what ``draw`` drew for them. Returns the
+            mean loss, and a bool per prediction that says whether it is right.
+        read: Reads what rows need, ahead of time in a thread of its own; by default the videos' frames.
+        draw: Takes the number of rows of a batch, and returns the random tensors for it, with one row for each.
     """
 
     def __init__(
@@ -117,22 +117,22 @@ def optimize(
 ) -> None:
     """Minimise an objective, in place.
 
-    Every batch is drawn whole and then shared out, so several processes take the same steps as one does, but for
-    dropout, of which each draws its own, and the statistics of batch norms. Gradients are clipped to a norm of 5.
+    Every batch is drawn as a whole and then divided, so several processes take the same steps as a single one, except
+    for dropout, which each draws for itself, and the statistics of batch norms. Gradients are clipped to a norm of 5.
 
     Args:
-        name: Of the stage, for logs and files.
+        name: Name of the stage, for logs and files.
         objective: The loss and its networks.
-        learning_rates: Peaks, one per network.
-        config: How.
-        num_rows: Rows of the data, reshuffled after every pass; rows that don't fill a batch are left for another pass.
-        steps: Optimiser steps.
-        generator: For the order of the rows and the objective's draws.
+        learning_rates: Peak learning rates, one per network.
+        config: Settings of the optimisation.
+        num_rows: Number of rows of the data, shuffled for every pass. A pass leaves out rows that don't fill a batch.
+        steps: Number of optimiser steps.
+        generator: Draws the order of the rows, and is used by the objective's draws.
         progress: Logs and checkpoints.
 
     Raises:
-        ValueError: The checkpoint is another run's; there are more processes than rows in a batch; or a learning rate
-            is negative or not finite.
+        ValueError: The checkpoint is from another run; there are more processes than rows in a batch; or a learning
+            rate is negative or not finite.
     """
     if steps == 0:
         return
@@ -148,7 +148,7 @@ def optimize(
     checkpoint = _Checkpoint(name, config, steps, objective, others, generator, progress.folder)
     step = checkpoint.load()
     if step == 0 and process_number() > 0:
-        torch.manual_seed(torch.initial_seed() + process_number())  # dropout of its own
+        torch.manual_seed(torch.initial_seed() + process_number())  # each process draws its own dropout
     model = DistributedDataParallel(objective) if num_processes() > 1 else objective
     mixed, every = config.precision != "float32", max(1, min(100, steps // 10))
     bar = tqdm(desc=name, total=steps, initial=step, disable=not progress.bar or process_number() > 0)
@@ -221,7 +221,7 @@ def _read_ahead(
         inputs = objective.read(share(batch))
         if (visits := getattr(objective.videos, "visits", None)) is not None:
             for number, rows in enumerate(batch.tensor_split(num_processes())):
-                if number != process_number():  # their views are taken too
+                if number != process_number():  # other processes read these
                     visits[rows.numpy()] += 1
         return inputs
 
@@ -261,7 +261,7 @@ class _Meter:
 
 
 class _Checkpoint:
-    """All that a stage of training needs to go on as if it had not been interrupted, in one file."""
+    """A file with all that a stage of training needs to continue as if it had not been interrupted."""
 
     def __init__(
         self,
@@ -280,7 +280,7 @@ class _Checkpoint:
         self._settings = json.dumps({**settings, "videos": objective.videos.fingerprint}, sort_keys=True)
 
     def save(self, step: int) -> None:
-        """Write it, atomically; process 0 does."""
+        """Write the checkpoint atomically, in process 0 only."""
         if self._path is None:
             return
         on_gpu = self._device.type == "cuda"
@@ -302,10 +302,10 @@ class _Checkpoint:
         write_atomically(self._path, data.getvalue())
 
     def load(self) -> int:
-        """Restore it, if there is one; the steps that were taken.
+        """Restore the checkpoint, if there is one; return the number of steps that were taken.
 
         Raises:
-            ValueError: It is another run's, or no checkpoint.
+            ValueError: The file is from another run, or is not a checkpoint.
         """
         if self._path is None or not self._path.exists():
             return 0
@@ -339,7 +339,7 @@ class _Checkpoint:
 
 
 def clear_checkpoints(folder: Path) -> None:
-    """Remove the checkpoints in a folder, so that training starts anew; all processes wait for the one that does."""
+    """Remove the checkpoints in a folder, so that training starts anew; all processes wait for process 0 to do it."""
     if process_number() == 0:
         for path in folder.glob("*.checkpoint"):
             path.unlink()

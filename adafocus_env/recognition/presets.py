@@ -37,7 +37,7 @@ _EMBEDDED: dict[str, Any] = {
     "mean": (0.43, 0.43, 0.43),
     "std": (0.21, 0.21, 0.21),
 }
-"""What the recognisers of both embedded benchmarks share, as their videos share a scenery."""
+"""What the recognisers of both embedded benchmarks share, as their videos share the scenery."""
 
 PRESETS: dict[str, RecognizerConfig] = {
     "roaming-fashion": RecognizerConfig(
@@ -52,8 +52,8 @@ PRESETS: dict[str, RecognizerConfig] = {
         for patch_size in PATCH_SIZES
     },
 }
-"""``"roaming-fashion"``; and the paper's by data set and patch size, such as ``"activitynet-96"``, ``"fcvid-128"``,
-``"mini-kinetics-160"``."""
+"""Configurations by name: ``"roaming-fashion"``, and the paper's by data set and patch size, such as
+``"activitynet-96"``, ``"fcvid-128"``, ``"mini-kinetics-160"``."""
 
 TSM_PATCH_SIZES = (144, 160, 176)
 TSM_PRESETS: dict[str, TSMConfig] = {
@@ -70,4 +70,4 @@ TSM_PRESETS: dict[str, TSMConfig] = {
         for patch_size in TSM_PATCH_SIZES
     },
 }
-"""``"roaming-motion"``; and AdaFocus-TSM's, such as ``"something-v1-144"``."""
+"""Configurations by name: ``"roaming-motion"``, and AdaFocus-TSM's, such as ``"something-v1-144"``."""

@@ -1,4 +1,4 @@
-"""How long and how fast the stages of training run: settings, and the recipes of the paper and of this package."""
+"""Settings of the stages of training, and the recipes of the paper and of this package."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Stage0Config(Optimization):
     Attributes:
         global_steps: Optimiser steps of f_G, on whole frames.
         local_steps: Optimiser steps of f_L, on patches.
-        epochs: Passes of each over the videos, in place of both.
-        learning_rate: Peak.
-        covered: On the embedded benchmark, the share of the item that a patch must show to count as that class.
+        epochs: Passes of each CNN over the videos, which replace both numbers of steps.
+        learning_rate: Peak learning rate.
+        covered: On the embedded benchmark, the share of the item that a patch must show to be of its class.
     """
 
     global_steps: Annotated[int, Bounds(at_least=0)] = 4000
@@ -35,7 +35,7 @@ class Stage1Config(Optimization):
 
     Attributes:
         steps: Optimiser steps.
-        epochs: Passes over the videos, in place of ``steps``.
+        epochs: Passes over the videos, which replace ``steps``.
         local_learning_rate: Peak learning rate of f_L.
         classifier_learning_rate: Peak learning rate of f_C.
     """
@@ -81,4 +81,4 @@ EMBEDDED_TSM_STAGE0 = Stage0Config(global_steps=900, local_steps=800, videos_per
 EMBEDDED_TSM_STAGE1 = Stage1Config(
     steps=400, videos_per_step=32, local_learning_rate=5e-4, classifier_learning_rate=1e-3
 )
-"""The recipes of the embedded benchmark of AdaFocus-TSM; those of the other are the defaults."""
+"""The recipes of the embedded benchmark of AdaFocus-TSM; the defaults are those of ``RoamingFashion``."""

@@ -19,7 +19,7 @@ from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 
 @dataclass(frozen=True)
 class RecognizerConfig(NetworkConfig):
-    """Everything that determines a recogniser but its weights.
+    """Everything that determines a recogniser except for its weights.
 
     Attributes:
         hidden_size: D, length of f_C's hidden state.
@@ -35,7 +35,7 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
 
     Args:
         config: Sizes. Use :meth:`from_pretrained` for trained weights.
-        backbone_weights: As of :class:`ImageNetworks`.
+        backbone_weights: As for :class:`ImageNetworks`.
     """
 
     config_class = RecognizerConfig
@@ -63,7 +63,7 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         return maps, maps.mean(dim=(2, 3))
 
     def look(self, patches: Tensor) -> Tensor:
-        """Run f_L on patches, (B, 3, P, P) uint8 RGB, for their local vectors e^L, (B, local_size) float32."""
+        """Run f_L on (B, 3, P, P) uint8 RGB patches; return their local vectors e^L, (B, local_size) float32."""
         self._check(patches)
         return self._run(self.local_cnn, patches.to(self.device)).mean(dim=(2, 3))
 
@@ -73,7 +73,7 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         Args:
             frames: (B, T, 3, H, W) uint8 RGB at full resolution.
             corners: (B, T, 2) int64, top-left pixels of the patches.
-            skipped: (B, T) bool; the local CNN's vector of a skipped frame is not used, nor does the frame change the
+            skipped: (B, T) bool; the local CNN doesn't run on a skipped frame, and the frame doesn't change the
                 classifier's state.
 
         Returns:
@@ -114,12 +114,12 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         grid: int | None = None,
         exit_threshold: float | Sequence[float] | None = None,
     ) -> Recognition:
-        """Recognise videos with a policy, by the cheapest route that the policy allows.
+        """Recognise videos with a policy, in the cheapest way that the policy allows.
 
-        A policy that sees only the ``glance`` is rolled over all frames first, so that all patches go through the local
+        A policy that sees only the ``glance`` is run over all frames first, so that all patches go through the local
         CNN in one batch. A policy that sees the ``belief`` needs the frames one after the other. With
         ``exit_threshold`` (conditional exit: AdaFocusV2, Sec. 3.4) a video is left after the first frame whose highest
-        class probability reaches it. Nothing more is computed of it: no glance, no step of the policy, no patch.
+        class probability reaches it. Nothing more is computed for it: no glance, no step of the policy, no patch.
 
         Args:
             frames: (B, T, 3, H, W) uint8 RGB at full resolution.
@@ -132,8 +132,7 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
 
         Raises:
             ValueError: The policy's action space doesn't fit the grid; ``exit_threshold`` is neither a positive number
-                nor one for each frame; or ``frames`` has the wrong dtype or shape, or
-                holds nothing.
+                nor one for each frame; or ``frames`` has the wrong dtype or shape, or is empty.
         """
         with self.evaluating():
             return recognize_frames(self, frames, policy, grid, exit_threshold)

@@ -1,7 +1,7 @@
-"""Temporal shift modules (Lin et al. 2019), put into residual networks that were made without them.
+"""Temporal shift modules (Lin et al. 2019), which are inserted into residual networks without them.
 
 Before the first convolution of every residual branch, an eighth of the channels is moved one frame back in time and an
-eighth one frame forward, with zeros at the ends of the clip: 2D convolutions then mix neighbouring frames for free.
+eighth one frame forward, with zeros at the ends of the clip. 2D convolutions then mix neighbouring frames for free.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 torch.fx.wrap("temporal_shift")  # traced as one operation, so that the batch norms around it can still be folded
 
 SHARE = 8
-"""One channel out of so many is moved each way."""
+"""One channel in this many is moved each way."""
 
 
 def temporal_shift(features: Tensor, num_frames: int) -> Tensor:
@@ -48,7 +48,7 @@ def temporal_shift(features: Tensor, num_frames: int) -> Tensor:
 
 
 class TemporalShift(nn.Module):
-    """A layer, with :func:`temporal_shift` before it.
+    """A layer that :func:`temporal_shift` precedes.
 
     Args:
         net: The layer.
@@ -60,7 +60,7 @@ class TemporalShift(nn.Module):
         self.net, self.num_frames = net, num_frames
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B·T, C, h, w) to whatever the layer makes of it."""
+        """Shift (B·T, C, h, w) features, and apply the layer."""
         return self.net(temporal_shift(features, self.num_frames))
 
 
@@ -68,14 +68,14 @@ def insert_temporal_shift(backbone: nn.Module, num_frames: int) -> nn.Module:
     """Put a :class:`TemporalShift` into every residual branch of a torchvision ResNet or MobileNet-V2, in place.
 
     Args:
-        backbone: Of any depth; ``"tiny_resnet"`` too. MobileNet-V2's blocks without a shortcut are left as they are.
+        backbone: Of any depth, or ``"tiny_resnet"``. Blocks of MobileNet-V2 without a shortcut are left as they are.
         num_frames: T, frames of a clip.
 
     Returns:
         The backbone.
 
     Raises:
-        ValueError: It has no such branch.
+        ValueError: The backbone has no such branch.
     """
     branches = 0
     for block in list(backbone.modules()):

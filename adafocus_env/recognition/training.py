@@ -1,7 +1,7 @@
-"""The stages that train a recogniser (paper, Sec. 3.3), whichever kind it is.
+"""The stages that train a recogniser of either kind (paper, Sec. 3.3).
 
-Stage 0 teaches f_G and f_L to tell classes apart, each alone. Stage 1 trains f_L and the classifier on random patches.
-Stage 3 fine-tunes the classifier, and if asked f_L, on the patches that a policy picks.
+Stage 0 trains f_G and f_L to tell classes apart, each alone. Stage 1 trains f_L and the classifier on random patches.
+Stage 3 fine-tunes the classifier, and f_L if asked, on the patches that a policy picks.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def train_stage0(
         recognizer: The recogniser to change.
         videos: The data set.
         config: How long and how fast.
-        objectives: What they learn, out of :mod:`adafocus_env.recognition.warm_up`; ``None`` takes what fits the
-            recogniser and the videos.
+        objectives: Function of :mod:`adafocus_env.recognition.warm_up` that defines what they learn; ``None`` takes
+            the one that fits the recogniser and the videos.
         seed: Seed of the batches, the patches and dropout.
         progress: Logs and checkpoints.
     """
@@ -96,8 +96,8 @@ def train_local_and_classifier(
     Args:
         name: Name of the stage, for logs and files.
         generator: Draws the order of the videos.
-        read: Gives the logits, (B, units, classes), of frames, (B, T, 3, H, W) uint8, and what was drawn for them.
-        draw: Gives what a batch draws at random, from the number of its rows.
+        read: Takes frames, (B, T, 3, H, W) uint8, and what was drawn for them; returns logits, (B, units, classes).
+        draw: Takes the number of rows of a batch, and returns the random tensors for it.
     """
     recognizer.train().global_cnn.eval()
     trained = recognizer.local_cnn, recognizer.classifying
@@ -134,7 +134,7 @@ def train_stage3(
         skipped: (n, units) bool, the units that it skipped.
 
     Raises:
-        ValueError: ``config`` asks for a learning rate of a TSM recogniser's f_L.
+        ValueError: ``config`` sets a learning rate for the f_L of a TSM recogniser.
     """
     train_local = config.local_learning_rate > 0
     if train_local and isinstance(recognizer, TSMRecognizer):
@@ -144,7 +144,7 @@ def train_stage3(
     trained: dict[nn.Module, float] = {recognizer.classifying: config.classifier_learning_rate}
     if train_local:
         trained[recognizer.local_cnn] = config.local_learning_rate
-    # With f_L frozen its vectors are found once; else its patches are kept, and f_L runs on them in every epoch.
+    # If f_L is frozen, its vectors are computed once; else the patches are kept, and f_L reads them in every epoch.
     evidence = _Evidence(recognizer, videos, indices, corners, skipped, look=not train_local, progress_bar=progress.bar)
 
     def loss_of(rows: Tensor, _: None) -> tuple[Tensor, Tensor]:
@@ -170,7 +170,7 @@ def patch_accuracy(
         recognizer: In evaluation mode.
         videos: The data set.
         corners: (V, units, 2) int64, top and left of the patches, pixels.
-        blank: Replace the local vectors by zeros: what the glances alone say.
+        blank: Replace the local vectors by zeros, so that only the glances count.
     """
     indices, skipped = torch.arange(len(videos)), torch.zeros(corners.shape[:2], dtype=torch.bool)
     evidence = _Evidence(recognizer, videos, indices, corners, skipped, look=True)
@@ -181,7 +181,7 @@ def patch_accuracy(
 
 
 class _Evidence:
-    """What f_G says of some videos, and what f_L says of one patch per unit, or else the patches, to be read later.
+    """f_G's vectors of some videos, and for one patch per unit either f_L's vector or the patch, to be read later.
 
     Several processes share the work of the CNNs.
     """
@@ -212,7 +212,7 @@ class _Evidence:
             patches = recognizer.cut(units, corners[rows].flatten(0, 1)[focused], focused)
             local.append((self._look(patches) if look else patches).cpu())
         found = gather((torch.cat(global_vectors), torch.cat(local)) if len(own) else None)
-        parts = [part for part in found if part is not None]  # processes that had no video have none
+        parts = [part for part in found if part is not None]  # processes without videos give None
         self._global, self._local = (torch.cat(each) for each in zip(*parts, strict=True))
         self._where = torch.full(skipped.shape, -1)  # each focused unit's place in ``local``
         self._where[self._focused] = torch.arange(int(self._focused.sum()))

@@ -1,4 +1,4 @@
-"""AdaFocus-TSM's recogniser: two temporal-shift networks, one patch position for the whole clip (paper, Sec. 4.2)."""
+"""AdaFocus-TSM's recogniser: two networks with temporal shift, and one patch position per clip (paper, Sec. 4.2)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from adafocus_env.recognition.temporal_shift import insert_temporal_shift
 
 @dataclass(frozen=True)
 class TSMConfig(NetworkConfig):
-    """Everything that determines a TSM recogniser but its weights.
+    """Everything that determines a TSM recogniser except for its weights.
 
     Attributes:
         global_frames: Frames that f_G glances at.
-        local_frames: Frames that f_L reads a patch of.
+        local_frames: Frames from which f_L reads a patch.
         shift: Shift channels in time; without it, networks are blind to the order of frames (an ablation).
-        dropout: Before f_L's linear classifier, in training.
+        dropout: Dropout before f_L's linear classifier, in training.
     """
 
     global_backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("mobilenet_v2"))
@@ -43,7 +43,7 @@ class LogitSum:
     Its members are those of :class:`adafocus_env.recognition.classifier.RecurrentClassifier`, for one step.
 
     Args:
-        num_classes: Length of the state and of what f_G and f_L say.
+        num_classes: Length of the state, and of f_G's and f_L's logits.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -66,7 +66,7 @@ class LogitSum:
         return FrameContext(frame_gates, hidden, hidden)
 
     def advance(self, patch_gates: Tensor, context: FrameContext) -> Tensor:
-        """(…, classes), f_L's logits of a patch, which are overwritten, added to f_G's."""
+        """(…, classes), the sum of f_G's logits and f_L's logits of a patch, which are overwritten."""
         return patch_gates.add_(context.gates)
 
     def predict(self, hidden: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
 
     Args:
         config: Sizes. Use :meth:`from_pretrained` for trained weights.
-        backbone_weights: As of :class:`ImageNetworks`.
+        backbone_weights: As for :class:`ImageNetworks`.
 
     Attributes:
         glance_shape: (global_frames·C, h, w), the maps of all frames stacked: what the policy sees.
@@ -132,10 +132,10 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         return self.local_head(self.dropout(self.local_vectors(patches))).mean(dim=1)
 
     def samplings(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """The frames for f_G and those for f_L, out of both, (B, global_frames + local_frames, 3, H, W).
+        """Split frames, (B, global_frames + local_frames, 3, H, W), into those for f_G and those for f_L.
 
         Raises:
-            ValueError: There is another number of frames.
+            ValueError: The number of frames is different.
         """
         sizes = [self.config.global_frames, self.config.local_frames]
         if frames.ndim != 5 or frames.shape[1] != sum(sizes):
@@ -146,7 +146,7 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         return global_frames, local_frames
 
     def cut(self, frames: Tensor, corners: Tensor, source: Tensor | None = None) -> Tensor:
-        """Patches for f_L, (B, local_frames, 3, P, P), out of frames as :meth:`samplings` takes them.
+        """Cut patches for f_L, (B, local_frames, 3, P, P), out of frames as :meth:`samplings` takes them.
 
         Args:
             frames: (M, global_frames + local_frames, 3, H, W).
@@ -185,22 +185,21 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         return self.glance(global_frames)[1] + self.look(patches.unflatten(0, (-1, times)))
 
     def recognize(self, frames: Tensor, policy: Any, *, exit_threshold: None = None) -> Recognition:
-        """Recognise clips with a policy, in evaluation mode: glances, one decision each, patches.
+        """Recognise clips with a policy, in evaluation mode: a glance, one decision and a patch position for each clip.
 
         Args:
             frames: (B, global_frames + local_frames, 3, H, W) uint8 RGB, one sampling after the other.
             policy: Anything with SB3's ``predict`` on batched observations and an ``action_space``, of positions or
                 patch indices. It is given NumPy arrays, or tensors if it says ``takes_tensors``
                 (:func:`adafocus_env.policies.decide`).
-
-            exit_threshold: Always ``None``.
+            exit_threshold: Must be ``None``, as a clip can't be left early.
 
         Returns:
-            As of :meth:`adafocus_env.Recognizer.recognize`, with T = 1.
+            As for :meth:`adafocus_env.Recognizer.recognize`, with T = 1.
 
         Raises:
-            ValueError: ``exit_threshold`` is given; ``frames`` has the wrong dtype or shape or holds nothing; or
-                ``policy`` is none for clips.
+            ValueError: ``exit_threshold`` is given; ``frames`` has the wrong dtype or shape or is empty; or
+                ``policy`` doesn't fit clips.
         """
         refuse_exit(exit_threshold)
         with self.evaluating():

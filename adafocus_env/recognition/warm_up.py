@@ -1,6 +1,7 @@
-"""What f_G and f_L learn in stage 0, each alone, before they work together: one function for each kind of recogniser.
+"""The objectives of stage 0, in which f_G and f_L learn separately, before they work together.
 
-All of them give two objectives, of f_G with its head and of f_L with its head; :func:`train_stage0` minimises them.
+For each kind of recogniser a function returns two objectives, one of f_G with its head and one of f_L with its head.
+:func:`train_stage0` minimises them.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 from adafocus_env.videos.dataset import LocatedVideos, VideoDataset
 
 Objectives = Callable[[Any, Any, Stage0Config, torch.Generator], tuple[Objective, Objective]]
-"""Recogniser, videos, settings and generator to the objectives of f_G and f_L."""
+"""Takes recogniser, videos, settings and generator, and returns the objectives of f_G and f_L."""
 
 
 def objectives_for(recognizer: ImageNetworks[Any], videos: VideoDataset) -> Objectives:
-    """What fits a recogniser and its videos."""
+    """The function that fits a recogniser and its videos."""
     if isinstance(recognizer, TSMRecognizer):
         return clips
     return located_items if isinstance(videos, LocatedVideos) else whole_frames
@@ -35,9 +36,9 @@ def located_items(
 ) -> tuple[Objective, Objective]:
     """Classifiers of single frames and of single patches, on videos that know where the item is.
 
-    f_G's logits are pooled over places by log-sum-exp, so that one place suffices to see the item: the map then shows
-    where it is, though nobody told where. f_L sees patches near the item and anywhere; those that don't show it are a
-    class of their own.
+    f_G's logits are pooled over places by log-sum-exp, so that one place suffices to see the item. The map then shows
+    where it is, although no label says where. f_L sees patches near the item and anywhere; patches that don't show it
+    form a class of their own.
     """
     num_classes, nothing = videos.num_classes, videos.num_classes
     patch_size, times, device = recognizer.config.patch_size, videos.num_frames, recognizer.device
@@ -82,7 +83,7 @@ def whole_frames(
 ) -> tuple[Objective, Objective]:
     """The paper's warm-up: both CNNs as classifiers of whole frames.
 
-    The logits of a video are the mean of its frames'. f_G sees frames as it glances at them, f_L at their full size.
+    The logits of a video are the mean of its frames'. f_G sees frames at the size of a glance, f_L at full size.
     """
 
     def objective(cnn: nn.Module, size: int, vectors_of: Callable[[Tensor], Tensor]) -> Objective:
@@ -105,9 +106,9 @@ def clips(
 ) -> tuple[Objective, Objective]:
     """AdaFocus-TSM: both networks, with their heads, as classifiers of clips.
 
-    f_G sees whole frames as it glances at them. A second head says what happens at each place: pooled over places, by
-    log-sum-exp, it learns the class, so one place suffices to tell; on videos that know where the item is, pooled over
-    classes, it learns the place. f_L sees whole frames at their full size, or, on such videos, patches near the item.
+    f_G sees whole frames at the size of a glance. A second head has logits at each place. Pooled over places by
+    log-sum-exp, they learn the class, so one place suffices to tell; on videos that know where the item is, pooled over
+    classes, they learn the place. f_L sees whole frames at full size or, on such videos, patches near the item.
     """
     device, num_classes = recognizer.device, videos.num_classes
     patch_size = recognizer.config.patch_size
@@ -151,10 +152,10 @@ def clips(
 
 
 def start_from(recognizer: TSMRecognizer, other: Recognizer) -> None:
-    """Copy another recogniser's CNNs as far as names and shapes agree, shifted or not, in place.
+    """Copy another recogniser's CNNs as far as names and shapes agree, with or without temporal shift, in place.
 
-    The embedded benchmark's stage 0 starts like this where the paper's starts from ImageNet's weights: from networks
-    that know things, but no motion.
+    Stage 0 of the embedded benchmark starts like this, as the paper's starts from ImageNet's weights: from networks
+    that know objects, but no motion.
     """
     for name in ("global_cnn", "local_cnn"):
         own, known = (getattr(model, name).state_dict() for model in (recognizer, other))

@@ -1,4 +1,4 @@
-"""Recognisers that read whole frames at several resolutions: the field's other way to save compute, for comparison."""
+"""Training of recognisers that read whole frames at several resolutions, another way to save compute."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def train_whole_frames(
 ) -> None:
     """Stage 1 on whole frames at several resolutions: f_L and f_C, with f_G frozen; in place.
 
-    Every frame is read at a random scale or skipped, as policies will have it; the share that is skipped is drawn for
-    each video. Frames of one scale go through f_L together, so that its batch norms see one resolution at a time: their
-    running statistics are of no use afterwards, :func:`read_at` finds those of each scale.
+    Every frame is read at a random scale or skipped, as policies will choose later; the share that is skipped is drawn
+    for each video. Frames of one scale go through f_L together, so that its batch norms see one resolution at a time.
+    Their running statistics are useless afterwards; :func:`read_at` finds those of each scale.
 
     Args:
         recognizer: The recogniser to change.
@@ -67,14 +67,14 @@ def train_whole_frames(
 def read_at(recognizer: Recognizer, videos: VideoDataset, scale: float, *, num_videos: int = 256) -> Recognizer:
     """A copy of a recogniser of whole frames whose f_L has the batch-norm statistics of frames at one scale.
 
-    What f_L sees at another resolution is differently distributed, while its weights serve all of them (Wang et al.,
+    What f_L sees is distributed differently at each resolution, while its weights serve all of them (Wang et al.,
     "Resolution Switchable Networks for Runtime Efficient Image Recognition", ECCV 2020).
 
     Args:
         recognizer: Trained by :func:`train_whole_frames`; it stays as it is.
         videos: The data set that it was trained on.
         scale: Share of the frame's height and width.
-        num_videos: Videos behind the statistics, the first ones.
+        num_videos: Number of videos, from the first on, that the statistics are taken from.
     """
     copy = recognizer.frozen()
     size = list(scaled_size(videos.frame_size, scale))

@@ -1,4 +1,4 @@
-"""What is wrong with a data set on disk, before anything is trained on it."""
+"""Checks of a data set on disk, to find its problems before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Report:
     """What :func:`check_description` found.
 
     Attributes:
-        problems: A sentence each: files that can't be read or are not what the lists say, videos in both lists, classes
+        problems: Sentences about files that can't be read or contradict the lists, videos in both lists, and classes
             that are never trained.
-        notes: What a person should know though it may be meant so: videos that are too short, classes without any
-            video, and how many videos and frames were looked at, how fast.
+        notes: Sentences about what may be intended: videos that are too short, and classes without any video. Also
+            how many videos and frames were checked, and how fast.
     """
 
     problems: tuple[str, ...]
@@ -31,19 +31,19 @@ class Report:
 
 
 def check_description(path: str | os.PathLike[str], *, every_frame: bool = False, progress_bar: bool = False) -> Report:
-    """Look at all videos of both lists of a data set.
+    """Check all videos in both lists of a data set.
 
     Args:
         path: The TOML file that describes it; see :mod:`adafocus_env.videos.description`.
         every_frame: Decode all frames, not only those that evaluation reads.
-        progress_bar: Show one for each split.
+        progress_bar: Show a progress bar for each split.
 
     Raises:
-        FileNotFoundError: The file, or a list or folder that it names, is not there.
-        ValueError: The file is no such description, or a line of a list can't be used.
+        FileNotFoundError: The file, or a list or folder that it names, is missing.
+        ValueError: The file is not such a description, or a line of a list can't be used.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # videos are left out: that is in the report
+        warnings.simplefilter("ignore", UserWarning)  # the report says which videos are left out
         splits = {split: open_description(path, split) for split in ("train", "val", "test")}
     problems: list[str] = []
     notes: list[str] = []
@@ -67,7 +67,7 @@ def check_description(path: str | os.PathLike[str], *, every_frame: bool = False
     if empty := [name for name, is_used in zip(first.class_names, used, strict=True) if not is_used]:
         more = ", …" if len(empty) > 10 else ""
         notes.append(f"{len(empty)} of {first.num_classes} classes have no video: {', '.join(empty[:10])}{more}")
-    return Report(tuple(dict.fromkeys(problems)), tuple(notes))  # a bad line of the training list is in two splits
+    return Report(tuple(dict.fromkeys(problems)), tuple(notes))  # train and val both report bad lines
 
 
 def _in_both_lists(splits: dict[str, ListedVideos]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the rest of the package asks of a data set of videos."""
+"""The interface of data sets of videos."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SPLITS = ("recognizer", "train", "val", "test")
 class VideoDataset(Protocol):
     """A finite list of labelled videos of equal shape.
 
-    Any object with these members plugs into the environment by ``gym.make("AdaFocus-v0", videos=...)``. A data set may
+    Any object with these members works as in ``gym.make("AdaFocus-v0", videos=...)``. A data set may
     also have
 
     - ``locations(indices) -> (boxes, visible)``, the ground truth that the oracle policy needs; see
       :meth:`adafocus_env.RoamingFashion.locations`;
-    - ``samplings``, a tuple of numbers of frames that sum up to ``num_frames``, where a video is sampled more than
-      once, as AdaFocus-TSM asks for: the frames of one sampling come after those of the other;
-    - ``label_sets``, (V, classes) bool, where videos have several labels;
-    - ``changing = True``, where a video is another view at every visit, so that a :class:`adafocus_env.FeatureBank`
-      can't remember it.
+    - ``samplings``, a tuple of numbers of frames that sum up to ``num_frames``, if a video is sampled more than once,
+      as AdaFocus-TSM requires: the frames of each sampling follow those of the one before;
+    - ``label_sets``, (V, classes) bool, if videos have several labels;
+    - ``changing = True``, if a video looks different at every visit, so that a :class:`adafocus_env.FeatureBank`
+      can't store what is computed from it.
     """
 
     num_frames: int
@@ -40,7 +40,7 @@ class VideoDataset(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever any pixel or label of the data set does: the key of everything computed from it."""
+        """A key for everything computed from the data set; it changes whenever a pixel or label does."""
         ...
 
     def __len__(self) -> int: ...
@@ -55,12 +55,12 @@ class LocatedVideos(VideoDataset, Protocol):
     """A data set that knows where the item is, as the embedded benchmarks do."""
 
     def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, T, 4) and visibility (B, T), as of :meth:`adafocus_env.RoamingFashion.locations`."""
+        """Boxes (B, T, 4) and visibility (B, T); see :meth:`adafocus_env.RoamingFashion.locations`."""
         ...
 
 
 def check_indices(indices: Tensor, num_videos: int) -> Tensor:
-    """Return ``indices`` as a (B,) int64 tensor on the CPU, or raise ``IndexError`` if one is not a video's."""
+    """Return ``indices`` as a (B,) int64 tensor on the CPU; raise ``IndexError`` if they can't index videos."""
     indices = torch.as_tensor(indices).cpu()
     if indices.ndim != 1 or indices.is_floating_point():
         raise IndexError(f"video indices must be a 1-D integer tensor, not {indices.dtype} of shape {indices.shape}")

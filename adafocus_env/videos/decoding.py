@@ -1,4 +1,4 @@
-"""Frames of one encoded video: the ones that were asked for, whatever its container says, upright."""
+"""Decodes chosen frames of an encoded video file."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ from av.video.stream import VideoStream
 from adafocus_env.videos.packets import content_reader
 
 _KEPT = 64 << 20
-"""Bytes of packets that are kept until it is known which are decoded; a file with more of them is read twice."""
+"""Bytes of packets that are kept until it is known which ones to decode; a file with more is read twice."""
 _SILENT = {"mjpeg", "mpeg1video", "mpeg2video"}
-"""Codecs whose decoders make up for lost data without a word, unless they are told to stop there."""
+"""Codecs whose decoders conceal lost data without an error, unless they are told to stop there."""
 _MISSING_SHARE = 0.05
-"""Of the frames or the time that a header promises: less is put down to rounding."""
+"""Share of the frames or the time that a header promises; if less is missing, it is put down to rounding."""
 
 
 def read_frames(path: Path, choose: Callable[[int], npt.NDArray[np.int64]]) -> npt.NDArray[np.uint8]:
     """Decode some frames of a video file.
 
     A frame's number is its place among the pictures that a decoder gives from the file's first packet to its last.
-    Only what is needed of them is decoded where the packets themselves say how many pictures there are, at which times,
-    and where decoding may begin (:mod:`adafocus_env.videos.packets`); the container's index is not asked. Where they
-    don't, or where decoding shows otherwise, pictures are counted from the start.
+    If the packets themselves say how many pictures there are, at which times, and where decoding may begin
+    (:mod:`adafocus_env.videos.packets`), only what is needed is decoded; the container's index is not used. If they
+    don't, or if decoding contradicts them, pictures are counted from the start.
 
     Args:
         path: The file.
-        choose: Takes the number of frames in the file, gives those that are wanted, counted from 0. It is asked again
-            where counting finds another number than the packets promised.
+        choose: Takes the number of frames in the file, and returns the wanted ones, counted from 0. It is called again
+            if counting finds another number than the packets promised.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: FFmpeg can't read it, there is no picture in it, it is damaged, or its pictures change their size.
+        FileNotFoundError: There is no such file.
+        ValueError: FFmpeg can't read the file, it holds no picture, it is damaged, or its pictures change their size.
     """
     count, wanted, found = 0, [], None
     with opened(path) as (container, stream):
@@ -75,8 +75,8 @@ def pictures(path: Path) -> Iterator[VideoFrame]:
         path: The file.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: FFmpeg can't read it, there is no picture in it, it is damaged, or its pictures change their size.
+        FileNotFoundError: There is no such file.
+        ValueError: FFmpeg can't read the file, it holds no picture, it is damaged, or its pictures change their size.
     """
     first: tuple[int, int] | None = None
     with opened(path) as (container, stream):
@@ -90,16 +90,16 @@ def pictures(path: Path) -> Iterator[VideoFrame]:
 
 
 def missing_end(path: Path) -> str | None:
-    """What the header promises and the file lacks, as in one that was not written or copied to its end.
+    """A sentence on what the header promises but the file lacks, because it was not written or copied to its end.
 
     Nothing is decoded. Formats that promise nothing, such as MPEG-TS, look whole unless the cut goes through a packet.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: FFmpeg can't read it, or there is no video stream in it.
+        FileNotFoundError: There is no such file.
+        ValueError: FFmpeg can't read the file, or it holds no video stream.
     """
     end, torn = 0.0, False
-    with opened(path, ignore_editlist="1") as (container, video):  # frames cut away by editing are there
+    with opened(path, ignore_editlist="1") as (container, video):  # frames that an edit list hides count too
         count = 0
         for packet in container.demux():
             if packet.size == 0:
@@ -118,12 +118,12 @@ def missing_end(path: Path) -> str | None:
 
 
 def upright(picture: VideoFrame) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of a picture, turned and mirrored as the file's metadata asks for.
+    """(H, W, 3) uint8 RGB of a picture, turned and mirrored as the file's metadata ask for.
 
-    High bit depths are reduced to 8 bits, transparency is dropped, colours of high dynamic range are not mapped.
+    High bit depths are reduced to 8 bits, transparency is dropped, and high dynamic range is not tone-mapped.
 
     Raises:
-        ValueError: The metadata ask for something else than quarter turns and reflections.
+        ValueError: The metadata ask for anything other than quarter turns and reflections.
     """
     pixels = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     matrix = _display_matrix(picture)
@@ -142,10 +142,10 @@ def upright(picture: VideoFrame) -> npt.NDArray[np.uint8]:
 
 
 def _display_matrix(picture: VideoFrame) -> list[int] | None:
-    """Nine numbers, 16.16 fixed point in the first two columns, or ``None`` where nothing is asked for."""
+    """Nine numbers, in 16.16 fixed point in the first two columns; ``None`` if the picture has no display matrix."""
     try:
         listed: Any = picture.side_data
-    except ValueError:  # there are side data of a kind that PyAV has no name for, so that it can't list any
+    except ValueError:  # PyAV can't list side data if one is of a kind that it has no name for
         listed = _without_unnamed_side_data(picture).side_data
     matrices = [data for data in listed if data.type is SideDataKind.DISPLAYMATRIX]
     return np.frombuffer(bytes(matrices[0]), dtype=np.int32).tolist() if matrices else None
@@ -170,11 +170,11 @@ class _Timeline:
     """What the packets of a file say about its pictures.
 
     Attributes:
-        times: Of the pictures by number, ascending.
-        places: Of the packets that they come from, in the file.
-        entry_times: Of the packets at which decoding may begin, ascending.
-        entry_places: Of these packets in the file, ascending.
-        packets: All of them; ``None`` where they are too much to keep.
+        times: Times of the pictures by number, ascending.
+        places: Places in the file of the packets that the pictures come from.
+        entry_times: Times of the packets at which decoding may begin, ascending.
+        entry_places: Places of these packets in the file, ascending.
+        packets: All packets; ``None`` if they are too large to keep.
     """
 
     times: list[int]
@@ -184,7 +184,7 @@ class _Timeline:
     packets: list[Packet[VideoStream]] | None
 
     def entry(self, number: int) -> tuple[int, int]:
-        """Place of the last packet from which a picture can be decoded, and number of the first picture after it."""
+        """Place of the last packet from which a picture can be decoded, and number of the first picture from there."""
         before = min(
             bisect_right(self.entry_places, self.places[number]), bisect_right(self.entry_times, self.times[number])
         )
@@ -192,7 +192,7 @@ class _Timeline:
 
 
 def _timeline(container: InputContainer, stream: VideoStream) -> _Timeline | None:
-    """The packets' word, or ``None`` if it is not plain."""
+    """What the packets say, or ``None`` if that is not clear."""
     codec = stream.codec_context
     read = content_reader(codec.codec.canonical_name, codec.extradata or b"")
     if read is None:
@@ -205,13 +205,13 @@ def _timeline(container: InputContainer, stream: VideoStream) -> _Timeline | Non
         size += packet.size
         if size <= _KEPT:
             packets.append(packet)
-        if not packet.size:  # flushes the decoder at the end
+        if not packet.size:  # an empty packet, which flushes the decoder at the end
             continue
         content, time = read(bytes(packet), packet.is_keyframe), packet.pts
         if content is None or time is None or packet.is_corrupt:
             return None
         if content.entry:
-            if latest is not None and time <= latest:  # the clock has been set back
+            if latest is not None and time <= latest:  # times have been set back
                 return None
             entries.append((time, place))
         if content.shown and not packet.is_discard:
@@ -244,7 +244,7 @@ def _find_by_time(
         else:
             packets = _Packets(iter(timeline.packets))
         decoded: Iterator[VideoFrame] = iter(())
-        number = -1  # of the picture that was decoded last
+        number = -1  # number of the picture that was decoded last
         for target in sorted(set(wanted)):
             place, first = timeline.entry(target)
             if place >= packets.place:
@@ -271,10 +271,10 @@ def _find_by_counting(path: Path, wanted: list[int]) -> dict[int, npt.NDArray[np
 
 
 class _Packets:
-    """Iterates over packets and says how far.
+    """Iterates over packets and counts them.
 
     Attributes:
-        place: Of the packet that comes next.
+        place: Place of the next packet.
     """
 
     def __init__(self, packets: Iterator[Packet[VideoStream]]) -> None:
@@ -289,25 +289,25 @@ class _Packets:
         return packet
 
     def skip_to(self, place: int) -> None:
-        """Let ``place`` be what comes next; it is not before that already."""
+        """Skip packets until the next one is at ``place``, which must not have been passed."""
         while self.place < place:
             next(self)
 
 
 @contextmanager
 def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """A file and its first video stream that is no cover picture.
+    """Open a file, and give it with its first video stream that is not a cover picture.
 
     Args:
         path: The file.
-        options: Of FFmpeg's demuxer.
+        options: Options of FFmpeg's demuxer.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: FFmpeg can't read it, or there is no video stream in it.
+        FileNotFoundError: There is no such file.
+        ValueError: FFmpeg can't read the file, or it holds no video stream.
     """
     try:
-        # "file:", since a name with a colon would be taken for a protocol. Tags may be in any encoding.
+        # Without "file:", a name with a colon would be taken for a protocol. Tags may be in any encoding.
         with av.open(f"file:{path}", metadata_errors="replace", options=options) as container:
             for stream in container.streams.video:
                 if not stream.disposition & Disposition.attached_pic:
@@ -316,7 +316,7 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
                 raise ValueError("no video stream")
             if stream.codec_context is None:
                 raise ValueError("FFmpeg has no decoder for its video stream")
-            stream.thread_type = ThreadType.NONE  # videos are decoded side by side
+            stream.thread_type = ThreadType.NONE  # several videos are decoded in parallel
             if stream.codec_context.codec.canonical_name in _SILENT:
                 stream.codec_context.options = {"err_detect": "explode"}
             yield container, stream
@@ -327,14 +327,14 @@ def opened(path: Path, **options: str) -> Iterator[tuple[InputContainer, VideoSt
 
 
 def _decoded(packets: Iterable[Packet[VideoStream]], since: int | None = None) -> Iterator[VideoFrame]:
-    """Pictures of packets, without those before a time, which refer to what was not decoded.
+    """Decode packets; pictures before ``since`` are left out, as they refer to what was not decoded.
 
     Raises:
         ValueError: A packet or picture is damaged.
     """
     cut_off = False
     for number, packet in enumerate(packets, start=1):
-        # In the midst of a file, this may only mean that two were joined; the decoder tells whether anything is lost.
+        # Inside a file, this may only mean that two files were joined; the decoder tells whether anything is lost.
         if cut_off and not packet.size:
             raise ValueError(f"cut off in packet {number - 1}")
         cut_off = packet.is_corrupt

@@ -1,4 +1,4 @@
-"""A data set on disk, described by a TOML file: where it is, its two lists, and how its frames are named.
+"""Data sets on disk that a TOML file describes: the folder, the two lists, and how frames are named.
 
 ::
 
@@ -7,14 +7,14 @@
     test_list = "actnet_val_split.txt"
     num_classes = 200
     template = "image_{:05d}.jpg"          # and any other argument of FrameFolders, such as
-    multi_label = true                     # if lines have several labels between spaces
+    multi_label = true                     # if lines have several labels, separated by spaces
 
-With ``kind = "files"`` the root holds encoded videos, and further arguments are those of VideoFiles. For checkpoints of
-the released code, ``resize = "pillow"`` gives the frames that it gives, to the bit.
+With ``kind = "files"`` the root holds encoded videos, and the other arguments are those of VideoFiles. For released
+checkpoints, ``resize = "pillow"`` gives the frames of the released code, bit for bit.
 
-Two things differ from the released code. It trains on random views in all stages, here in stages 0 and 1 alone: π and
-stage 3 see the evaluation views of ``"train"``, which can be remembered. And of a clip of Something-Something it crops
-each sampling for itself, as ``separate_crops = true`` does here.
+Two things differ from the released code. It trains on random views in all stages. Here only stages 0 and 1 do: π and
+stage 3 see the evaluation views of ``"train"``, which a feature bank can store. It also crops each sampling of a
+Something-Something clip separately, as ``separate_crops = true`` does here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ARGUMENTS = set(inspect.signature(ListedVideos).parameters) - {"root", "list_fi
 
 
 def held_out(entry: Entry) -> bool:
-    """Whether a video of the training list is for validation: a fixed tenth, by its path."""
+    """Whether a video of the training list is for validation; a hash of the path chooses a fixed tenth."""
     return hashlib.sha256(entry.path.encode()).digest()[0] < 26
 
 
@@ -47,12 +47,12 @@ def open_description(path: str | os.PathLike[str], split: str) -> ListedVideos:
 
     Args:
         path: The TOML file.
-        split: ``"test"`` is the test list. A fixed tenth of the training list is ``"val"``, the rest is ``"train"``,
+        split: ``"test"`` is the test list. A fixed tenth of the training list is ``"val"``, the rest is ``"train"``
             and, with random training views, ``"recognizer"``.
 
     Raises:
-        FileNotFoundError: The file, or something that it names, is not there.
-        ValueError: The file is no such description, or something that it names can't be used.
+        FileNotFoundError: The file, or something that it names, is missing.
+        ValueError: The file is not such a description, or something that it names can't be used.
     """
     path = Path(path)
     if not path.is_file():
@@ -68,7 +68,7 @@ def open_description(path: str | os.PathLike[str], split: str) -> ListedVideos:
 
 
 def _open(folder: Path, values: dict[str, Any], split: str) -> ListedVideos:
-    """What :func:`open_description` does with the values in the file."""
+    """Open a split, given the values in the file."""
     kind = values.pop("kind", "frames")
     check_choice("kind", kind, tuple(_KINDS))
     known = _PLACES | {"kind"} | _ARGUMENTS | ({"template"} if kind == "frames" else set())

@@ -1,4 +1,4 @@
-"""From an encoded video to a folder of JPEG frames: whole, or not there at all."""
+"""Extracts the frames of an encoded video into a folder of JPEG files."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from adafocus_env.videos.lists import MIN_FRAMES, Entry
 
 TEMPLATE = "image_{:05d}.jpg"
 RECORD = "extraction.json"
-"""In a folder of frames: of which file they are, with what settings, and how many."""
+"""File in a folder of frames that says from which file they are, with what settings, and how many they are."""
 _OURS = re.compile(r"image_\d{5,}\.jpg|" + re.escape(RECORD))
 
 
 def folder_names(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
-    """Where the frames of a list's videos go: each video's path without its suffix, relative to one folder.
+    """Name a folder for the frames of each video: the video's path without its suffix, relative to one folder.
 
     Args:
-        entries: The list.
+        entries: The videos of a list.
 
     Returns:
-        The names, and a sentence for every video that can't have its own: its path leads elsewhere, or its folder would
-        be another's, or inside another's.
+        The names, and a sentence for every problem, such as a path that leads out of the videos' folder, or two videos
+        of which one's folder would be the other's or inside it.
     """
     names, problems = [], []
     lines: dict[Path, int] = {}
@@ -65,25 +65,24 @@ def folder_names(entries: Sequence[Entry]) -> tuple[list[str], list[str]]:
 def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int = 90) -> int:
     """Write all frames of a video, numbered from 1.
 
-    Nothing is done where the folder's record says that its frames are of this very file (its name, size and time of
-    change) with these settings, and they are all there. Else they are written anew and take the old ones' place; so are
-    those of a folder without a record, as earlier versions left them. Killed at any moment, this leaves the old
-    folder, the new one or none.
+    Nothing is done if the folder's record matches this file (its name, size and time of change) and these settings, and
+    all frames are there. Otherwise all frames are written anew and replace the old ones, also in a folder without a
+    record, as earlier versions wrote it. If the process is killed, it leaves the old folder, the new one or none.
 
     Args:
         path: The video.
-        folder: Appears under its name when it is complete.
+        folder: Folder of the frames, which appears under its name only when it is complete.
         short_side: Frames whose shorter side is longer than this are shrunk to it, pixels.
-        quality: Of the JPEGs, 1 to 100.
+        quality: JPEG quality, 1 to 100.
 
     Returns:
         The number of frames.
 
     Raises:
-        FileNotFoundError: No such video.
-        OSError: The frames can't be written, on a full disk say.
-        ValueError: FFmpeg can't decode it, it has fewer frames than readers of lists take, its pictures change their
-            size, the folder holds something else than frames, or a setting can't be used.
+        FileNotFoundError: There is no such video.
+        OSError: The frames can't be written, for example on a full disk.
+        ValueError: FFmpeg can't decode the video, it has fewer frames than lists need, its pictures change their size,
+            the folder holds anything other than frames, or a setting is out of range.
     """
     if short_side < 1 or not 1 <= quality <= 100:
         raise ValueError(f"short_side must be at least 1 and quality 1 to 100, not {short_side} and {quality}")
@@ -96,7 +95,7 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
         "quality": quality,
     }
     unfinished, replaced = (folder.with_name(f".{folder.name}.{what}") for what in ("unfinished", "replaced"))
-    for left in (unfinished, replaced):  # by a run that was killed
+    for left in (unfinished, replaced):  # left by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     there = os.listdir(folder) if folder.exists() else []
     foreign = [name for name in there if not _OURS.fullmatch(name)]
@@ -113,7 +112,7 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
         for number, frame in enumerate(pictures(path), start=1):
             picture = Image.fromarray(upright(frame))
             picture.thumbnail(_fitting(picture.size, short_side))
-            data = io.BytesIO()  # Pillow itself would take a file for written that a full disk cuts off
+            data = io.BytesIO()  # Pillow itself does not notice when a full disk cuts a file off
             picture.save(data, "JPEG", quality=quality)
             with naming(folder):
                 (unfinished / TEMPLATE.format(number)).write_bytes(data.getvalue())
@@ -131,7 +130,7 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
 
 
 def _recorded(path: Path, expected: dict[str, Any]) -> int | None:
-    """The number of frames that a record of what is expected says; ``None`` where it is of something else."""
+    """The number of frames in a record; ``None`` if the record differs from what is expected."""
     try:
         record = json.loads(path.read_text())
         frames = record.pop("frames")

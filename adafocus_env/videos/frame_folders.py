@@ -1,4 +1,4 @@
-"""``FrameFolders``: videos on disk as folders of JPEG frames, with a list file, as of ActivityNet or Mini-Kinetics."""
+"""``FrameFolders``: videos on disk as folders of JPEG frames, with a list file, as for ActivityNet or Mini-Kinetics."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _T = TypeVar("_T")
 class FrameFolders(ListedVideos):
     """A list file's videos, each a folder of frames that are numbered from 1.
 
-    Frames may have any of Pillow's formats, and are seen as stored: as with torchvision's ``ImageFolder`` and
-    ``decode_image``, an orientation in EXIF data is not applied. Of 16-bit grey the upper 8 bits are taken; see
+    Frames may have any format that Pillow reads, and are used as stored: as with torchvision's ``ImageFolder`` and
+    ``decode_image``, an orientation in EXIF data is not applied. Of 16-bit grey the upper 8 bits are used; see
     :func:`adafocus_env.videos.pictures.read_picture`.
 
-    :meth:`problems` decodes the frames that evaluation reads, and looks at the headers of all: whether each is there,
-    a picture, and of the same size, and whether there are more of them than the list says.
+    :meth:`problems` decodes the frames that evaluation reads, and reads the headers of all frames. Each must exist, be
+    a picture and have the same size, and there must be no more frames than the list says.
 
     Args:
-        root: Folder of the videos' folders.
+        root: Folder that holds the videos' folders.
         list_file: Lines of path, number of frames, and label or labels.
-        template: Name of frame i, counted from 1.
-        kwargs: See :class:`adafocus_env.videos.listed_videos.ListedVideos`, of which ``num_classes`` has no default.
+        template: File name of a frame, in which a format field stands for its number, counted from 1.
+        kwargs: See :class:`adafocus_env.videos.listed_videos.ListedVideos`; ``num_classes`` is required.
 
     Raises:
-        FileNotFoundError: No such folder or list file; later, no such frame.
+        FileNotFoundError: The folder or the list file is missing; later, a frame is missing.
         ValueError: An argument or a line can't be used; later, a frame can't be decoded, or has another size than the
             video's first.
     """
@@ -91,7 +91,7 @@ class FrameFolders(ListedVideos):
         return None
 
     def _look(self, entry: Entry, number: int, look: Callable[[str], _T]) -> _T:
-        """What is seen of the frame of this number, from 0."""
+        """What ``look`` finds in the file of a frame, whose number is counted from 0."""
         path = self._path(entry, number + 1)
         try:
             return look(path)
@@ -102,7 +102,7 @@ class FrameFolders(ListedVideos):
             raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
 
     def _check_sizes(self, entry: Entry, sizes: Iterable[tuple[int, ...]]) -> None:
-        """Take the sizes of the frames from the first on; all must be the first's."""
+        """Raise ``ValueError`` unless all frames, whose sizes are given in order, have the size of the first."""
         first: tuple[int, ...] | None = None
         for number, size in enumerate(sizes):
             first = first or size
@@ -116,7 +116,7 @@ class FrameFolders(ListedVideos):
             )
 
     def _path(self, entry: Entry, number: int) -> str:
-        # pathlib would take a tenth of the time that reading a frame does
+        # pathlib would add a tenth to the time that reading a frame takes
         return os.path.join(self.root, entry.path, self._template.format(number))
 
     def _file(self, entry: Entry) -> Path:

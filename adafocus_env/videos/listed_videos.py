@@ -1,4 +1,4 @@
-"""What data sets on disk have in common: a list file, the choice of frames, views, workers, the search for problems."""
+"""``ListedVideos``: the base class of data sets on disk, which have a list file."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from adafocus_env.videos.lists import MIN_FRAMES, Entry, OnError, Separator, rea
 from adafocus_env.videos.views import Repeat, Resize, evaluation_view, middle_frames, random_frames, training_view
 
 Choice = Callable[[int], npt.NDArray[np.int64]]
-"""The number of frames that there are, to the (T,) frames that are wanted, counted from 0."""
+"""Takes the number of frames that there are, and returns the (T,) wanted ones, counted from 0."""
 _MOST = 2**14
-"""Frames of a video that are seen, pixels of a side, and workers: beyond, a typing error would ask for all memory."""
+"""Limit of frames, pixels of a side, and workers, so that a typing error doesn't ask for all memory."""
 _MOST_CLASSES = 2**20
 
 
@@ -36,57 +36,58 @@ def every(available: int) -> int:
 
 
 class ListedVideos(ABC):
-    """Videos of a list file. Subclasses say how frames are read.
+    """Videos of a list file. Subclasses define how frames are read.
 
-    Evaluation reads the middles of T segments, resizes their shorter side and crops the centre: a video is then always
-    the same. With ``training=True`` every visit of a video draws other frames, crop and side, by its own count of
-    visits, so that batching and workers change nothing; such videos take the online path.
+    Evaluation reads the middle frames of T segments, resizes their shorter side and crops the centre, so a video always
+    looks the same. With ``training=True`` every visit of a video draws new frames, a new crop and whether to mirror.
+    The draws depend on the video's own count of visits, so batching and workers don't change them.
 
     Args:
         root: Folder of the videos.
         list_file: See :func:`adafocus_env.videos.lists.read_list`.
         num_classes: Number of classes.
         class_names: One name per class; ``None`` names them by number.
-        num_frames: T; or several numbers, such as (8, 12) for AdaFocus-TSM: samplings of the same video, whose frames
-            come one sampling after the other.
-        repeat: Of a video shorter than T, ``"last"`` gives its last frame again, ``"first"`` its first frame for all.
-        frame_size: Height and width of what is seen, pixels.
+        num_frames: T; or several numbers, such as (8, 12) for AdaFocus-TSM, which samples a video several times: the
+            frames of each sampling follow those of the one before.
+        repeat: How a video shorter than T is filled up: ``"last"`` repeats its last frame, ``"first"`` gives its first
+            frame T times.
+        frame_size: Height and width of the views, pixels.
         resized: Shorter side before the centre crop, pixels.
-        separator: Of the list file; see :func:`adafocus_env.videos.lists.read_list`, as for ``multi_label``.
-        multi_label: Whether lines of the list have any number of labels.
-        keep: Which of the list's videos to take; ``None`` takes all.
-        training: Random frames and views.
-        flip: Mirror training views (not where left and right are labels).
+        separator: Separator in the list file; see :func:`adafocus_env.videos.lists.read_list`, also on ``multi_label``.
+        multi_label: Whether lines of the list may have any number of labels.
+        keep: Tells which of the list's videos to take; ``None`` takes all.
+        training: Read random frames and views.
+        flip: Mirror half of the training views; turn it off if labels depend on left and right.
         separate_crops: Draw a training crop for each of several samplings, as the released code does, not one for all.
-        resize: Who resizes frames, ``"torch"`` or ``"pillow"``; the latter equals the released code's frames to the
-            bit, for released checkpoints, and takes longer.
-        seed: Of the random views.
-        num_workers: Threads that decode, or processes. ``None`` or 0 takes one per core.
-        processes: Decode in processes. They start more slowly and copy every video once more; threads share Python's
-            lock, which the decoders release, so processes pay where one machine decodes on dozens of cores.
-        on_error: ``"raise"`` at what can't be used, or ``"skip"``: lines that can't be used and videos whose reading
-            would fail are left out. For that all frames that evaluation reads are decoded first, once; with
-            ``training=True`` all that may ever be drawn, which takes as long as some passes over the videos.
+        resize: Library that resizes frames, ``"torch"`` or ``"pillow"``. Pillow is slower, but gives the frames of the
+            released code bit for bit, for released checkpoints.
+        seed: Seed of the random views.
+        num_workers: Number of threads or processes that decode; ``None`` or 0 takes one per core.
+        processes: Decode in processes instead of threads. They start more slowly and copy every video once more, but
+            don't share Python's lock, which pays off if one machine decodes on dozens of cores.
+        on_error: ``"raise"`` an error, or ``"skip"`` lines that can't be used and videos that can't be read. To find
+            these videos, all frames that evaluation reads are decoded once at first; with ``training=True`` all that
+            may ever be drawn, which takes as long as some passes over the videos.
 
     Attributes:
-        entries: The videos' lines.
-        labels: (V,) int64, the first label of every line.
-        label_sets: (V, classes) bool, all of them.
-        skipped: What was left out by ``on_error="skip"`` and why, a sentence each.
-        too_short: What was left out since it has fewer than three frames, a sentence each.
-        visits: (V,) int64, how often each video was read; a resumed training goes on from what it was.
+        entries: The videos' entries in the list.
+        labels: (V,) int64, the first label of every video.
+        label_sets: (V, classes) bool, all labels of every video.
+        skipped: A sentence for every line or video that ``on_error="skip"`` left out.
+        too_short: A sentence for every video that was left out because it has fewer than three frames.
+        visits: (V,) int64, how often each video was read; resumed training restores it.
         changing: Whether a video differs from visit to visit, as training views do.
 
     Raises:
-        FileNotFoundError: No such folder or list file.
-        ValueError: A line can't be used; or sizes don't fit.
+        FileNotFoundError: The folder or the list file is missing.
+        ValueError: A line or an argument can't be used.
 
     Warns:
-        UserWarning: Videos were left out: how many, and the first ten with the reason.
+        UserWarning: Videos were left out; the message says how many, and why for the first ten.
     """
 
     counted: ClassVar[bool]
-    """Whether the lines of list files say the number of frames."""
+    """Whether the lines of list files state the number of frames."""
 
     def __init__(
         self,
@@ -194,12 +195,12 @@ class ListedVideos(ABC):
         return ProcessPoolExecutor(self._num_workers, get_context("spawn"), initializer=_adopt, initargs=(self,))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without threads and processes, which start anew where they are needed."""
+        """Leaves out threads and processes, which are started again when they are needed."""
         return {name: value for name, value in vars(self).items() if name not in ("_workers", "_processes")}
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of the list, the settings, and size and time of change of a file of every video."""
+        """Hash of the list, the settings, and the size and time of change of a file of every video."""
         settings: tuple[object, ...] = (
             self.num_frames if len(self.samplings) == 1 and self.repeat == "last" else (self.samplings, self.repeat),
             self.frame_size,
@@ -221,7 +222,7 @@ class ListedVideos(ABC):
         """(B, T, 3, H, W) uint8 RGB of the videos at ``indices``, (B,) int64.
 
         Raises:
-            IndexError: An index is not a video's.
+            IndexError: An index is out of range.
             FileNotFoundError: A file is missing.
             ValueError: A file can't be decoded.
         """
@@ -241,17 +242,17 @@ class ListedVideos(ABC):
         return frames
 
     def problems(self, *, every_frame: bool = False) -> list[str]:
-        """A sentence for every video with which something is wrong: see :meth:`examine`."""
+        """A sentence for every video that has a problem; see :meth:`examine`."""
         return [problem for problem, _ in self.examine(every_frame=every_frame) if problem]
 
     def examine(self, *, every_frame: bool = False) -> Iterator[tuple[str | None, int]]:
-        """Look at every video, in the order of the list, several at once.
+        """Check every video, in the order of the list, several at once.
 
-        All that evaluation reads is read, and what the list and the files say of themselves is compared with what is
-        there. Subclasses say what else.
+        All that evaluation reads is read, and what the list and the files' headers state is compared with what is
+        there. Subclasses document what else they check.
 
         Args:
-            every_frame: Decode all frames. What a decoder can't notice, such as other pixels in a JPEG, stays hidden.
+            every_frame: Decode all frames. What a decoder can't notice, such as changed pixels in a JPEG, isn't found.
 
         Yields:
             A sentence on what is wrong with the video, or ``None``; and how many frames were decoded.
@@ -266,7 +267,7 @@ class ListedVideos(ABC):
         return self._contradiction(entry), decoded
 
     def _unreadable(self, entry: Entry) -> str | None:
-        """Why reading the video fails, now or in any of its training views, if it does."""
+        """Why reading the video or any of its training views fails; ``None`` if it doesn't."""
         try:
             if self.training:
                 self._decode(entry, self._drawable)
@@ -288,14 +289,14 @@ class ListedVideos(ABC):
         return torch.cat([training_view(part, size, random, flip=self.flip, resize=self.resize) for part in parts])
 
     def evaluated_frames(self, available: int) -> npt.NDArray[np.int64]:
-        """(num_frames,) int64, the frames that evaluation reads of so many, counted from 0."""
+        """(num_frames,) int64, the frames that evaluation reads of the available ones, counted from 0."""
         return np.concatenate([middle_frames(available, count, self.repeat) for count in self.samplings])
 
     def _random_frames(self, available: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
         return np.concatenate([random_frames(available, count, random, self.repeat) for count in self.samplings])
 
     def _drawable(self, available: int) -> int:
-        """How many of so many frames training may draw, from the first on; see :func:`random_frames`."""
+        """How many of the available frames, from the first on, training may draw; see :func:`random_frames`."""
         short = available if self.repeat == "last" else 1
         return max(available // count * count or short for count in self.samplings)
 
@@ -305,7 +306,7 @@ class ListedVideos(ABC):
 
     @abstractmethod
     def _read(self, entry: Entry, choose: Choice) -> Tensor:
-        """(T, 3, H, W) uint8, the channels last in memory: the frames that are chosen from those that there are."""
+        """The chosen frames of a video, (T, 3, H, W) uint8, with the channels last in memory."""
 
     @abstractmethod
     def _file(self, entry: Entry) -> Path:
@@ -313,11 +314,11 @@ class ListedVideos(ABC):
 
     @abstractmethod
     def _decode(self, entry: Entry, share: Callable[[int], int] = every) -> int:
-        """Decode a video from its first frame on, keep nothing, and say how many frames that were.
+        """Decode a video from its first frame on without keeping anything; return the number of decoded frames.
 
         Args:
             entry: The video.
-            share: Takes the number of frames that there are, gives how many to decode.
+            share: Takes the number of frames that there are, and returns how many to decode.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -326,7 +327,7 @@ class ListedVideos(ABC):
 
     @abstractmethod
     def _contradiction(self, entry: Entry) -> str | None:
-        """What the list or the files say of a video, and is not so, although it can be read."""
+        """What the list or the files state wrongly about a video that can be read; ``None`` if nothing."""
 
     def _status(self, entry: Entry) -> tuple[int, int] | None:
         try:
@@ -337,7 +338,7 @@ class ListedVideos(ABC):
 
 
 _adopted: ListedVideos
-"""In a process that decodes, the data set that it decodes for."""
+"""The data set for which a process decodes."""
 
 
 def _adopt(videos: ListedVideos) -> None:

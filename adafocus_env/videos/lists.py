@@ -1,21 +1,21 @@
 """List files: one line per video, with its path, its number of frames and its label or labels.
 
-The fields of a line are separated by commas or tabs, with quotes as in CSV files where a path contains the separator;
-or by spaces, and then the path is all that comes before the integers at the end, so that it may contain spaces itself.
-These are the formats of the released code and of mmaction2:
+The fields of a line are separated by commas or tabs, with quotes as in CSV files if a path contains the separator. Or
+they are separated by spaces; then the path is everything before the integers at the end, and may contain spaces. These
+are the formats of the released code and of mmaction2:
 
 ====================================  ================================================
 ``v_1, 30, 7`` or ``v_1, 30, 7, 2``   ActivityNet, FCVID; labels after the frames
 ``riding a bike/x y 30 7``            Mini-Kinetics, Something-Something, mmaction2
 ``some/directory-1 163 1 3 5``        mmaction2 with several labels
-``some/path/000.mp4 1``               mmaction2's videos, whose lines have no frames
+``some/path/000.mp4 1``               mmaction2's videos, without a number of frames
 ====================================  ================================================
 
-Between spaces, several labels look like one label of a path that ends in numbers (``day 3 30 7``). Such a line is
-refused, unless ``multi_label`` says which it is.
+With spaces, several labels can't be told from one label after a path that ends in numbers (``day 3 30 7``). Such a
+line is refused, unless ``multi_label`` says which is meant.
 
-Paths are relative to the data set's root. An absolute one, or one that leads out of the root by ``..``, is read where
-it points. Every spelling of a path is one video: ``./a``, ``a/``, ``b/../a`` and the absolute one are ``a``.
+Paths are relative to the data set's root. An absolute path, or one that leads out of the root by ``..``, is read where
+it points. All spellings of a path mean one video: ``./a``, ``a/``, ``b/../a`` and the absolute path mean ``a``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Separator = Literal[",", "\t", " "]
 OnError = Literal["raise", "skip"]
 MIN_FRAMES = 3
 MAX_LABELS = 3
-"""Of a line with commas or tabs, unless ``multi_label`` says that there may be any number: as in the released code."""
+"""Limit for a line with commas or tabs, as in the released code, unless ``multi_label`` allows any number."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Entry:
     """A line of a list file.
 
     Attributes:
-        path: Of the video, relative to the data set's root, in its shortest spelling.
-        num_frames: How many frames it has, as the list says; 0 where lists don't say.
+        path: Path of the video, relative to the data set's root, in its shortest spelling.
+        num_frames: Number of frames that the list states; 0 if lists state none.
         labels: One class or more, in the order of the line.
-        line: Its number, from 1.
+        line: Number of the line, from 1.
     """
 
     path: str
@@ -61,7 +61,7 @@ class VideoList:
     Attributes:
         entries: The videos.
         problems: A sentence for every line that was skipped.
-        too_short: Videos that were dropped, since they have too few frames.
+        too_short: Videos that were dropped because they have too few frames.
     """
 
     entries: tuple[Entry, ...]
@@ -89,20 +89,20 @@ def read_list(
 
     Args:
         path: The file, UTF-8.
-        num_classes: Labels are between 0 and this, exclusive.
-        separator: ``","``, ``"\\t"`` or ``" "``; ``None`` goes by the first line that ends in integers between commas
-            or tabs, and where there is none it is ``" "``.
-        counted: Whether lines say the number of frames; if not, they are a path and its labels.
-        multi_label: ``True`` if lines may have any number of labels, ``False`` if each has one. ``None`` takes one to
-            three between commas or tabs, and between spaces one; there, more integers at the end are refused.
-        min_frames: Videos with fewer frames are dropped and counted (the reference drops those below 3).
-        on_error: ``"raise"``, or ``"skip"`` lines that can't be used and count them.
-        root: Folder of the videos, where lists have absolute paths: those inside it become relative to it.
+        num_classes: Number of classes; labels count from 0.
+        separator: ``","``, ``"\\t"`` or ``" "``; ``None`` takes it from the first line that ends in integers after
+            commas or tabs, and takes ``" "`` if there is no such line.
+        counted: Whether lines state the number of frames; if not, they hold a path and its labels.
+        multi_label: ``True`` if lines may have any number of labels, ``False`` if each has one. ``None`` allows one to
+            three with commas or tabs, but only one with spaces, where further integers at the end are refused.
+        min_frames: Videos with fewer frames are dropped and listed (the reference drops those below 3).
+        on_error: ``"raise"`` an error at lines that can't be used, or ``"skip"`` and list them.
+        root: Folder of the videos; absolute paths inside it become relative to it.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: A line can't be used, or none is left; the message names file and lines. Or an argument is not
-            allowed.
+        FileNotFoundError: There is no such file.
+        ValueError: A line can't be used, or no video is left, and the message names file and lines; or an argument is
+            not allowed.
     """
     if separator not in (*get_args(Separator), None):
         raise ValueError(f"separator must be one of {get_args(Separator)} or None, not {separator!r}")
@@ -143,11 +143,11 @@ def read_list(
 
 
 def list_line(path: str, num_frames: int, labels: Sequence[int]) -> str:
-    """A line between commas for :func:`read_list`, which needs ``multi_label=True`` where labels are more than three.
+    """Write a line with commas for :func:`read_list`, which needs ``multi_label=True`` for more than three labels.
 
     Args:
-        path: Of the video; white space at its ends is not kept.
-        num_frames: How many frames it has.
+        path: Path of the video; white space at its ends is not kept.
+        num_frames: Number of frames of the video.
         labels: One class or more.
     """
     if path.startswith("#") or any(character in path for character in ',"'):
@@ -162,7 +162,7 @@ def summary(problems: Sequence[str]) -> str:
 
 
 def shortest_path(path: str, root: str = "") -> str:
-    """The one spelling that stands for all: without ``.``, ``//`` and ``x/..``, and relative if inside ``root``."""
+    """The shortest spelling of a path: without ``.``, ``//`` and ``x/..``, and relative if it is inside ``root``."""
     path = posixpath.normpath(path)
     if not os.path.isabs(path):
         return path
@@ -171,7 +171,7 @@ def shortest_path(path: str, root: str = "") -> str:
 
 
 def _separator_of(lines: list[bytes], counted: bool) -> Separator:
-    """What stands between the integers at the end of the first line that has a comma or a tab there."""
+    """The separator of the integers at the end of the first line that has commas or tabs there; else a space."""
     separators: tuple[Separator, ...] = (",", "\t")
     ends = {
         separator: re.compile(rf'(?:{separator} *"?-?[0-9]+"? *){{{1 + counted},}}$'.encode())
@@ -182,7 +182,7 @@ def _separator_of(lines: list[bytes], counted: bool) -> Separator:
 
 @dataclass(frozen=True)
 class _Parser:
-    """From lines of one list to entries."""
+    """Turns lines of one list into entries."""
 
     separator: Separator
     counted: bool

@@ -1,6 +1,6 @@
-"""What a coded packet holds, read from its own bits: whether it gives a picture, and whether decoding may begin at it.
+"""Reads from a coded packet's own bits whether it gives a picture, and whether decoding may begin at it.
 
-Containers say both too, but their flags and indexes are wrong often enough (see :func:`content_reader`).
+Containers state both too, but their flags and indexes are wrong too often.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ class Content(NamedTuple):
     """What a packet holds.
 
     Attributes:
-        shown: One picture comes of it; otherwise none.
-        entry: A decoder that begins here gives this picture, and all that follow it in time, as one that began with the
-            first packet does. Pictures that follow in the file but come earlier in time may need what is before.
+        shown: Whether the packet gives one picture; otherwise it gives none.
+        entry: Whether decoding may begin here, which gives this picture and all later ones in time as if decoding had
+            begun with the first packet. Pictures that follow in the file but are earlier in time may need more.
     """
 
     shown: bool
@@ -23,11 +23,11 @@ class Content(NamedTuple):
 
 
 ContentReader = Callable[[bytes, bool], Content | None]
-"""A packet and whether the container calls it a key frame, to its content; or ``None``, if that isn't plain."""
+"""Takes a packet and whether the container calls it a key frame; returns its content, or ``None`` if unclear."""
 
 
 def content_reader(name: str, extradata: bytes) -> ContentReader | None:
-    """How packets of a codec are read; ``None`` if only decoding tells what is in them.
+    """The function that reads packets of a codec; ``None`` if only decoding tells what is in them.
 
     Args:
         name: FFmpeg's name of the codec, whichever decoder is used.
@@ -58,12 +58,12 @@ def _trusting(packet: bytes, key: bool) -> Content:
 
 
 class _H264:
-    """Decoding may begin at an IDR picture, and at a recovery point that promises exact pictures at once: neither at
-    other I pictures, which later ones may look past, nor where an intra refresh begins."""
+    """Decoding may begin at an IDR picture, or at a recovery point that promises exact pictures at once. It may not
+    begin at other I pictures, as later pictures may refer to earlier ones, nor where an intra refresh begins."""
 
     def __init__(self, extradata: bytes) -> None:
         self._prefix, self._fields = 0, False
-        if extradata[:1] == b"\x01":  # avcC: units come with their length
+        if extradata[:1] == b"\x01":  # avcC: each unit follows its length
             self._prefix = (extradata[4] & 3) + 1
             at = 6
             for _ in range(extradata[5] & 31):
@@ -84,12 +84,12 @@ class _H264:
                 entry |= _recovers_at_once(unit)
             elif kind == 7:
                 self._fields |= _may_hold_fields(unit)
-        # Two fields are one picture, in one packet or in two.
+        # Two fields form one picture, in one packet or in two.
         return None if pictures > 1 or self._fields else Content(pictures == 1, entry and pictures == 1)
 
 
 class _HEVC:
-    """Decoding may begin at IDR and CRA pictures; what is spliced (BLA, end of sequence) drops pictures."""
+    """Decoding may begin at IDR and CRA pictures. At splices (BLA, end of sequence) pictures are dropped."""
 
     def __init__(self, extradata: bytes) -> None:
         self._prefix = (extradata[21] & 3) + 1 if extradata[:1] == b"\x01" and len(extradata) > 21 else 0
@@ -109,7 +109,7 @@ class _HEVC:
 
 
 def _mpeg4(packet: bytes, key: bool) -> Content | None:
-    """One picture, unless two are packed into one packet or it is the placeholder that then follows, of some bytes."""
+    """A packet holds one picture, unless two are packed into it, or it is the short placeholder that then follows."""
     start = packet.find(b"\0\0\1\xb6")
     if start < 0 or packet.find(b"\0\0\1\xb6", start + 4) >= 0 or len(packet) - start < 16:
         return None
@@ -127,7 +127,7 @@ def _vp9(packet: bytes, key: bool) -> Content | None:
 
 
 def _vp9_frames(packet: bytes) -> Iterator[bytes]:
-    """The frames of a superframe, whose index is at the end of the packet; or the only one."""
+    """The frames of a superframe, whose index is at the end of the packet; otherwise the packet, as the only one."""
     marker = packet[-1]
     count, width = (marker & 7) + 1, (marker >> 3 & 3) + 1
     size = 2 + count * width
@@ -154,7 +154,7 @@ def _vp9_frame(frame: bytes) -> Content:
 
 
 def _units(data: bytes, prefix: int) -> Iterator[bytes]:
-    """NAL units: after their length in ``prefix`` bytes, or (0) between start codes."""
+    """NAL units, each after its length in ``prefix`` bytes; if ``prefix`` is 0, separated by start codes."""
     if not prefix:
         yield from filter(None, data.split(b"\0\0\1")[1:])
         return
@@ -180,13 +180,13 @@ def _recovers_at_once(unit: bytes) -> bool:
             at += 1
         kind, size = header
         if kind == 6:
-            return at < len(unit) and unit[at] >> 6 == 3  # the number 0 is one bit, then the flag of the match
+            return at < len(unit) and unit[at] >> 6 == 3  # the number 0 takes one bit; the flag of the match follows
         at += size
     return False
 
 
 class _Bits:
-    """Reads bits, and the numbers that H.264 makes of them; beyond the end come zeros."""
+    """Reads bits, and the numbers that H.264 makes of them; bits beyond the end are zeros."""
 
     def __init__(self, data: bytes) -> None:
         self._bits, self._at = "".join(f"{byte:08b}" for byte in data), 0
@@ -209,7 +209,7 @@ class _Bits:
 
 
 _WITH_CHROMA = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
-"""Profiles whose parameter sets say the chroma format."""
+"""Profiles whose parameter sets state the chroma format."""
 
 
 def _may_hold_fields(unit: bytes) -> bool:
@@ -218,19 +218,19 @@ def _may_hold_fields(unit: bytes) -> bool:
     if len(data) < 5:
         return True
     bits = _Bits(data[4:])
-    bits.number()  # its own number
+    bits.number()  # number of the parameter set
     if data[1] in _WITH_CHROMA:
         chroma = bits.number()
         if chroma == 3:
             bits.take(1)
-        bits.number()  # depths
+        bits.number()  # bit depths
         bits.number()
         bits.take(1)
         if bits.take(1):
             for k in range(12 if chroma == 3 else 8):
                 if bits.take(1):
                     _skip_scaling_list(bits, 16 if k < 6 else 64)
-    bits.number()  # of frame numbers
+    bits.number()  # length of frame numbers
     match bits.number():  # how pictures are ordered
         case 0:
             bits.number()
@@ -240,7 +240,7 @@ def _may_hold_fields(unit: bytes) -> bool:
             bits.signed()
             for _ in range(bits.number()):
                 bits.signed()
-    bits.number()  # of reference frames
+    bits.number()  # number of reference frames
     bits.take(1)
     bits.number()  # width
     bits.number()  # height

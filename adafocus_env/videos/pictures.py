@@ -1,4 +1,4 @@
-"""Pictures of frames: from a file of any of Pillow's formats to RGB bytes."""
+"""Reads picture files, of any format that Pillow knows, as RGB bytes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 BLACK_IS_ZERO = 1
-"""A value of TIFF's field PhotometricInterpretation."""
+"""The value of TIFF's field PhotometricInterpretation that says that 0 is black."""
 
 
 def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """Decode a picture as it is stored: an orientation in its EXIF data is not applied, transparency is dropped, and of
-    several pictures in a file the first is taken. These are the defaults of torchvision's loaders.
+    """Decode a picture as it is stored.
 
-    Of grey with 16 bits these are the upper 8 bits, as Pillow takes them of colours with 16 bits.
+    As in torchvision's loaders, an orientation in EXIF data is not applied, transparency is dropped, and of several
+    pictures the first is taken. Of 16-bit grey the upper 8 bits are used, as Pillow does with 16-bit colours.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is no whole picture, or nothing says what its numbers mean.
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not a complete picture, or doesn't say what its numbers mean.
     """
     with _opened(path) as image:
         if image.mode == "F" or image.mode.startswith("I"):
@@ -34,7 +34,7 @@ def read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Height and width in pixels, by the file's header alone; raises as :func:`read_picture` does."""
+    """Height and width in pixels, read from the file's header; raises the errors of :func:`read_picture`."""
     with _opened(path) as image:
         return image.height, image.width
 
@@ -46,12 +46,12 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
             yield image
     except FileNotFoundError:
         raise
-    except Exception as error:  # Pillow's plugins fail in every way there is, on what is too large or damaged
+    except Exception as error:  # Pillow's plugins raise errors of all classes on too large or damaged files
         raise ValueError(str(error) or type(error).__name__) from error
 
 
 def _upper_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """(H, W), of a picture of more than 8 bits per pixel whose format says that black is 0 and white 65535."""
+    """(H, W) uint8, the upper 8 bits of a picture whose format must say that 0 is black and 65535 white."""
     says_16_bits = image.mode.startswith("I;16") or image.format in ("PNG", "PPM")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         tags = image.tag_v2

@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""The registry of data sets by name."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _makers: dict[str, Callable[[str], VideoDataset]] = {DEFAULT_VIDEOS: RoamingFash
 
 
 def register_videos(name: str, make: Callable[[str], VideoDataset]) -> None:
-    """Make a data set known by name, as in ``gym.make("AdaFocus-v0", videos=name)``.
+    """Register a data set under a name, for ``gym.make("AdaFocus-v0", videos=name)``.
 
     Args:
-        name: Replaces a data set of the same name.
-        make: Takes a split out of :data:`SPLITS` and returns its videos.
+        name: Name of the data set; it replaces a data set of the same name.
+        make: Takes a split, one of :data:`SPLITS`, and returns its videos.
     """
     _makers[name] = make
 
 
 def get_videos(videos: VideoDataset | str | None, split: str) -> VideoDataset:
-    """The videos of a split of a named data set, or of one that a TOML file describes, or a data set object as it is.
+    """Get a split of a data set that is given by name or by TOML file; an object is returned as it is.
 
     Raises:
-        FileNotFoundError: The TOML file, or what it names, is not there.
-        ValueError: An unknown name or split, or an object that is no data set.
+        FileNotFoundError: The TOML file, or something that it names, is missing.
+        ValueError: The name or the split is unknown, or the object is not a data set.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, not {split!r}")

@@ -1,8 +1,8 @@
-"""``RoamingFashion``: the embedded benchmark, procedural videos of real images.
+"""``RoamingFashion``: the embedded benchmark, with procedural videos of real images.
 
-One Fashion-MNIST item, tinted, drifts through a larger textured and panning scene, among distractors that have the
-same colours, sizes and local texture but no class: items whose 4×4 blocks were shuffled. The item is in the picture in
-part of the frames only. The label is the item's class, so a recogniser has to find the item and look at it closely.
+A tinted Fashion-MNIST item drifts through a larger, textured and panning scene, among distractors that have the same
+colours, sizes and local texture but no class: items whose 4×4 blocks were shuffled. The item is visible in only part of
+the frames. The label is the item's class, so a recogniser has to find the item and look at it closely.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VERSION = 1
 
 
 class RoamingFashion(Scenery):
-    """One split of the benchmark: a finite, indexable list of videos that are drawn when asked for.
+    """One split of the benchmark: a finite, indexable list of videos that are drawn on request.
 
     A video is a pure function of ``(split, index, seed)`` and of the arguments; nothing is stored. The other
     arguments, the attributes and the errors are those of :class:`~adafocus_env.videos.scenery.Scenery`. The shipped
@@ -62,7 +62,7 @@ class RoamingFashion(Scenery):
         )
 
     def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the item is: ground truth for the oracle policy and for pictures, never shown to a learner.
+        """Where the item is: the ground truth for the oracle policy and for pictures, never shown to a learner.
 
         Args:
             indices: (B,) int64 indices of videos.

@@ -1,9 +1,9 @@
-"""``RoamingMotion``: the embedded benchmark where temporal order is the label.
+"""``RoamingMotion``: the embedded benchmark in which the label depends on temporal order.
 
 The scenery is that of ``RoamingFashion``, but the class is what the item *does*: it moves left or right, moves up or
-down, approaches or recedes, turns one way or the other, appears or disappears. The two of a pair are each other's
-clips played backwards, so whoever is blind to the order of frames can at best be right half of the time. The item stays
-near one place, its motion is of a few pixels, and the distractors move too, each in its own way.
+down, approaches or recedes, turns one way or the other, appears or disappears. The two motions of a pair
+are each other played backwards, so a recogniser that is blind to the order of frames is right at most half of the time.
+The item stays near one place and moves by a few pixels. The distractors move too, each in its own way.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ MOTIONS = (
     "moves left", "moves right", "moves up", "moves down", "approaches", "recedes", "turns clockwise",
     "turns counter-clockwise", "appears", "disappears",
 )  # fmt: skip
-"""The classes; each odd one is the one before it, played backwards."""
+"""The classes; each class with an odd number is the one before it, played backwards."""
 
 NUM_TRAIN_VIDEOS = 20_000
-"""A clip is one decision, where a video of ``RoamingFashion`` is eight: policies need more of them to generalise."""
+"""A clip gives one decision, a video of ``RoamingFashion`` eight, so policies need more clips to generalise."""
 STAGE_SIZE = 32
 """Height and width of the square that an item never leaves, pixels."""
 _TRAVEL = 12.0  # pixels, of moving items
@@ -38,7 +38,7 @@ _PAN = 4.0  # the background's time, so that it pans by up to 16 pixels
 
 
 class RoamingMotion(Scenery):
-    """One split of the benchmark: a finite, indexable list of clips that are drawn when asked for.
+    """One split of the benchmark: a finite, indexable list of clips that are drawn on request.
 
     A clip is a pure function of ``(split, index, seed)`` and of the arguments; nothing is stored. Its frames are those
     of one sampling, then those of the other. The other arguments, the attributes and the errors are those
@@ -79,14 +79,14 @@ class RoamingMotion(Scenery):
         )
 
     def locations(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the item is: ground truth for the oracle policy and for pictures, never shown to a learner.
+        """Where the item is: the ground truth for the oracle policy and for pictures, never shown to a learner.
 
         Args:
             indices: (B,) int64 indices of clips.
 
         Returns:
-            boxes: (B, num_frames, 4) int64 top, left, height, width, in pixels: what the item never leaves, the same in
-                all frames.
+            boxes: (B, num_frames, 4) int64 top, left, height, width, in pixels, of the square that the item never
+                leaves; the same in all frames.
             visible: (B, num_frames) bool, True everywhere.
         """
         indices = check_indices(indices, len(self))
@@ -101,14 +101,14 @@ class RoamingMotion(Scenery):
         return (self._uniform(indices, sprite, torch.arange(400, 402)) * room).long()
 
     def _motions(self, indices: Tensor, sprite: int) -> Tensor:
-        """(B,) int64, what a sprite does; a distractor does something else than the item."""
+        """(B,) int64, the motion of a sprite; a distractor's motion differs from the item's."""
         if sprite == 0:
             return self.labels[indices]
         other = self._uniform(indices, sprite, torch.tensor([402]))[:, 0] * (len(MOTIONS) - 1)
         return (self.labels[indices] + 1 + other.long()) % len(MOTIONS)
 
     def _poses(self, indices: Tensor, sprite: int) -> tuple[Tensor, Tensor, Tensor]:
-        """How a sprite stands in every frame, relative to the centre of its square.
+        """The pose of a sprite in every frame, relative to the centre of its square.
 
         Returns:
             Shift down and right, (B, num_frames, 2), pixels; the matrix from directions in the square to directions in
@@ -117,7 +117,7 @@ class RoamingMotion(Scenery):
         size, lean, pace, onset = self._draw(indices, sprite, 4).float().unbind(-1)
         motion = self._motions(indices, sprite)
         forwards = (motion % 2 == 0)[:, None]
-        phase = torch.where(forwards, self._times, 1 - self._times) - 0.5  # a pair differs in nothing else
+        phase = torch.where(forwards, self._times, 1 - self._times) - 0.5  # a pair differs in nothing but this
         extent = (0.7 + 0.3 * pace)[:, None] * phase
 
         def where(pair: int, value: Tensor) -> Tensor:

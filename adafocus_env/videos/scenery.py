@@ -1,4 +1,4 @@
-"""What the embedded benchmarks have in common: panning textures, tinted sprites of real images, distractors."""
+"""``Scenery``: panning textures, tinted sprites of real images and distractors, for the embedded benchmarks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _POOL_FILE = Path(__file__).parent / "data" / "fashion_mnist.npz"
 
 
 class Scenery:
-    """Draws backgrounds and sprites; each benchmark says how its sprites move and what the label is.
+    """Draws backgrounds and sprites; each benchmark defines how its sprites move and what the label is.
 
     A video is a pure function of ``(split, index, seed)`` and of the arguments. Splits share no source image and no
     texture. Sprite 0 is the item, the others are distractors: other images, whose 4×4 blocks were shuffled.
@@ -41,7 +41,7 @@ class Scenery:
         seed: Seed of the benchmark.
         num_videos: Number of videos; ``None`` takes 40,000, 6,000, 1,000 or 5,000, in the order of the splits above.
         frame_size: Height and width of a frame, pixels.
-        least_frame_size: What fits a sprite.
+        least_frame_size: Smallest frame that fits a sprite, pixels.
         num_distractors: Distractors per video.
         root: Folder that holds ``FashionMNIST/raw`` (or ``MNIST/raw``) in torchvision's layout, to draw from the full
             data set; ``None`` takes the subset of 24,000 images that ships with the package.
@@ -61,7 +61,7 @@ class Scenery:
     labels: Tensor
     class_names: Sequence[str]
     _pan: Tensor
-    """(T,) times of the frames, in which the background pans by up to 4 pixels in each unit."""
+    """(T,) times of the frames; the background pans by up to 4 pixels per unit of time."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Scenery:
         self._textures = _textures(self.seed, self.split)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without images and textures, 30 MB that a copy takes from where the original did."""
+        """Leaves out images and textures (30 MB), which a copy gets from where the original did."""
         return {
             name: value for name, value in vars(self).items() if name not in ("_images", "_image_labels", "_textures")
         }
@@ -146,7 +146,7 @@ class Scenery:
         """Blend one sprite into the frames of a canvas that show it, in place."""
 
     def _fingerprint(self, settings: Sequence[object]) -> str:
-        """Of the settings that determine the pixels, and of the image pool."""
+        """Hash of the settings that determine the pixels, and of the image pool."""
         return hashlib.sha256(repr((tuple(settings), self._pool_fingerprint)).encode()).hexdigest()
 
     def _draw(self, indices: Tensor, sprite: int, count: int) -> Tensor:
@@ -157,7 +157,7 @@ class Scenery:
         return torch.from_numpy(uniform(self.seed, self._stream, indices[:, None], sprite + 2, number))
 
     def _background(self, indices: Tensor, time: Tensor) -> Tensor:
-        """(B, T, H, W) int32, a window panning over a texture by up to 4 pixels in a unit of the (T,) times; a pixel is
+        """(B, T, H, W) int32, a window panning over a texture by up to 4 pixels per unit of the (T,) times. A pixel is
         four bytes: red, green, blue, unused."""
         texture, top, left, speed, angle = self._draw(indices, -1, 5).unbind(-1)
         distance = (4 * speed)[:, None] * time
@@ -198,11 +198,11 @@ class Scenery:
         """Blend sprites into frames of a canvas, in place.
 
         Args:
-            canvas: (B, T, H, W) int32, as of :meth:`_background`.
+            canvas: (B, T, H, W) int32, as :meth:`_background` returns it.
             frame: (n,) int64, counted through the canvas.
             top: (n,) int64, pixels.
             left: (n,) int64, pixels.
-            ink: (n, s, s, 4), as of :meth:`_ink`.
+            ink: (n, s, s, 4), as :meth:`_ink` returns it.
             clear: (n, s, s, 1).
         """
         (height, width), size = self.frame_size, ink.shape[1]
@@ -244,7 +244,7 @@ def _shipped_pool(split: str) -> tuple[Tensor, Tensor, str]:
 
 @lru_cache(maxsize=8)
 def _full_pool(split: str, root: Path, source: str) -> tuple[Tensor, Tensor, str]:
-    """The same from the full data set: its test file is ``test``, its training file is dealt to the other splits."""
+    """The same from the full data set: its test file is ``test``, its training file is divided among the others."""
     from torchvision import datasets
 
     raw = root / source / "raw"

@@ -20,13 +20,13 @@ from adafocus_env.videos.lists import Entry
 class VideoFiles(ListedVideos):
     """A list file's videos, each a file that FFmpeg decodes.
 
-    Frames are numbered as :func:`read_frames` says, which holds for variable frame rates and for containers whose index
-    is wrong too. Of H.264, HEVC, VP8, VP9, AV1, MPEG-4 and codecs without prediction, only what is needed is decoded;
-    videos of other codecs, interlaced H.264, and files whose times or packets are odd are decoded twice, once to count.
-    The file's metadata turn and mirror the pictures. A picture that the decoder calls damaged is an error.
+    :func:`read_frames` defines the numbers of frames, also for variable frame rates and for containers with a wrong
+    index. Of H.264, HEVC, VP8, VP9, AV1, MPEG-4 and codecs without prediction, only what is needed is decoded. Videos
+    of other codecs, interlaced H.264, and files with odd times or packets are decoded twice, the first time to count.
+    Pictures are turned and mirrored as the file's metadata say. A picture that the decoder calls damaged is an error.
 
-    :meth:`problems` decodes the frames that evaluation reads and those that lead to them, and compares the packets with
-    what the file's header promises.
+    :meth:`problems` decodes the frames that evaluation reads and those that they depend on, and compares the packets
+    with what the file's header promises.
 
     Args:
         root: Folder of the files.
@@ -34,7 +34,7 @@ class VideoFiles(ListedVideos):
         kwargs: See :class:`adafocus_env.videos.listed_videos.ListedVideos`.
 
     Raises:
-        FileNotFoundError: No such folder or list file; later, no such video.
+        FileNotFoundError: The folder or the list file is missing; later, a video is missing.
         ValueError: An argument or a line can't be used; later, a video can't be decoded.
     """
 

@@ -1,4 +1,4 @@
-"""Which frames of a video are read, and what of them is seen: segment sampling, evaluation and training views."""
+"""Segment sampling of a video's frames, and the views of them in evaluation and training."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SCALES = (1.0, 0.875, 0.75, 0.66)
 """Sides of training crops, as shares of the frame's shorter side."""
 
 Repeat = Literal["last", "first"]
-"""What a video shorter than T gives: all its frames and the last again; or the first for all (Something-Something)."""
+"""How a video shorter than T is filled up: by repeats of its last frame; or all by its first (Something-Something)."""
 
 Resize = Literal["torch", "pillow"]
-"""Who resizes frames, bilinearly and antialiased. The released checkpoints were trained and evaluated with Pillow, from
-which torch differs by one level in up to a hundredth of the values, at a fraction of the time."""
+"""Library that resizes frames, bilinearly and antialiased. The released checkpoints were trained and evaluated with
+Pillow. Torch differs by one level in up to a hundredth of the values, and takes a fraction of the time."""
 
 
 def middle_frames(available: int, num_frames: int, repeat: Repeat = "last") -> npt.NDArray[np.int64]:
-    """Frames for evaluation, counted from 0: the middles of T segments, int(n/T/2 + n/T·k), where n > T.
+    """Frames for evaluation, counted from 0: the middles of T segments, int(n/T/2 + n/T·k), if n > T.
 
     Args:
         available: n, frames of the video.
         num_frames: T.
-        repeat: Of a video with n ≤ T.
+        repeat: How a video with n ≤ T is filled up.
 
     Returns:
         (T,) int64.
@@ -43,10 +43,10 @@ def middle_frames(available: int, num_frames: int, repeat: Repeat = "last") -> n
 def random_frames(
     available: int, num_frames: int, random: np.random.Generator, repeat: Repeat = "last"
 ) -> npt.NDArray[np.int64]:
-    """Frames for training, counted from 0: one of each of T segments of floor(n/T); the remainder is never drawn.
+    """Frames for training, counted from 0: one from each of T segments of floor(n/T); the remainder is never drawn.
 
-    Args and returns as :func:`middle_frames`, but for videos with n = T, which give all their frames whatever
-    ``repeat`` says; ``random`` draws.
+    Arguments and result are as for :func:`middle_frames`, and ``random`` draws. But a video with n = T gives all its
+    frames, whatever ``repeat`` says.
     """
     if available < num_frames:
         return _short(available, num_frames, repeat)
@@ -59,13 +59,13 @@ def _short(available: int, num_frames: int, repeat: Repeat) -> npt.NDArray[np.in
 
 
 def evaluation_view(frames: Tensor, resized: int, size: int, resize: Resize = "torch") -> Tensor:
-    """Shorter side to ``resized`` pixels, centre crop of ``size`` pixels.
+    """Resize the shorter side to ``resized`` pixels, and crop ``size`` pixels at the centre.
 
     Args:
         frames: (T, 3, H, W) uint8.
-        resized: Pixels, at least ``size``. The longer side is rounded down.
-        size: Pixels.
-        resize: Who resizes.
+        resized: Shorter side, pixels, at least ``size``. The longer side is rounded down.
+        size: Height and width of the view, pixels.
+        resize: Library that resizes.
 
     Returns:
         (T, 3, size, size) uint8.
@@ -76,14 +76,14 @@ def evaluation_view(frames: Tensor, resized: int, size: int, resize: Resize = "t
 def training_crops(height: int, width: int, size: int) -> list[tuple[int, int, int, int]]:
     """The 130 crops that training draws from: ten shapes, each at 13 places (the recipe's multi-scale crop).
 
-    Heights and widths are :data:`SCALES` of the frame's shorter side that are equal or next to each other; those within
-    two pixels of ``size`` are ``size``, unless the frame is smaller. Places are the corners, the middles of the sides,
-    the centre, and the four between centre and corners, in steps of a quarter of what is free, rounded down.
+    Height and width are two of :data:`SCALES`, equal or adjacent, times the frame's shorter side. Those within two
+    pixels of ``size`` are ``size``, unless the frame is smaller. Places are the corners, the middles of the sides, the
+    centre, and the four between centre and corners, in steps of a quarter of the free space, rounded down.
 
     Args:
-        height: Of the frame, pixels.
-        width: Of the frame, pixels.
-        size: Of what is seen, pixels.
+        height: Height of the frame, pixels.
+        width: Width of the frame, pixels.
+        size: Height and width of the view, pixels.
 
     Returns:
         Top, left, height and width of each.
@@ -103,16 +103,16 @@ def training_crops(height: int, width: int, size: int) -> list[tuple[int, int, i
 def training_view(
     frames: Tensor, size: int, random: np.random.Generator, *, flip: bool = True, resize: Resize = "torch"
 ) -> Tensor:
-    """One of :func:`training_crops`, resized to ``size`` pixels, mirrored in half of the cases.
+    """One of :func:`training_crops`, resized to ``size`` pixels, and mirrored in half of the cases.
 
-    All frames get the same crop and the same side.
+    All frames get the same crop, and either all or none are mirrored.
 
     Args:
         frames: (T, 3, H, W) uint8.
-        size: Pixels.
-        random: Draws.
-        flip: Mirror at all (not where left and right are labels).
-        resize: Who resizes.
+        size: Height and width of the view, pixels.
+        random: Generator of the draws.
+        flip: Mirror at all; turn it off if labels depend on left and right.
+        resize: Library that resizes.
 
     Returns:
         (T, 3, size, size) uint8.
@@ -125,7 +125,7 @@ def training_view(
 
 
 def _seen(frames: Tensor, view: Callable[[Any], Any], resize: Resize) -> Tensor:
-    """What a function of torchvision makes of (T, 3, H, W) frames, given as a tensor or as Pillow's images."""
+    """Apply a function of torchvision to (T, 3, H, W) frames, as a tensor or as Pillow's images."""
     if resize == "torch":
         seen: Tensor = view(frames)
         return seen
