@@ -1,4 +1,4 @@
-"""Policies that learn nothing: random, centre, Gaussian (paper, Sec. 4.3) and the oracle."""
+"""Policies that learn nothing: random, centre, Gaussian (paper, Sec. 4.3), scheduled, and the oracle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adafocus_env.patches import best_candidate, centered_corners, corner_positi
 
 
 class _Baseline:
-    """SB3's ``predict`` around a rule that picks patches, or positions where actions are continuous.
+    """SB3's ``predict`` around a rule that picks patches, or positions if actions are continuous.
 
     Args:
         env: A single or vector AdaFocus environment.
@@ -25,7 +25,7 @@ class _Baseline:
     """
 
     bound: ClassVar[bool] = False
-    takes_tensors: ClassVar[bool] = True  # of which nothing but the number is looked at
+    takes_tensors: ClassVar[bool] = True  # only their number is looked at
 
     def __init__(self, env: Any, *, seed: int = 0) -> None:
         self.env = env.unwrapped
@@ -84,7 +84,7 @@ class CenterPolicy(_Baseline):
 
 
 class GaussianPolicy(_Baseline):
-    """Gaussian around the centre, standard deviation a quarter of the grid's side, clipped to it; never skips."""
+    """A Gaussian around the centre, with a quarter of the grid's side as standard deviation, clipped; never skips."""
 
     def _places(self, count: int) -> npt.NDArray[np.float64]:
         return np.clip(self._random.normal(0.5, 0.25, (count, 2)), 0, 1)
@@ -95,12 +95,12 @@ class GaussianPolicy(_Baseline):
 
 
 class ScheduledPolicy(_Baseline):
-    """The same candidate in evenly spaced frames; skips the others.
+    """The same candidate in evenly spaced frames; skips all others.
 
     Args:
-        env: A single or vector AdaFocus environment with skip bit.
-        candidate: Its index.
-        frames: In how many frames of a video.
+        env: A single or vector AdaFocus environment with a skip bit.
+        candidate: Index of the candidate.
+        frames: Number of frames of a video in which it is looked at.
         seed: Not used.
 
     Raises:
@@ -131,8 +131,8 @@ class ScheduledPolicy(_Baseline):
 class OraclePolicy(_Baseline):
     """The candidate that shows most of the item, or the position that centres it, from the data set's ground truth.
 
-    In a frame without the item it skips if the action space lets it, else looks at a uniformly random candidate. It
-    reads the environment that it was made with, so it can only act there.
+    In a frame without the item it skips if the action has a skip bit, and looks at a uniformly random candidate
+    otherwise. It reads the environment that it was made with, so it can only act there.
 
     Raises:
         ValueError: The data set has no ``locations``.

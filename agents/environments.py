@@ -1,4 +1,4 @@
-"""Which environment a policy, a recogniser or an id belongs to."""
+"""Rules that say which environment a policy, a recogniser or an id belongs to, and with which arguments."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ VECTOR_ENVS: dict[str, type[AdaFocusVectorEnv]] = {
 
 
 def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: Any = None) -> type[AdaFocusVectorEnv]:
-    """The vector environment behind an id; without one, that of the recogniser, else that of the policy.
+    """The vector environment of an id; without an id, that of the recogniser, or else that of the policy.
 
     Args:
         env_id: ``"AdaFocus-v0"``, ``"AdaFocusTSM-v0"`` or ``None``.
-        env_kwargs: As in ``gym.make``; ``features`` and ``recognizer`` tell.
-        policy: One that acts in positions belongs to AdaFocus-TSM.
+        env_kwargs: As in ``gym.make``; only ``features`` and ``recognizer`` matter.
+        policy: A policy, or ``None``; one that acts in positions belongs to AdaFocus-TSM.
 
     Raises:
-        ValueError: An unknown id.
+        ValueError: The id is unknown.
     """
     if env_id is not None:
         if env_id not in VECTOR_ENVS:
@@ -34,7 +34,7 @@ def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: 
         return VECTOR_ENVS[env_id]
     features, recognizer = env_kwargs.get("features"), env_kwargs.get("recognizer")
     if features is not None:
-        recognizer = getattr(features, "recognizer", None)  # the environment says what features must be
+        recognizer = getattr(features, "recognizer", None)  # the environment itself checks the features
     if recognizer is None:
         return AdaFocusTSMVectorEnv if acts_in_positions(policy) else AdaFocusVectorEnv
     if not hasattr(recognizer, "cost"):
@@ -43,12 +43,12 @@ def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: 
 
 
 def patches_alone(kind: type[AdaFocusVectorEnv]) -> dict[str, Any]:
-    """Arguments of an environment whose actions are patch indices, without skip bit."""
+    """Arguments that make an environment's actions patch indices, without a skip bit."""
     return {"action": "grid"} if issubclass(kind, AdaFocusTSMVectorEnv) else {"skip": False}
 
 
 def is_policy(policy: Any) -> bool:
-    """Whether this is a policy itself, not a callable that makes one."""
+    """Whether this is a policy itself, and not a callable that makes one."""
     return hasattr(policy, "predict") and not isinstance(policy, type)
 
 
@@ -85,7 +85,7 @@ def check_fit(policy: Any, env: AdaFocusVectorEnv) -> None:
 
 
 def observed_shapes(space: spaces.Space[Any] | None) -> dict[str, Any]:
-    """Shapes of an observation's parts by name; nothing of a policy that doesn't say what it sees."""
+    """Shapes of an observation's parts by name; empty for a policy that doesn't say what it sees."""
     if space is None:
         return {}
     return (
@@ -96,8 +96,8 @@ def observed_shapes(space: spaces.Space[Any] | None) -> dict[str, Any]:
 
 
 def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv], env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an environment: those that are given, and where they are silent those that a policy's spaces imply
-    (``skip`` or ``action``, ``observation``, and ``grid`` unless ``features`` bring theirs)."""
+    """The given arguments of an environment, completed by those that a policy's spaces imply: ``skip`` or ``action``,
+    ``observation``, and ``grid`` unless ``features`` bring theirs."""
     if not is_policy(policy):
         return dict(env_kwargs)
     space = policy.action_space

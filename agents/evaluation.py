@@ -1,4 +1,4 @@
-"""How good a policy is, on every video of a split exactly once."""
+"""Evaluation of policies on every video of a split exactly once, and comparison of two evaluations."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from agents.environments import check_fit, fitting_arguments, is_policy, vector_
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What :func:`evaluate` measured, with the per-video values behind it, in the order of the videos.
+    """The result of :func:`evaluate`: values for each of the V videos, in their order, and figures made from them.
 
-    T is the number of steps of an episode: one per frame, or one alone for AdaFocus-TSM.
+    T is the number of steps of an episode: one per frame, or a single one for AdaFocus-TSM.
 
     Attributes:
-        labels: (V,) int64.
-        label_sets: (V, classes) bool, all labels of every video; the one of ``labels`` where the data set has no more.
-        probabilities: (V, classes) float32, softmax after the last frame.
-        predictions: (V, T) int64, after every frame.
+        labels: (V,) int64, the first label of every video.
+        label_sets: (V, classes) bool, all labels of every video; only that of ``labels`` if the data set has no others.
+        probabilities: (V, classes) float32, class probabilities after the last frame.
+        predictions: (V, T) int64, the most probable class after every frame.
         returns: (V,) float64, undiscounted sum of rewards.
         gflops: (V,) float64, multiply-adds / 1e9, the policy's own included.
         focused: (V,) int64, frames on which the local CNN ran.
         corners: (V, T, 2) int64, top and left of every patch.
-        skipped: (V, T) bool.
-        policy_gflops: The policy's own share, per video, in the mean.
+        skipped: (V, T) bool, whether the local CNN was left out.
+        policy_gflops: The policy's own share of ``gflops``, mean over videos.
         frames: (V,) int64, frames glanced at: all that a video has, or fewer with ``exit_threshold``.
     """
 
@@ -58,12 +58,12 @@ class Evaluation:
     frames: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
-        if not len(self.frames):  # also of files that were written before there was conditional exit
+        if not len(self.frames):  # also in files that are older than conditional exit
             object.__setattr__(self, "frames", np.full(*self.predictions.shape))
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
-        """(V,) whether the last prediction is right."""
+        """(V,) bool, whether the last prediction is right."""
         return self.probabilities.argmax(axis=1) == self.labels
 
     @property
@@ -79,22 +79,22 @@ class Evaluation:
 
     @property
     def accuracy_per_frame(self) -> npt.NDArray[np.float64]:
-        """(T,) accuracy after every frame, in [0, 1]: what an answer at any time is worth."""
+        """(T,) accuracy of the predictions after every frame, in [0, 1]."""
         return (self.predictions == self.labels[:, None]).mean(axis=0)
 
     @property
     def mean_average_precision(self) -> float:
-        """Mean over classes (that occur) of scikit-learn's average precision, in [0, 1].
+        """Mean of scikit-learn's average precision over all classes that occur, in [0, 1].
 
-        Multi-label where videos have several labels (FCVID's metric), else single-label.
+        It is multi-label if videos have several labels (FCVID's metric), and single-label otherwise.
         """
         return _mean_average_precision(self.label_sets, self.probabilities)
 
     @property
     def single_label_mean_average_precision(self) -> float:
-        """The same on ``labels`` alone, in [0, 1]: ActivityNet's metric.
+        """Mean average precision on ``labels`` alone, in [0, 1]: ActivityNet's metric.
 
-        The released code draws one of a video's labels anew in every evaluation; this is always the first.
+        The released code draws one of a video's labels anew in every evaluation; here it is always the first.
         """
         truth = self.labels[:, None] == np.arange(self.probabilities.shape[1])
         return _mean_average_precision(truth, self.probabilities)
@@ -103,9 +103,9 @@ class Evaluation:
     def reference_mean_average_precision(self) -> float:
         """What the released code calls mAP, on ``label_sets``, in [0, 1].
 
-        The mean of the precisions at every positive, in falling order of probability, and then over all classes, of
-        which those without positives count 0. Where a class doesn't occur, it differs from a mean average precision in
-        more than that: the released code numbers the classes that do occur anew from 0, in their order, and compares
+        It is the mean of the precisions at every positive, in falling order of probability, and then over all classes,
+        where classes without positives count as 0. If a class doesn't occur, there is a second difference from a mean
+        average precision: the released code renumbers the classes that do occur from 0, in their order, and compares
         the first of them with the probability of class 0, and so on. Use it for comparison with published figures.
         """
         occurring = self.label_sets[:, self.label_sets.any(axis=0)]
@@ -143,7 +143,7 @@ class Evaluation:
 
     @property
     def num_videos(self) -> int:
-        """Videos evaluated."""
+        """Number of videos evaluated."""
         return len(self.labels)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -185,26 +185,26 @@ def evaluate(
     exit_threshold: float | Sequence[float] | None = None,
     **env_kwargs: Any,
 ) -> Evaluation:
-    """Run a policy, ``deterministic=True``, over every video of a split exactly once.
+    """Run a policy with ``deterministic=True`` on every video of a split exactly once.
 
     Args:
         policy: Anything with SB3's ``predict`` and an ``action_space``, or a callable that takes the environment and
             returns one, such as ``OraclePolicy``. It is given NumPy arrays, or tensors if it says ``takes_tensors``
             (:func:`adafocus_env.policies.decide`).
         split: The split, for videos given by name.
-        env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` goes by the recogniser that is passed, else by the
-            policy: one that acts in continuous positions belongs to the latter.
-        num_envs: Videos at once.
+        env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` chooses by the recogniser that is passed, or else
+            by the policy: one that acts in continuous positions belongs to AdaFocus-TSM.
+        num_envs: Number of videos that run at once.
         seed: Seed of the environment's draws (the random patches of the reward).
-        progress_bar: Show one.
-        exit_threshold: As of :meth:`adafocus_env.Recognizer.recognize`: what follows the frame on which a video is left
-            counts for nothing, in figures and compute.
+        progress_bar: Show a progress bar.
+        exit_threshold: As in :meth:`adafocus_env.Recognizer.recognize`: nothing after the frame at which a video is
+            left counts, neither in the figures nor in compute.
         env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip`` (or ``action``), ``observation`` and ``grid`` follow
-            the policy's spaces unless given. As every video is visited once, no table is made: without ``features`` it
-            is the one that the process already shares for these videos, or ``FrozenFeatures``.
+            the policy's spaces unless given. As every video is visited only once, no table is made: without
+            ``features``, a table that the process already shares for these videos is used, or ``FrozenFeatures``.
 
     Raises:
-        ValueError: The policy's spaces don't fit the environment's, or it is an ``OraclePolicy`` of another one.
+        ValueError: The policy's spaces don't fit the environment's, or it is an ``OraclePolicy`` made with another one.
     """
     if not is_policy(policy) and not callable(policy):
         raise ValueError(f"policy must have SB3's predict or make what has, not be {policy!r} (see load_policy)")
@@ -224,7 +224,7 @@ def evaluate(
     if issubclass(kind, AdaFocusTSMVectorEnv):
         refuse_exit(exit_threshold)
     thresholds = torch.as_tensor(as_thresholds(exit_threshold, steps).copy(), device=env.device)
-    thresholds[-1] = 0  # the last frame is the last in any case
+    thresholds[-1] = 0  # every video ends with its last frame
     probabilities = np.empty((videos, env.num_classes), dtype=np.float32)
     returns, gflops = np.zeros(videos), np.zeros(videos)
     corners = np.empty((videos, steps, 2), dtype=np.int64)
@@ -235,7 +235,7 @@ def evaluate(
     for start in tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar):
         lanes = min(num_envs, videos - start)
         rows = slice(start, start + lanes)
-        # The last batch is filled up with its first video; what the filling lanes do is not counted.
+        # The last batch is padded with its first video; what the padding lanes do is not counted.
         chosen = np.full(num_envs, start)
         chosen[:lanes] = np.arange(start, start + lanes)
         observation, _ = env.reset(seed=seed + start, options={"video": chosen})
@@ -248,7 +248,7 @@ def evaluate(
             episode_start = np.zeros(num_envs, dtype=bool)
             kept.append((reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities))
         rewards, places, skips, spent, said = (torch.stack(part, dim=1)[:lanes] for part in zip(*kept, strict=True))
-        last = (said.amax(dim=2) >= thresholds).int().argmax(dim=1)  # the first frame that is certain enough
+        last = (said.amax(dim=2) >= thresholds).int().argmax(dim=1)  # the first frame with enough confidence
         time = torch.arange(steps, device=env.device)
         after = time > last[:, None]
         said = said.take_along_dim(torch.minimum(time, last[:, None])[..., None], dim=1)
@@ -286,7 +286,7 @@ def paired_difference(
     """Mean of ``first − second`` over the same videos, with a bootstrap 95 % interval.
 
     Args:
-        first: (V,) or (seeds, V) values per video; seeds are averaged first, videos are resampled.
+        first: (V,) or (seeds, V) values per video; seeds are averaged first, then videos are resampled.
         second: Likewise.
         samples: Bootstrap samples.
         seed: Seed of the resampling.

@@ -1,4 +1,4 @@
-"""Plots and film strips of what the agents did."""
+"""Plots of results, and film strips and animations of what policies look at."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def accuracy_against_compute(
     Args:
         path: File to write.
         points: (GFLOPs, accuracy) by name.
-        curves: Several such by name.
-        logarithmic: Whether the GFLOPs are, so that equal ratios are equally far apart.
+        curves: Sequences of such points by name.
+        logarithmic: Whether the axis of GFLOPs is logarithmic.
     """
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="GFLOPs per video (multiply-adds)", ylabel="accuracy, %")
@@ -88,7 +88,7 @@ def accuracy_against_compute(
 def play(
     policy: Any, indices: Sequence[int], split: str = "test", **env_kwargs: Any
 ) -> list[list[npt.NDArray[np.uint8]]]:
-    """Pictures of every step of a policy, arg-max, on some videos: one list of (height, width, 3) uint8 per video."""
+    """Pictures of every step of a deterministic policy on some videos: a list of (height, width, 3) uint8 per video."""
     kind = vector_env_class(None, env_kwargs, policy)
     env_kwargs = fitting_arguments(policy, kind, env_kwargs)
     env = kind(len(indices), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
@@ -109,14 +109,14 @@ def play(
 
 
 def film_strip(path: Path, pictures: Sequence[Sequence[npt.NDArray[np.uint8]]], scale: float = 0.5) -> None:
-    """Write a PNG: one row per video, one column per frame."""
+    """Write a PNG with one row per video and one column per frame."""
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in pictures], axis=0)
     image = Image.fromarray(sheet)
     image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS).save(path)
 
 
 def animation(path: Path, pictures: Sequence[Sequence[npt.NDArray[np.uint8]]], seconds_per_frame: float = 0.4) -> None:
-    """Write a GIF: the videos one after the other, a pause after each."""
+    """Write a GIF of the videos one after the other, with a pause after each."""
     frames = [Image.fromarray(picture) for row in pictures for picture in row]
     pause = [seconds_per_frame * (3 if i + 1 == len(row) else 1) for row in pictures for i in range(len(row))]
     frames[0].save(

@@ -1,4 +1,4 @@
-"""Stage 3: fine-tune the recogniser on the patches that a policy picks (paper, Sec. 3.3)."""
+"""Stage 3: fine-tuning of the recogniser on the patches that a policy picks (paper, Sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ def finetune(
     """Fine-tune a copy of a recogniser on a policy's patches, skipped frames included.
 
     Args:
-        recognizer: Left as it is.
+        recognizer: The recogniser, which stays as it is.
         policy: As in :func:`agents.evaluate`.
-        config: How long and how fast; ``None`` takes the defaults.
+        config: Settings of the training; ``None`` takes the defaults.
         split: The split to train on, for videos given by name.
         videos: As in ``gym.make``.
-        features: What the recogniser's CNNs say about some videos, as in ``gym.make``, in place of ``videos``.
-        rollouts: How often each video is rolled out; more than once makes sense for a policy that draws at random.
+        features: Outputs of the recogniser's CNNs for some videos, as in ``gym.make``, in place of ``videos``.
+        rollouts: Number of rollouts of each video; several make sense for a policy that draws at random.
         seed: Seed of the rollouts and of the training.
-        progress: Of rollouts and training; logs and checkpoints.
+        progress: Progress bars of rollouts and training, and logs and checkpoints of the training.
         env_kwargs: As in ``gym.make``.
 
     Returns:
         The fine-tuned copy, in evaluation mode.
 
     Raises:
-        ValueError: As :func:`agents.evaluate`; or an argument is not of these.
+        ValueError: As in :func:`agents.evaluate`; or an argument has a wrong type or is out of range.
     """
     config = config or Stage3Config()
     if not isinstance(recognizer, ImageNetworks):
@@ -86,5 +86,5 @@ def finetune(
 
 
 def _seeded(policy: Any, seed: int) -> Any:
-    """A baseline's class with a seed of its own, so that no two rollouts draw alike; any other policy as it is."""
+    """A baseline's class with a seed of its own, so that no two rollouts draw alike; any other policy unchanged."""
     return functools.partial(policy, seed=seed) if isinstance(policy, type) else policy

@@ -12,9 +12,9 @@ PATCH_HYPERPARAMETERS: dict[str, Any] = {
     "entropy_coefficient": 0.01,
     "use_belief": True,
 }
-"""REINFORCE, patch policy π (stage 2). A patch is paid for at once: a γ below the paper's 0.7 mostly removes noise. The
-paper's π sees the glance alone; the belief was worth two to three hundredths of the gap between random and true
-location on 5,000 validation videos (seeds 1 and 2)."""
+"""REINFORCE for the patch policy π (stage 2). A patch is rewarded at once, so a γ below the paper's 0.7 mostly removes
+noise. The paper's π sees the glance alone; the belief was worth two to three hundredths of the gap between random
+patches and the true location on 5,000 validation videos (seeds 1 and 2)."""
 PATCH_EPISODES = 38_400
 
 ALL_ACTION_HYPERPARAMETERS: dict[str, Any] = {
@@ -24,9 +24,9 @@ ALL_ACTION_HYPERPARAMETERS: dict[str, Any] = {
     "use_belief": True,
     "episodes_per_batch": 16,
 }
-"""The all-action agent. Its gradients are so much less noisy that it can take four times as many updates, of a quarter
-of the size each; REINFORCE, with as small batches, often learns nothing (validation, seeds 1000 to 1002: 78.1 against
-61.6 % after 9,600 episodes)."""
+"""The all-action agent. Its gradients are so much less noisy that it can take four times as many updates, from batches
+of a quarter of the size. With such small batches REINFORCE often learns nothing (validation, seeds 1000 to 1002: 78.1
+against 61.6 % after 9,600 episodes)."""
 
 SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 2e-3,
@@ -37,9 +37,9 @@ SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {
     "temperature": 0.02,
     "score_map": True,
 }
-"""Soft targets. Learnt on 1,600 training videos (19,200 episodes, seed 0) they reach 76.4 % without the scores of the
-map, 77.8 % with them, and 77.4 % at τ = 0.05, on 500 validation videos on which random patches give 56.8 % and the true
-location 79.6 %; the all-action agent 75.4 %."""
+"""Soft targets. Trained on 1,600 videos (19,200 episodes, seed 0), they reach 76.4 % without the score map, 77.8 % with
+it, and 77.4 % at τ = 0.05 on 500 validation videos. There the all-action agent reaches 75.4 %, random patches 56.8 %,
+and the true location 79.6 %."""
 
 SKIP_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-3,
@@ -47,8 +47,8 @@ SKIP_HYPERPARAMETERS: dict[str, Any] = {
     "entropy_coefficient": 0.02,
     "use_belief": True,
 }
-"""REINFORCE, skip policy π′ over a frozen π (AdaFocus+). With ``gain_over_previous`` and γ = 1 the return would
-telescope to the confidence at the end minus the price of the frames looked at, the trade-off that is wanted; γ = 0.9 is
+"""REINFORCE for the skip policy π′ over a frozen π (AdaFocus+). With ``gain_over_previous`` and γ = 1 the return would
+telescope to the confidence at the end minus the price of the focused frames, which is the trade-off wanted. γ = 0.9 is
 close to it and less noisy."""
 SKIP_EPISODES = 12_800
 
@@ -58,8 +58,8 @@ RESOLUTION_HYPERPARAMETERS: dict[str, Any] = {
     "entropy_coefficient": 0.01,
     "use_belief": True,
 }
-"""REINFORCE, adaptive resolution: both heads jointly, rewarded like the skip policy, for as many episodes as π and π′
-have together."""
+"""REINFORCE for adaptive resolution. Both heads learn jointly, rewarded like the skip policy, for as many episodes as π
+and π′ have together."""
 RESOLUTION_EPISODES = PATCH_EPISODES + SKIP_EPISODES
 
 CLIP_HYPERPARAMETERS: dict[str, Any] = {
@@ -68,7 +68,7 @@ CLIP_HYPERPARAMETERS: dict[str, Any] = {
     "entropy_coefficient": 0.0,
     "learn_position_std": True,
 }
-"""REINFORCE, one position per clip (AdaFocus-TSM). With one step there is nothing to discount."""
+"""REINFORCE for one position per clip (AdaFocus-TSM). With one step there is nothing to discount."""
 CLIP_PATCH_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1e-3, "gamma": 0.0, "entropy_coefficient": 0.01}
 """The same with patch indices as actions."""
 CLIP_EPISODES = 19_200

@@ -1,4 +1,4 @@
-"""Policies by name or file."""
+"""Loading of policies by name or file, and writing of their files."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
 
 
 def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -> Any:
-    """Any policy that :func:`agents.evaluate` takes, from what a command line can say.
+    """Load any policy that :func:`agents.evaluate` takes, from a name or path such as a command line gives.
 
     Args:
         name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a ``.pt``
             file of ``Reinforce.save``; an SB3 model's ``.zip``, whose name begins with its algorithm (``ppo.zip``,
             ``ppo-0.zip``); or a released checkpoint, ``.pth.tar``, from stage 2 on.
-        seed: Of the draws of the first four; ``None`` gives the class itself.
+        seed: Seed of the draws of the first four policies; ``None`` gives their class itself.
 
     Raises:
-        FileNotFoundError: None of these.
+        FileNotFoundError: It is neither a known name nor a file.
         ImportError: The algorithm's package isn't installed.
-        ValueError: A ``.zip`` whose name begins with no algorithm, a checkpoint without a policy, or a file that is
-            damaged or holds weights that are not finite.
+        ValueError: The name of a ``.zip`` begins with no algorithm, a checkpoint has no policy, or a file is damaged or
+            holds weights that are not finite.
     """
     if str(name_or_path) in BASELINE_POLICIES:
         baseline = BASELINE_POLICIES[str(name_or_path)]
         return baseline if seed is None else functools.partial(baseline, seed=seed)
     path = find_file("policy", name_or_path, CHECKPOINTS, ".pt")
     if path.name.endswith(".pth.tar"):
-        _, policy = load_official_checkpoint(path, patch_size=96)  # on which no policy depends
+        _, policy = load_official_checkpoint(path, patch_size=96)  # no policy depends on it
         if policy is None:
             raise ValueError(f"{path} is a checkpoint of stage 1, before there is a policy: take one of stage 2 or 3")
         return policy
@@ -73,7 +73,7 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
         kind = algorithm_class(algorithm)
         try:
             model = kind.load(path, device="cpu")
-        except Exception as error:  # of many classes, by what is wrong with the file
+        except Exception as error:  # its class depends on what is wrong with the file
             raise ValueError(f"{path} is damaged, or {kind.__name__}.save didn't write it") from error
         weights = model.policy.state_dict()
         if problems := list(differences(weights, weights)):
@@ -86,12 +86,12 @@ def save_policy(policy: Any, stem: str | os.PathLike[str], *, training_state: bo
     """Write a policy so that :func:`load_policy` reads it.
 
     Args:
-        policy: A :class:`Reinforce`, or a model of Stable-Baselines3.
-        stem: The file without its ending, which is ``.pt`` or ``.zip``; that of a model begins with its algorithm.
-        training_state: Of :meth:`Reinforce.save`; a model's file always holds it.
+        policy: A :class:`Reinforce`, or a model of Stable-Baselines3 (SB3).
+        stem: The path without ``.pt`` or ``.zip``; for an SB3 model, the file's name must begin with its algorithm.
+        training_state: As in :meth:`Reinforce.save`; an SB3 model's file always holds it.
 
     Returns:
-        The file.
+        The path of the file.
     """
     if isinstance(policy, Reinforce):
         path = Path(f"{os.fspath(stem)}.pt")

@@ -1,4 +1,4 @@
-"""Stable-Baselines3 on the batched environment."""
+"""Stable-Baselines3 (SB3) on the batched environment: its vector environment, network and models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AdaFocusVecEnv(VecEnv):
     keeps the loop free of per-lane work.
 
     Args:
-        env: Made with ``autoreset_mode="SAME_STEP"`` and NumPy output.
+        env: An environment with ``autoreset_mode="SAME_STEP"`` and NumPy output.
     """
 
     def __init__(self, env: AdaFocusVectorEnv) -> None:
@@ -41,7 +41,7 @@ class AdaFocusVecEnv(VecEnv):
         """Start an episode in every lane; ``seed`` and ``set_options`` of SB3's interface are honoured.
 
         Raises:
-            ValueError: Options for some lanes only, or of different kinds.
+            ValueError: Only some lanes have options, or lanes have different ones.
         """
         seeds: Any = self._seeds
         seeds = None if all(seed is None for seed in seeds) else seeds
@@ -64,7 +64,7 @@ class AdaFocusVecEnv(VecEnv):
         self._actions = actions
 
     def step_wait(self) -> Any:
-        """Step all lanes: observations, rewards, dones, infos."""
+        """Step all lanes, and return observations, rewards, dones and infos."""
         observation, reward, terminated, _, info = self.env.step(self._actions)
         self._returns += reward
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
@@ -89,7 +89,7 @@ class AdaFocusVecEnv(VecEnv):
         return [None] * self.num_envs if pictures is None else list(pictures)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """The attribute, once per lane: all lanes share one environment."""
+        """Return an attribute once per lane; all lanes share one environment."""
         return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
@@ -97,7 +97,7 @@ class AdaFocusVecEnv(VecEnv):
         setattr(self.env, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Call a method of the shared environment once; its result, once per lane."""
+        """Call a method of the shared environment once, and return its result once per lane."""
         result = getattr(self.env, method_name)(*args, **kwargs)
         return [result] * len(list(self._get_indices(indices)))
 
@@ -114,13 +114,13 @@ def make_vec_env(
     """An SB3 ``VecEnv`` over the batched environment.
 
     Args:
-        num_envs: Lanes.
-        env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` goes by the recogniser that is passed.
+        num_envs: Number of lanes.
+        env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` chooses by the recogniser that is passed.
         seed: Lane i is seeded ``seed + i``; ``None`` leaves that to SB3's model.
         env_kwargs: As in ``gym.make("AdaFocus-v0", …)``.
 
     Raises:
-        ValueError: ``output`` or ``autoreset_mode`` is among them: SB3 knows but one of each.
+        ValueError: ``output`` or ``autoreset_mode`` is given; SB3 knows only one value of each.
     """
     if taken := {"output", "autoreset_mode"} & env_kwargs.keys():
         raise ValueError(f"{sorted(taken)} can't be chosen here: SB3 takes NumPy arrays and resets in the same step")
@@ -135,14 +135,14 @@ def make_vec_env(
 class GlanceExtractor(BaseFeaturesExtractor):
     """Features of ``glance``, and of ``belief`` and ``time`` where they are shown, for any SB3 policy.
 
-    1×1 convolution, flatten, linear, as in the paper's policy; belief and time through a linear layer of their own.
-    With ``score_map`` there is also a score of every cell of the glance's map, from a convolution that is the same
-    everywhere: what an item looks like is then learnt once, not for every place anew.
+    The glance goes through a 1×1 convolution and a linear layer, as in the paper's policy, and belief and time through
+    a linear layer of their own. With ``score_map``, a convolution also scores every cell of the glance's map, so that
+    what an item looks like is learnt once and not for every place anew. It is used as
     ``PPO("MultiInputPolicy", make_vec_env(64), policy_kwargs=GlanceExtractor.policy_kwargs())`` (``"MlpPolicy"`` with
     ``observation="glance"``).
 
     Args:
-        observation_space: The environment's, ``"full"`` or ``"glance"``.
+        observation_space: The environment's, for the observation ``"full"`` or ``"glance"``.
         features_dim: Length of the encoded glance.
         score_map: Whether the map's cells are scored too.
     """
@@ -186,7 +186,7 @@ class GlanceExtractor(BaseFeaturesExtractor):
 
     @classmethod
     def policy_kwargs(cls, features_dim: int = 256, *, score_map: bool = False) -> dict[str, Any]:
-        """``policy_kwargs`` for an SB3 model: this extractor, and heads directly on its features."""
+        """``policy_kwargs`` for an SB3 model: this extractor, and heads with a hidden layer of 128 on its features."""
         return {
             "features_extractor_class": cls,
             "features_extractor_kwargs": {"features_dim": features_dim, "score_map": score_map},
@@ -200,7 +200,7 @@ SB3_ALGORITHMS = {
     "dqn": ("stable_baselines3", "DQN"),
     "recurrent_ppo": ("sb3_contrib", "RecurrentPPO"),
 }
-"""Package and class of the algorithms that scripts know by name."""
+"""Package and class of every SB3 algorithm that scripts know by name."""
 
 
 def algorithm_class(name: str) -> Any:
@@ -221,13 +221,13 @@ def make_model(name: str, env: VecEnv, *, seed: int = 0, **settings: Any) -> Any
 
     Args:
         name: A key of :data:`SB3_ALGORITHMS`.
-        env: As of :func:`make_vec_env`.
+        env: As :func:`make_vec_env` makes it.
         seed: Seed of weights and actions.
-        settings: Further arguments of its class.
+        settings: Further arguments of the algorithm's class.
 
     Raises:
         ImportError: Its package isn't installed.
-        ValueError: DQN was given an environment with skip bit.
+        ValueError: DQN was given an environment whose actions are not discrete.
     """
     if name == "dqn" and not isinstance(env.action_space, spaces.Discrete):
         raise ValueError("DQN takes discrete actions alone: make the environment with skip=False")

@@ -28,13 +28,13 @@ class Config(ComparisonArguments):
     ablations: tuple[str, ...] = tuple(ABLATIONS)
     """Keys of agents.experiments.ablations.ABLATIONS."""
     num_videos: int | None = None
-    """Videos of each split of the embedded benchmark; by default all. Tables of fewer videos are filled sooner."""
+    """Number of videos per split of the embedded benchmark; by default all. Tables of fewer videos fill sooner."""
     out: Path = Path("runs/ablate")
-    """Folder with a folder for every ablation's report."""
+    """Folder of the results, with a folder in it for every ablation's report."""
 
 
 def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> None:
-    """Variance of the return and of the gradient, early and late in training; writes ``noise.csv``."""
+    """Measure the variance of the return and of the gradient early and late in training; write ``noise.csv``."""
     remembered = joblib.Memory(config.out / "trials", verbose=0).cache(estimator_noise)
     short = {"critic_episodes": 128, "batches": 4} if config.quick else {}
     found = joblib.Parallel(n_jobs=config.jobs)(
@@ -70,7 +70,7 @@ def main(config: Config) -> None:
             measure_noise(bench, seeds, episodes, config)
         report = write_report(folder, title=f"Ablation: {name}", note=note)
         print(f"{report} after {(time.perf_counter() - started) / 60:.1f} minutes")
-    if everything:  # not where all trials had benches of their own, on which returns mean something else
+    if everything:  # only trials on the common bench: returns on other benches are not comparable
         text = return_against_accuracy(everything)
         write_atomically(config.out / "return.md", f"{text}\n".encode())
         print(text)

@@ -1,8 +1,8 @@
 """Measure speed and memory side by side: stepping, filling the table, deployment and training.
 
-Every figure of a comparison is the median over repeats that alternate with those of the others, so that whatever else
-the machine does affects all of them alike. At the paper's scale the networks are MobileNet-V2, ResNet-50 on 128²
-patches and a GRU of 1024, on 16 frames of 224², with random weights, on which speed does not depend.
+Every figure of a comparison is the median over repeats. These alternate with the repeats of the others, so that
+whatever else the machine does affects all of them alike. At the paper's scale the networks are MobileNet-V2, ResNet-50
+on 128² patches and a GRU of 1024, on 16 frames of 224², with random weights, on which speed does not depend.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Config:
     scales: tuple[Literal["embedded", "paper", "tsm"], ...] = ("embedded", "paper", "tsm")
     """The shipped recogniser, networks of the paper's size, and those of its AdaFocus-TSM."""
     clips: int = 64
-    """Clips in a batch of AdaFocus-TSM."""
+    """Number of clips in a batch of AdaFocus-TSM."""
     device: str = "cpu"
     """torch device."""
     seconds: float = 4.0
-    """Time for each figure, over all of its repeats."""
+    """Seconds for each figure, over all of its repeats."""
     repeats: int = 7
     """Number of repeats, whose median counts."""
     training: bool = True

@@ -1,4 +1,4 @@
-"""Fill a feature bank's file ahead of time, so that no training run computes a CNN again.
+"""Fill a feature bank's file ahead of time, so that no training run needs to run a CNN.
 
 A killed build loses at most five seconds of its work (or one batch of patches, where that takes longer), and the same
 command goes on from there. Under torchrun several processes share the work. Use the file with
@@ -27,7 +27,7 @@ from adafocus_env.videos import get_videos
 @dataclass
 class Config:
     recognizer: str = "roaming-fashion"
-    """A shipped name or a file."""
+    """Name of a shipped recogniser, or a file."""
     videos: str = "roaming-fashion"
     """A registered data set, or a TOML file that describes one on disk."""
     split: str = "train"

@@ -1,7 +1,7 @@
-"""Compare algorithms that learn where to look: equal budgets in episodes, several seeds, the test split once.
+"""Compare algorithms that learn where to look, with equal numbers of episodes and several seeds, on the test split.
 
 Trials run in parallel and each leaves one file, so a killed comparison goes on where it stopped. Where scripts/tune.py
-has chosen settings on the validation split, these are used.
+has chosen settings on the validation split, those are used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Config(ComparisonArguments):
     algorithms: tuple[str, ...] = tuple(ALGORITHMS)
     """Keys of agents.experiments.algorithms.ALGORITHMS; its REFERENCES are always compared too."""
     tuned: Path = TUNED
-    """What scripts/tune.py chose; without the file, every algorithm keeps its starting settings."""
+    """File of the settings that scripts/tune.py chose; without it, every algorithm keeps its starting settings."""
     backend: Literal["loky", "sequential", "dask"] = "loky"
     """joblib's backend."""
     scheduler: str | None = None
@@ -42,7 +42,7 @@ class Config(ComparisonArguments):
 
 
 def read_tuned(path: Path) -> dict[str, dict[str, Any]]:
-    """Settings by algorithm."""
+    """Read the tuned settings by algorithm; without the file, there are none."""
     if not path.exists():
         return {}
     try:

@@ -1,7 +1,7 @@
 """Compare AdaFocus with other ways to save compute, on the same videos with the same networks.
 
-Fewer frames, lower resolution, or, in the manner of AR-Net, a resolution or a skip that a policy chooses for every
-frame: accuracy against multiply-adds, beside AdaFocus.
+The other ways are fewer frames, a lower resolution, and, as in AR-Net, a policy that chooses a resolution or a skip for
+every frame. All are compared by their accuracy against multiply-adds.
 
 The local CNN and the classifier of the shipped recogniser are first trained further, on whole frames and on patches of
 each size, with the same number of videos. What a killed run has trained or evaluated is not done again.
@@ -25,7 +25,7 @@ from agents.experiments.savings import ADAPTIVE, POLICY_TRAINING, SHIPPED, Savin
 from agents.figures import accuracy_against_compute
 
 MAY_CHANGE = ("seeds", "accuracies", "jobs", "out", "patch_sizes", "skip_costs", "resolution_costs", "frames")
-"""Arguments that may be other ones when a run goes on."""
+"""Arguments that may change when a killed run goes on."""
 IN_QUICK = ("patch_sizes", "skip_costs", "resolution_costs", "frames", "seeds")
 """Arguments of which a rehearsal takes the first two values."""
 
@@ -35,11 +35,11 @@ class Config(Savings):
     accuracies: tuple[float, ...] = (66.0, 68.0, 70.0, 72.0, 74.0, 75.0, 76.0, 77.0, 78.0, 79.0)
     """Accuracies at which compute is compared, percent."""
     jobs: int = -1
-    """Processes at once; -1 takes all cores."""
+    """Number of processes that run at once; -1 takes all cores."""
 
 
 def determining_settings(config: Config) -> dict[str, Any]:
-    """Everything that determines the numbers in a folder, but for what may be added later."""
+    """Everything that determines the results in a folder, except the arguments that may change."""
     return {
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE},
         **POLICY_TRAINING,

@@ -30,7 +30,7 @@ PUBLISHED_TSM: dict[str | int, float] = {"TSM, 8": 32.7, "TSM+, 8+8": 35.1, 144:
 @dataclass
 class Config:
     frames: int = 16
-    """Frames of a video, T."""
+    """Number of frames of a video, T."""
     seed: int = 0
     """Seed of the weights, on which no cost depends."""
     out: Path = Path("runs/cost_table")
@@ -38,12 +38,12 @@ class Config:
 
 
 def row(model: str, video: float, published: float | None, **parts: float) -> dict[str, Any]:
-    """A row of the table: GFLOPs of the parts that the model has, of a video, and those that were published."""
+    """A row of the table: GFLOPs of the parts that the model has, of a whole video, and as published."""
     return {"model": model, **{name: parts.get(name) for name in PARTS}, "video": video, "published": published}
 
 
 def frame_rows(frames: int) -> list[dict[str, Any]]:
-    """AdaFocus at each patch size, and both of its networks on full frames; parts are per frame."""
+    """Rows of AdaFocus at each patch size, and of both its networks on full frames; parts are per frame."""
     rows, policy = [], policy_gflops(OfficialPolicy())
     for size in PATCH_SIZES:
         recognizer = Recognizer(PRESETS[f"activitynet-{size}"])
@@ -59,7 +59,7 @@ def frame_rows(frames: int) -> list[dict[str, Any]]:
 
 
 def clip_rows() -> list[dict[str, Any]]:
-    """AdaFocus-TSM at each patch size, and its larger network or both on full frames; parts are per clip."""
+    """Rows of AdaFocus-TSM at each patch size, and of its larger network or both on full frames; parts are per clip."""
 
     def clip_row(model: str, published: float, **parts: float) -> dict[str, Any]:
         return row(model, sum(parts.values()), published, **parts)

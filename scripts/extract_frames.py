@@ -4,9 +4,9 @@ python scripts/extract_frames.py VIDEOS LIST --num-classes 200     # LIST: lines
 python scripts/extract_frames.py --check data.toml                 # a data set that a TOML file describes
 python scripts/extract_frames.py --check data.toml --decode all    # every frame of it
 
-Videos are decoded in parallel, each appears whole or not at all, and a killed run goes on with what is missing. Frames
-that are there already are kept if they are of the same file with the same settings, and made anew if not. At the end
-the folder holds frames/, list.txt (path, frames, labels) for FrameFolders, and failed.csv, which says what failed and
+Videos are decoded in parallel. Each appears whole or not at all, and a killed run goes on with what is missing. Frames
+that exist are kept if they are of the same file with the same settings, and are made anew otherwise. At the end the
+folder holds frames/, list.txt (path, frames, labels) for FrameFolders, and failed.csv, which says what failed and
 why. The exit status is 0 if there are frames of any video, and 1 if all videos failed.
 """
 
@@ -41,7 +41,7 @@ class Config:
     num_classes: int | None = None
     """Number of classes; labels are below it."""
     multi_label: bool | None = None
-    """Whether lines have several labels, where they are separated by spaces."""
+    """Whether lines have several labels, if these are separated by spaces."""
     short_side: int = 360
     """Shorter side of the frames, pixels; smaller videos keep their size."""
     quality: int = 90
@@ -52,7 +52,7 @@ class Config:
     decode: Literal["read", "all"] = "read"
     """Frames that --check decodes: those that evaluation reads, or all."""
     jobs: int = -1
-    """Processes at once; -1 takes all cores."""
+    """Number of processes that run at once; -1 takes all cores."""
     seed: int = 0
     """Not used, as nothing here is random."""
     out: Path = Path("runs/extract_frames")
@@ -72,7 +72,7 @@ def check(description: Path, decode: Literal["read", "all"]) -> None:
 
 
 def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int, str]:
-    """Extract a video: its number of frames and an empty string, or 0 and what went wrong."""
+    """Extract a video; return its number of frames and an empty string, or 0 and what went wrong."""
     try:
         return extract_frames(root / entry.path, folder, config.short_side, config.quality), ""
     except (OSError, ValueError) as error:

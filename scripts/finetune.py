@@ -1,7 +1,7 @@
 """Fine-tune a recogniser on the patches that a policy picks: stage 3 of AdaFocus.
 
-The script also runs under torchrun. It leaves a checkpoint after every pass over the videos; with `--resume` it goes on
-from there, to the same weights.
+The script also runs under torchrun. It leaves a checkpoint after every pass over the videos. With `--resume` it goes on
+from there, and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Config:
     """Any policy: the name of a baseline or a shipped policy, or a file such as reinforce.pt or ppo.zip; by default the
     shipped policy."""
     recognizer: str = "roaming-fashion"
-    """A shipped name or a file, of either kind."""
+    """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""

@@ -42,7 +42,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves behind: the policies, those that skip by price, and the fine-tuned recogniser."""
+    """The results of training: the patch policy, the skip policies by their price, and the fine-tuned recogniser."""
 
     patch_policy: Reinforce
     skip_policies: dict[float, Reinforce]
@@ -70,7 +70,7 @@ def learn(
 
 
 def train(config: Config, run: RunFolder, recognizer: Recognizer) -> Trained:
-    """Stage 2, AdaFocus+ and stage 3."""
+    """Run stage 2, AdaFocus+ and stage 3."""
     videos = RoamingFashion("train", num_videos=128 if config.quick else None)
     patch_episodes, skip_episodes = (n // (100 if config.quick else 1) for n in (PATCH_EPISODES, SKIP_EPISODES))
     env: dict[str, Any] = {"recognizer": recognizer, "videos": videos}
@@ -97,7 +97,7 @@ def train(config: Config, run: RunFolder, recognizer: Recognizer) -> Trained:
 def test(
     config: Config, run: RunFolder, recognizer: Recognizer, trained: Trained, videos: RoamingFashion
 ) -> list[dict[str, Any]]:
-    """Evaluate everything and draw accuracy against compute; the rows of the table."""
+    """Evaluate everything, draw accuracy against compute, and return the rows of the table."""
     print("[bold]Evaluation on the test split")
     bank = FeatureBank.shared(recognizer, videos)
     # The table shows no returns, so take the reward that needs no reference patches.

@@ -1,8 +1,8 @@
-"""Reproduce the figures of record of AdaFocus-TSM on RoamingMotion: several training seeds, the whole test split.
+"""Reproduce README's figures of AdaFocus-TSM on RoamingMotion, with several training seeds, on the whole test split.
 
 For every seed, REINFORCE learns where to look (stage 2), over continuous positions and on the grid, and stage 3 follows
-the former. They are compared with policies that learn nothing, and with a recogniser that is blind to the order of
-frames. Hyper-parameters were chosen on the validation split. What a killed run has finished is not done again.
+the continuous policy. They are compared with policies that learn nothing, and with a recogniser that is blind to the
+order of frames. Hyper-parameters were chosen on the validation split. What a killed run has finished is not done again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from agents.presets import CLIP_EPISODES, CLIP_HYPERPARAMETERS, CLIP_PATCH_HYPER
 NAMES = {"continuous": "learned", "grid": "learned on the grid"}
 SETTINGS = {"continuous": CLIP_HYPERPARAMETERS, "grid": CLIP_PATCH_HYPERPARAMETERS}
 STAGE3_VIDEOS = 6000
-"""Enough for a linear head."""
+"""Number of training videos in stage 3, enough for a linear head."""
 BLIND = "order-blind, true location"
 DIFFERENCES = (("learned", "random"), ("learned + stage 3", "learned"), ("true location", BLIND))
 
@@ -33,13 +33,13 @@ DIFFERENCES = (("learned", "random"), ("learned + stage 3", "learned"), ("true l
 @dataclass
 class Config:
     recognizer: str = "roaming-motion"
-    """A shipped name or a file."""
+    """Name of a shipped recogniser, or a file."""
     order_blind: Path | None = None
     """A recogniser of train_recognizer.py --preset roaming-motion --no-shift, to compare with."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
     actions: tuple[Literal["continuous", "grid"], ...] = ("continuous", "grid")
-    """Actions to learn policies over; stage 3 follows the continuous ones."""
+    """Kinds of actions to learn policies with; stage 3 follows the continuous policy."""
     episodes: int = CLIP_EPISODES
     """Training episodes of stage 2."""
     split: str = "test"
@@ -51,7 +51,7 @@ class Config:
 
 
 def trainings(record: Record, seed: int, config: Config) -> dict[str, Callable[[], tuple[Any, TSMRecognizer]]]:
-    """What is trained with one seed, by name: a policy, and the recogniser that it is evaluated with."""
+    """Functions by name that train with one seed and return a policy and the recogniser to evaluate it with."""
     recognizer = record.recognizer
 
     def learned(action: str) -> Reinforce:
@@ -67,10 +67,10 @@ def trainings(record: Record, seed: int, config: Config) -> dict[str, Callable[[
 
 def main(config: Config) -> None:
     recognizer = TSMRecognizer.from_pretrained(config.recognizer)
-    # Held here, so that all that follows shares two tables.
+    # The two tables are held here, so that all that follows shares them.
     banks = [FeatureBank.shared(recognizer, RoamingMotion(split)) for split in ("train", config.split)]
     with RunFolder(config.out, config, append=True) as run:
-        # The reward plays no part in these figures, so take the one that needs no reference patches.
+        # The reward doesn't affect these figures, so take the one that needs no reference patches.
         record = Record(run, recognizer, config.split, config.seed, reward="confidence")
         record.add_references()
         if config.order_blind is not None:

@@ -1,6 +1,6 @@
-"""Reproduce the figures of record: several training seeds, the whole test split, paired bootstrap intervals.
+"""Reproduce README's figures, with several training seeds and paired bootstrap intervals, on the whole test split.
 
-For every seed, REINFORCE and Stable-Baselines3 PPO learn where to look (stage 2), skip policies learn when not to look,
+For every seed, REINFORCE and Stable-Baselines3 PPO learn where to look (stage 2), skip policies learn when not to look
 at several prices, and stage 3 follows REINFORCE's policies. As a control, stage 3 also runs equally long on random
 patches. Hyper-parameters were chosen on the validation split. What a killed run has finished is not done again.
 """
@@ -46,7 +46,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
     skip_costs: tuple[float, ...] = (0.005, 0.01, 0.02, 0.03, 0.05)
-    """Prices of a focused frame that the first seed learns at besides the default price."""
+    """Prices of a focused frame at which the first seed trains skip policies, besides the default price."""
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     seed: int = 0
@@ -58,7 +58,7 @@ class Config:
 def trainings(
     record: Record, seed: int, skip_costs: Iterable[float]
 ) -> dict[str, Callable[[], tuple[Any, Recognizer]]]:
-    """What is trained with one seed, by name: a policy, and the recogniser that it is evaluated with."""
+    """Functions by name that train with one seed and return a policy and the recogniser to evaluate it with."""
     recognizer = record.recognizer
 
     def patches() -> Reinforce:
@@ -89,7 +89,7 @@ def trainings(
         **{f"{CURVE}{cost:g}": lambda cost=cost: (skips(cost), recognizer) for cost in sorted(skip_costs)},
         "learned + skip + stage 3": lambda: with_stage3(skips()),
         "learned + stage 3": lambda: with_stage3(patches()),
-        # Two controls of the same number of steps: stage 3 itself with another policy, and, stronger, with other
+        # Two controls with the same number of steps: stage 3 on one set of random patches, and, stronger, on fresh
         # random patches in every pass.
         "learned + stage 3 on random patches": lambda: with_control(STAGE3.epochs, 1),
         "learned + stage 3 on fresh random patches": lambda: with_control(1, STAGE3.epochs),
@@ -111,14 +111,14 @@ def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, An
 
 def main(config: Config) -> None:
     recognizer = Recognizer.from_pretrained("roaming-fashion")
-    # Held here, so that all that follows shares two tables.
+    # The two tables are held here, so that all that follows shares them.
     banks = [FeatureBank.shared(recognizer, RoamingFashion(split)) for split in ("train", config.split)]
     check_settings(config.out / "settings.json", determining_settings(config, recognizer))
     with RunFolder(config.out, config, append=True) as run:
         record = Record(run, recognizer, config.split, config.seed)
         record.add_references(skip=False)
         for seed in config.seeds:
-            # The curve over prices is for the first seed, the default price for all.
+            # Only the first seed gets the curve over prices; all seeds get the default price.
             further_costs = config.skip_costs if seed == config.seeds[0] else ()
             for name, make in trainings(record, seed, {DEFAULT_SKIP_COST, *further_costs}).items():
                 record.add(name, seed, make)

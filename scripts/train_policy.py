@@ -1,6 +1,6 @@
 """Train a policy on a frozen recogniser: stage 2 of AdaFocus, and the skip policy of AdaFocus+.
 
-This package's own agents leave a checkpoint every minute. With `--resume` they go on from it, to the same policy.
+This package's own agents leave a checkpoint every minute. With `--resume` they go on to the same policy.
 
 python scripts/train_policy.py                              # patch policy, REINFORCE
 python scripts/train_policy.py --algo ppo                   # patch policy, Stable-Baselines3 PPO
@@ -51,7 +51,7 @@ class Config:
     train: Literal["patch", "skip", "both"] = "patch"
     """Heads to train: where to look, when not to look (over --patch-policy), or both jointly."""
     patch_policy: str = "roaming-fashion"
-    """The frozen patch policy for --train skip, a shipped name or a .pt file. The skip policy's file contains it."""
+    """The frozen patch policy for --train skip, by a shipped name or a .pt file. The skip policy's file contains it."""
     episodes: int | None = None
     """Training episodes; the default depends on what is trained."""
     num_envs: int = 64
@@ -61,11 +61,11 @@ class Config:
     reward: str | None = None
     """Name of the reward; by default the paper's: gain_over_random, or gain_over_previous with --train skip."""
     baseline: Literal["sample", "exact", "pixel"] | None = None
-    """How the random patch's confidence is found. By default the algorithm decides."""
+    """How the confidence of a random patch is found. By default the algorithm decides."""
     skip_cost: float | None = None
     """Price of a focused frame; the default is the environment's."""
     recognizer: str = "roaming-fashion"
-    """A shipped name or a file; its kind decides whether the environment is AdaFocus-v0 or AdaFocusTSM-v0."""
+    """A shipped recogniser's name or a file; its kind decides between AdaFocus-v0 and AdaFocusTSM-v0."""
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
@@ -82,7 +82,7 @@ class Config:
 
 
 def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any]) -> Reinforce:
-    """The skip head over a frozen patch policy."""
+    """Make an agent that learns the skip head over a frozen patch policy."""
     env = AdaFocusVectorEnv(config.num_envs, features=features, output="torch", **env_kwargs)
     patch_policy = load_policy(config.patch_policy)
     if not isinstance(patch_policy, Reinforce):
@@ -94,7 +94,7 @@ def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str
 
 
 def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = True) -> dict[str, Any]:
-    """An algorithm's settings; where the glance alone is seen, there is no belief to use."""
+    """An algorithm's settings, without the belief if the agent sees the glance alone."""
     without = {"use_belief": False} if "use_belief" in settings else {}
     return {**settings, **({} if belief and config.observation != "glance" else without)}
 
@@ -121,7 +121,7 @@ def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) 
 
 
 def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, float]]:
-    """The learning curve from the log of the training: (episodes, mean return)."""
+    """Read the learning curve, (episodes, mean return) points, from the log of the training."""
     if own:
         with open(config.out / "metrics.csv", newline="") as file:
             return [
@@ -138,7 +138,7 @@ def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, 
 
 
 def environment_arguments(config: Config, defaults: Mapping[str, Any], *, of_clips: bool) -> dict[str, Any]:
-    """Arguments of the environment: those of the command line, then the algorithm's, then the paper's."""
+    """Arguments of the environment: from the command line, or else the algorithm's, or else the paper's."""
     arguments: dict[str, Any] = {
         "observation": config.observation or defaults.get("observation", "full"),
         "reward": config.reward or ("gain_over_previous" if config.train == "skip" else "gain_over_random"),

@@ -1,14 +1,14 @@
 """Train a recogniser: stages 0 and 1 of AdaFocus.
 
 `python scripts/train_recognizer.py` reproduces the shipped recogniser, and `--preset roaming-motion` that of
-AdaFocus-TSM (each in under 30 minutes on two cores). Other presets follow the paper's recipe, on `--videos` that a TOML
+AdaFocus-TSM (each in under 30 minutes on two cores). Other presets follow the paper's recipe, on videos that a TOML
 file describes:
 
 `torchrun --nproc-per-node 4 scripts/train_recognizer.py --preset activitynet-128 --videos activitynet.toml
 --backbone-weights DEFAULT --device cuda --stage1.precision float16`
 
-Every pass over the videos leaves a checkpoint. With `--resume` a killed run ends with the same weights as one that was
-never killed.
+A checkpoint is left after every pass over the videos. With `--resume` a killed run ends with the same weights as one
+that was never killed.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def main(config: Config) -> None:
 
 
 def preset_config() -> Config:
-    """Defaults of the command line: the recipe that goes with the preset that it names."""
+    """Defaults of the command line: the recipe of the preset that it names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--preset", default=EMBEDDED)
     preset = parser.parse_known_args()[0].preset

@@ -1,8 +1,8 @@
 """Choose every algorithm's hyper-parameters with the same small budget, on the validation split.
 
-Each algorithm gets the same number of settings, drawn at random from its search space (its starting settings come
-first), trained for the same number of episodes with the same few seeds, which the comparison does not use. The settings
-with the best validation accuracy, by the mean of the last quarter of their learning curves, are kept. (With a single
+Each algorithm gets the same number of settings: its starting ones, and others drawn at random from its search space.
+All are trained for the same number of episodes with the same few seeds, which the comparison does not use. The settings
+with the best validation accuracy, as the mean over the last quarter of their learning curves, are kept. (With a single
 seed and shorter runs, some of the chosen settings collapsed now and then.)
 """
 
@@ -34,9 +34,9 @@ class Config(BenchArguments):
     algorithms: tuple[str, ...] = tuple(name for name, algorithm in ALGORITHMS.items() if algorithm.search)
     """Keys of agents.experiments.algorithms.ALGORITHMS."""
     settings: int = 6
-    """Settings to try for each algorithm."""
+    """Number of settings to try for each algorithm."""
     seeds: int = 2
-    """Training seeds of each setting."""
+    """Number of training seeds of each setting."""
     episodes: int = 9_600
     """Training episodes of each run."""
     seed: int = 0
@@ -46,7 +46,7 @@ class Config(BenchArguments):
 
 
 def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) -> list[dict[str, Any]]:
-    """Different settings out of a search space, the empty one (nothing changed) first."""
+    """Draw different settings from a search space; the first is empty and changes nothing."""
     random = np.random.default_rng(seed)
     keys = sorted(search)
     sizes = [len(search[key]) for key in keys]

@@ -1,1 +1,1 @@
-"""Experiments as data: settings, one resumable runner, one report."""
+"""Experiments: what is compared, as data, with a resumable runner, statistics, reports and speed measurements."""

@@ -1,4 +1,4 @@
-"""The ablations, as data: each is a table of trials that differ from the preset in one ingredient."""
+"""The ablations as data: for each, the variants of the preset that its table compares."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Variant:
     """One row of an ablation's table.
 
     Attributes:
-        name: The row.
+        name: Name of the row.
         algorithm: A key of ``ALGORITHMS``, ``REFERENCES`` or ``PIPELINES``.
-        settings: Hyper-parameters that differ from the preset's; arguments of a pipeline.
-        env: Arguments of the environment that differ.
-        bench: Fields of :class:`Bench` that differ.
+        settings: Hyper-parameters that differ from the preset's; for a pipeline, its arguments.
+        env: Arguments of the environment that differ from the algorithm's.
+        bench: Fields of :class:`Bench` that differ from the common bench's.
     """
 
     name: str
@@ -33,18 +33,18 @@ class Variant:
     bench: Mapping[str, Any] = field(default_factory=dict)
 
     def trials(self, seeds: Sequence[int], episodes: int, split: str) -> list[Trial]:
-        """Its trials: one per seed, or a single one of a policy that learns nothing."""
+        """The trials of this row: one per seed, or a single one if the policy learns nothing."""
         if self.algorithm in REFERENCES:
             return [Trial(self.name, self.algorithm, split=split)]
         return [Trial(self.name, self.algorithm, seed, episodes, self.settings, self.env, split) for seed in seeds]
 
     def on(self, bench: Bench) -> Bench:
-        """What it runs on; other tables than the common one stay in memory."""
+        """The bench of this row; if it differs from the common one, its feature banks stay in memory."""
         return replace(bench, **self.bench, folder=None) if self.bench else bench
 
 
 def _steps(*steps: tuple[str, str, dict[str, Any], dict[str, Any]]) -> tuple[Variant, ...]:
-    """Variants that keep what those before them changed: name, algorithm, further settings, further arguments."""
+    """Cumulative variants: each has a name, an algorithm, and the settings and environment arguments that it adds."""
     variants: list[Variant] = []
     settings: dict[str, Any] = {}
     env: dict[str, Any] = {}
@@ -71,8 +71,8 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         Variant("exact", env={"baseline": "exact"}),
         Variant("exact, all actions", "all_action", settings=_AS_REINFORCE),
     ),
-    # From the paper's recipe to the preset, one change after the other. (Clipping the gradients comes with the last
-    # but three, as it makes little sense where advantages are not normalised.)
+    # From the paper's recipe to the preset, one change after the other. Gradients are clipped from the row with
+    # normalised advantages on, as clipping makes little sense without them.
     "recipe": _steps(
         ("paper, as published", "paper", {}, {}),
         ("+ networks of 256 and 128", "paper", {"encoder_size": 256, "hidden_size": 128}, {}),
@@ -110,4 +110,4 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         for algorithm, title in (("reinforce", "learned"), ("oracle", "true location"), ("random", "random"))
     ),
 }
-"""Ablations that need nothing but other arguments, with the shipped recogniser."""
+"""The variants of every ablation, by its name. They differ in arguments alone; none needs a recogniser of its own."""

@@ -1,4 +1,4 @@
-"""The algorithms that are compared, as data: how each is made, on what it acts, and which settings it starts from."""
+"""The compared algorithms as data: how each is made, its environment, its starting settings and its search space."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from agents.soft_targets import SoftTargets
 LANES = 64
 Settings = Mapping[str, Any]
 Maker = Callable[..., Any]
-"""Feature bank, seed, environment arguments, hyper-parameters and number of lanes to a model with SB3's ``learn`` and
-``predict``."""
+"""Takes a feature bank, a seed, environment arguments, hyper-parameters and a number of lanes. Returns a model with
+SB3's ``learn`` and ``predict``."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Algorithm:
 
     Attributes:
         title: Its name in tables and figures.
-        make: Makes the model.
-        env: Arguments of the environment, besides those that make actions patch indices.
-        settings: Hyper-parameters that it starts from, in the names of its own library.
-        search: Values to try for some of them in tuning; empty where the settings are to stay as published.
+        make: Function that makes the model.
+        env: Arguments of the environment besides those that make its actions patch indices.
+        settings: Hyper-parameters to start from, under the names that the algorithm's own library gives them.
+        search: Values that tuning tries for some hyper-parameters; empty if all are to stay as published.
     """
 
     title: str
@@ -117,7 +117,7 @@ REFERENCES: dict[str, tuple[str, Any]] = {
     "gaussian": ("Gaussian", GaussianPolicy),
     "oracle": ("true location", OraclePolicy),
 }
-"""Policies that learn nothing: title and class."""
+"""Policies that learn nothing: the title and the class of each, by name."""
 
 NEED_LOCATIONS = frozenset({"oracle", "localizer"})
-"""Those of both tables that only act on videos that know where the item is."""
+"""Names in both tables that need videos with known locations of the item."""

@@ -1,4 +1,4 @@
-"""What trials are run on: a recogniser, the videos of every split, and their feature banks."""
+"""The bench that trials run on: a recogniser, the videos of every split, and their feature banks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from agents.experiments.algorithms import NEED_LOCATIONS
 
 @dataclass(frozen=True)
 class Bench:
-    """What trials are run on: a recogniser and its feature banks.
+    """What trials run on: a recogniser, videos and their feature banks.
 
     Attributes:
-        recognizer: A shipped name or a path.
-        folder: Folder of the banks' files, shared by all processes; ``None`` keeps a table in each process's memory,
-            for rehearsals.
+        recognizer: Name of a shipped recogniser, or a path.
+        folder: Folder of the banks' files, which all processes share; ``None`` keeps a bank in the memory of each
+            process, for rehearsals.
         videos: A registered data set, or a TOML file that describes one on disk.
-        num_videos: Videos of each split of the embedded benchmark; ``None`` takes all, as of other data sets.
+        num_videos: Videos per split of the embedded benchmark, or ``None`` for all. Other data sets are taken whole.
         changes: Further arguments of :class:`RoamingFashion`.
-        grid: g.
+        grid: g, rows and columns of the grid of candidates.
     """
 
     recognizer: str = "roaming-fashion"
@@ -40,7 +40,7 @@ class Bench:
         """The videos of a split.
 
         Raises:
-            ValueError: ``changes`` of another data set than the embedded one.
+            ValueError: There are ``changes``, but the data set is not the embedded benchmark.
         """
         if self.videos == DEFAULT_VIDEOS:
             return RoamingFashion(split, num_videos=self.num_videos, **self.changes)
@@ -50,15 +50,15 @@ class Bench:
 
     @property
     def unknown(self) -> frozenset[str]:
-        """Algorithms and references that need to know where the item is, where the videos don't."""
+        """The algorithms and references that can't run, because these videos don't know where the item is."""
         return frozenset() if hasattr(self.dataset("val"), "locations") else NEED_LOCATIONS
 
     def features(self, split: str) -> FeatureBank:
-        """The bank of a split, read-only where it is a file that is full."""
+        """The feature bank of a split; a file that is full is only read."""
         return _features(_as_json(self), split)
 
     def build(self, splits: Iterable[str]) -> None:
-        """Fill the banks' files ahead of time; what is there stays."""
+        """Fill the banks' files ahead of time; entries that they already hold stay."""
         if self.folder is None:
             return
         Path(self.folder).mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ class Bench:
         _features.cache_clear()
 
     def facts(self, splits: Iterable[str]) -> dict[str, Any]:
-        """What determines the numbers of a trial that uses these splits, for its key."""
+        """Everything about the bench that determines the results of trials on these splits, for the trials' keys."""
         return {
             "recognizer": _recognizer_fingerprint(self.recognizer),
             "videos": [_video_fingerprint(_as_json(self), split) for split in splits],

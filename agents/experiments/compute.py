@@ -1,4 +1,4 @@
-"""Accuracy against compute: where methods stand, and how much compute each needs for the same accuracy."""
+"""Accuracy against compute: points and curves of methods, and the compute that each needs for the same accuracy."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 Place = tuple[float, float]
-"""GFLOPs of a video, and accuracy in percent."""
+"""GFLOPs per video, and accuracy in percent."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One evaluation.
+    """Accuracy and compute of one evaluated policy.
 
     Attributes:
-        method: What is compared.
-        setting: Where on the method's curve: its price of a frame, or its number of frames.
-        seed: Of the policy's training.
-        gflops: Mean multiply-adds / 1e9 of a video.
-        accuracy: Percent.
+        method: Name of the compared method.
+        setting: Name of the point on the method's curve, such as a price of a frame or a number of frames.
+        seed: Seed of the policy's training.
+        gflops: Mean multiply-adds / 1e9 per video.
+        accuracy: Accuracy in percent.
     """
 
     method: str
@@ -32,7 +32,7 @@ class Point:
 
 
 def merged(points: Sequence[Point], methods: Sequence[str], name: str) -> list[Point]:
-    """The points of several methods as those of one, which has the choice among them; of the seeds that all have."""
+    """The points of several methods, merged into those of a single method, for the seeds that all of them have."""
     seeds = set.intersection(*({point.seed for point in points if point.method == method} for method in methods))
     return [
         replace(point, method=name, setting=f"{point.method}, {point.setting}")
@@ -58,15 +58,15 @@ def mean_curves(points: Iterable[Point]) -> dict[str, list[Place]]:
 def compute_at(accuracy: float, curve: Iterable[Place]) -> float:
     """GFLOPs at which a curve reaches an accuracy, along the upper convex hull of its points.
 
-    What lies between two points can be had, by leaving it to chance which of the two policies a video gets. So points
-    below such a line don't count.
+    Every place on the line between two points can be reached by drawing at random which of the two policies a video
+    gets, so points below such a line don't count.
 
     Args:
-        accuracy: Percent.
+        accuracy: Accuracy in percent.
         curve: The points, in any order.
 
     Returns:
-        ``nan`` where the curve never reaches the accuracy, or exceeds it at its cheapest point.
+        GFLOPs per video, or ``nan`` if the curve never reaches the accuracy or exceeds it at its cheapest point.
     """
     hull: list[Place] = []
     for place in sorted(curve):
@@ -88,19 +88,19 @@ def _is_below(place: Place, left: Place, right: Place) -> bool:
 def compute_ratios(
     points: Sequence[Point], ours: Sequence[str], others: Sequence[str], accuracies: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """How many times our methods' compute the others need for the same accuracy.
+    """How many times as much compute as our methods the others need for the same accuracy.
 
-    The ratio is that of the means over seeds; ``low`` and ``high`` are the extremes over all pairs of a seed of one
-    method and a seed of the other. Accuracies that some seed's curve doesn't cover are left out.
+    The ratio is that of the means over seeds; ``low`` and ``high`` are its extremes over all pairs of one method's
+    seed and the other's. Accuracies that some seed's curve doesn't cover are left out.
 
     Args:
-        points: Of all methods.
+        points: Points of all methods.
         ours: Methods in the denominator.
         others: Methods in the numerator.
-        accuracies: Percent.
+        accuracies: Accuracies in percent.
 
     Returns:
-        Rows of a table.
+        A row for every pair of methods and every accuracy.
     """
     needed = {
         (method, accuracy): np.array([compute_at(accuracy, curve) for curve in _curves_of_seeds(points, method)])

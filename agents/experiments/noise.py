@@ -1,4 +1,4 @@
-"""How noisy the estimates of the return and of the policy gradient are, measured at one and the same policy."""
+"""Measurement of how noisy the estimates of the return and of the policy gradient are at a given policy."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def estimator_noise(
 ) -> list[dict[str, Any]]:
     """Compare estimators of the policy gradient at a policy that REINFORCE has trained for some time.
 
-    Each gets the same policy and, of its own, a critic: that is what its estimate is worth in training. The gradient is
-    of the policy's loss alone, advantages not normalised, with respect to all weights but the critic's.
+    All estimators get the same policy, but each trains a critic of its own, as it would in training. The gradient is
+    that of the policy's loss alone, without normalised advantages, with respect to all weights but the critic's.
 
     Args:
-        variants: Own algorithms, each with the environment and settings that make the estimator.
-        bench: What to train and measure on.
-        seed: Of training and measuring.
-        episodes: Training of the policy.
-        critic_episodes: Training of each estimator's critic, the policy staying as it is.
-        batches: Updates' worth of episodes to estimate the variances from.
+        variants: This package's own algorithms, each with the environment and settings that make up an estimator.
+        bench: Bench to train and measure on.
+        seed: Seed of training and measuring.
+        episodes: Episodes of the policy's training.
+        critic_episodes: Episodes of the training of each critic, during which the policy stays as it is.
+        batches: Number of batches to estimate the variances from, each of one update's episodes.
 
     Returns:
-        A row per variant: ``return_variance`` of the rewards-to-go over episodes and frames, ``gradient_variance``, the
-        trace of the covariance of one batch's gradient, and ``signal``, the mean gradient's squared norm, unbiased.
+        A row per variant: ``return_variance``, that of rewards-to-go over episodes and frames; ``gradient_variance``,
+        the trace of one batch's gradient's covariance; ``signal``, the mean gradient's squared norm, without bias.
     """
     train = bench.features("train")
     frames = train.videos.num_frames

@@ -1,4 +1,4 @@
-"""Trials of more than one stage, as data and a function each: stages 2 and 3, patches and skipping."""
+"""Training pipelines of more than one stage: stages 2 and 3 in turn, and patches and skipping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agents.presets import PATCH_HYPERPARAMETERS, SKIP_HYPERPARAMETERS, STAGE3
 from agents.reinforce import Reinforce
 
 Trained = tuple[Any, Recognizer | None]
-"""A policy, and the recogniser that it is evaluated with (``None``: the bench's own)."""
+"""A policy, and the recogniser to evaluate it with (``None`` for the bench's own)."""
 STAGE3_EPOCHS = 6
 
 
@@ -26,14 +26,14 @@ def _learn_patches(features: FeatureBank, seed: int, episodes: int) -> Reinforce
 
 
 def stages(bench: Bench, seed: int, episodes: int, *, rounds: int = 1, patches: str = "learned") -> Trained:
-    """Stage 2 and stage 3 in turn; more rounds share the same episodes and epochs.
+    """Run stages 2 and 3 in turn; all rounds share a given number of episodes and epochs.
 
     Args:
-        bench: What to train on.
-        seed: Of everything.
-        episodes: Training of the policy, over all rounds.
-        rounds: 0 leaves stage 3 out.
-        patches: What stage 3 sees: ``"learned"``, or ``"random"`` ones in its place.
+        bench: Bench to train on.
+        seed: Seed of all training.
+        episodes: Training episodes of the policy, over all rounds.
+        rounds: Number of rounds; 0 leaves stage 3 out.
+        patches: Patches that stage 3 sees: ``"learned"`` or ``"random"``.
     """
     features = bench.features("train")
     videos, recognizer = features.videos, Recognizer.from_pretrained(bench.recognizer)
@@ -50,12 +50,12 @@ def stages(bench: Bench, seed: int, episodes: int, *, rounds: int = 1, patches: 
 
 
 def skipping(bench: Bench, seed: int, episodes: int, *, training: str = "sequential") -> Trained:
-    """AdaFocus+: patches first and then when to skip, or both heads at once; the same number of episodes in all.
+    """Train AdaFocus+: first patches and then skipping, or both heads at once, with the same number of episodes in all.
 
     Args:
-        bench: What to train on.
-        seed: Of everything.
-        episodes: Three quarters for the patches, one for the skip bit; or all for both.
+        bench: Bench to train on.
+        seed: Seed of all training.
+        episodes: All episodes: three quarters for patches and one for skipping, or all of them for both heads.
         training: ``"sequential"`` or ``"joint"``.
     """
     features = bench.features("train")
@@ -70,7 +70,7 @@ def skipping(bench: Bench, seed: int, episodes: int, *, training: str = "sequent
 
 
 def preset_settings() -> dict[str, Any]:
-    """The presets that pipelines train with: part of what determines their numbers."""
+    """The presets that pipelines train with, which are part of what determines their results."""
     return {
         "patches": dict(ALGORITHMS["reinforce"].settings),
         "joint": PATCH_HYPERPARAMETERS,
@@ -80,4 +80,4 @@ def preset_settings() -> dict[str, Any]:
 
 
 PIPELINES: dict[str, Callable[..., Trained]] = {"stages": stages, "skipping": skipping}
-"""Functions of a bench, a seed, a budget of episodes, and a trial's settings."""
+"""Pipelines by name: functions of a bench, a seed, a number of episodes, and a trial's settings."""

@@ -1,4 +1,4 @@
-"""Policies and evaluations that are kept in a folder, so that a killed run goes on; their table, and claims on them."""
+"""A record of policies and evaluations in a folder that a killed run continues, and the tables made from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agents.reinforce import Reinforce
 AnyRecognizer = Recognizer | TSMRecognizer
 RANDOM, BEST = "random", "true location"
 REFERENCES = {RANDOM: RandomPolicy, "center": CenterPolicy, "gaussian": GaussianPolicy, BEST: OraclePolicy}
-"""Policies that learn nothing."""
+"""Policies that learn nothing, by name."""
 COLUMNS = {
     "map": ("mean_average_precision", 100, 2),
     "confidence": ("mean_confidence", 100, 2),
@@ -43,18 +43,18 @@ def kept_policy(
     progress_bar: bool = False,
     **env_kwargs: Any,
 ) -> Reinforce:
-    """A policy in a file; where there is none, REINFORCE is trained first.
+    """Load the policy in a file; if there is no file, train one with REINFORCE and save it first.
 
     Args:
-        path: The file.
+        path: The policy's file.
         seed: Seed of the training.
         episodes: Episodes to train for.
         settings: Hyper-parameters.
         patch_policy: The frozen patch policy of a skip policy.
-        log_seconds: Is told how long the training took.
-        progress_bar: Show one.
-        env_kwargs: Arguments of the environment, as in ``gym.make``; the recogniser or the features among them decide
-            which environment it is.
+        log_seconds: Called with the seconds that the training took.
+        progress_bar: Show a progress bar.
+        env_kwargs: Arguments of the environment, as in ``gym.make``; ``recognizer`` or ``features`` decides which
+            environment it is.
     """
     if not path.exists():
         env = vector_env_class(None, env_kwargs)(LANES, output="torch", **env_kwargs)
@@ -68,7 +68,7 @@ def kept_policy(
 
 
 def kept_evaluation(path: Path, make: Callable[[], Evaluation]) -> Evaluation:
-    """The evaluation in a file; where there is none, it is made first."""
+    """Load the evaluation in a file; if there is no file, make the evaluation and save it first."""
     if not path.exists():
         make().save(path)
     return Evaluation.load(path)
@@ -78,15 +78,15 @@ class Record:
     """Evaluations by name, one per training seed, kept in the folder of a run.
 
     Args:
-        run: The folder, for policies, evaluations, tables and logs.
-        recognizer: What policies are trained on.
+        run: Folder of the policies, the evaluations, the tables and the logs.
+        recognizer: Recogniser that policies are trained on.
         split: Split of the evaluations.
         seed: Seed of the random patches in evaluations, and of the bootstrap.
         env_kwargs: Arguments of the environment in evaluations.
 
     Attributes:
         recognizer: As given.
-        found: The evaluations by name.
+        found: The evaluations by name, one per training seed.
     """
 
     def __init__(self, run: RunFolder, recognizer: AnyRecognizer, split: str, seed: int, **env_kwargs: Any) -> None:
@@ -97,7 +97,7 @@ class Record:
     def learn(
         self, name: str, seed: int, episodes: int, settings: Mapping[str, Any], patch_policy: Any = None, **env: Any
     ) -> Reinforce:
-        """A policy of the folder, trained with REINFORCE if it is not there; see :func:`kept_policy`."""
+        """Load a policy from the folder, or train it with REINFORCE first; see :func:`kept_policy`."""
         return kept_policy(
             self._run.path / f"{name}-{seed}.pt",
             seed,
@@ -116,7 +116,7 @@ class Record:
         print(f"{name}, seed {seed}: trained in {seconds:.0f} s")
 
     def add(self, name: str, seed: int, make: Callable[[], tuple[Any, AnyRecognizer]], **env_kwargs: Any) -> None:
-        """Add the evaluation of a policy with a recogniser; they are made only if it is not in the folder."""
+        """Add an evaluation; if the folder lacks it, ``make`` is called for the policy and recogniser to evaluate."""
 
         def evaluated() -> Evaluation:
             policy, recognizer = make()
@@ -131,7 +131,7 @@ class Record:
         print(f"{name}, seed {seed}: {100 * result.accuracy:.2f} %, {result.focused_per_video:.2f} frames focused")
 
     def add_references(self, **env_kwargs: Any) -> None:
-        """Add the policies that learn nothing."""
+        """Add the evaluations of the policies that learn nothing."""
         for name, policy in REFERENCES.items():
             self.add(name, 0, lambda policy=policy: (policy, self.recognizer), **env_kwargs)  # type: ignore[misc]
 
@@ -140,7 +140,7 @@ class Record:
         return float(np.mean([getattr(result, attribute) for result in self.found[name]]))
 
     def write_results(self, columns: Sequence[str]) -> None:
-        """Write ``results.csv``: accuracies in percent, and some of :data:`COLUMNS`, means over seeds."""
+        """Write ``results.csv``: accuracies in percent and the given :data:`COLUMNS`, as means over seeds."""
         rows = []
         for name, results in self.found.items():
             row: dict[str, Any] = {"name": name, "accuracy": round(100 * self.mean(name), 2)}
@@ -152,12 +152,12 @@ class Record:
         self._run.write_table("results", rows)
 
     def write_claims(self, gaps: Iterable[str], differences: Iterable[tuple[str, str]]) -> None:
-        """Write and print ``claims.csv``; what was not evaluated is left out.
+        """Write and print ``claims.csv``; claims on names that were not evaluated are left out.
 
         Args:
-            gaps: Names; which share of the gap between random patches and the true location each closes.
-            differences: Pairs of names; by how many points the first is more accurate than the second, with the paired
-                bootstrap's 95 % interval.
+            gaps: Names; each claim is the share of the gap from random patches to the true location that it closes.
+            differences: Pairs of names; each claim is by how many points the first is more accurate than the second,
+                with the paired bootstrap's 95 % interval.
         """
         low, high = self.mean(RANDOM), self.mean(BEST)
         claims: list[dict[str, Any]] = [

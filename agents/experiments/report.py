@@ -1,4 +1,4 @@
-"""From results to CSV files, and from the CSV files alone to tables, figures and a Markdown report."""
+"""CSV files of trials' results, and the tables, figures and Markdown report that are made from these files alone."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def write_results(folder: Path, results: Sequence[Result], random: str = "random
     """Write ``runs.csv`` (a row per trial) and ``curves.csv`` (a row per point of a learning curve).
 
     Args:
-        folder: Where to.
-        results: All results. Without the two references among them, the score is the accuracy itself.
-        random: Algorithm whose accuracy is the score 0.
-        best: Algorithm whose accuracy is the score 1.
+        folder: Folder to write to.
+        results: All results. If they lack one of the two references, the score is the accuracy itself.
+        random: Algorithm whose accuracy has score 0.
+        best: Algorithm whose accuracy has score 1.
     """
     known = {result.trial.algorithm: float(result.correct.mean()) for result in results}
     low, high = (known[random], known[best]) if {random, best} <= known.keys() else (0.0, 1.0)
@@ -91,10 +91,10 @@ def log_results(log: Log, results: Sequence[Result]) -> None:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """Rows of a CSV file by column name.
+    """Rows of a CSV file, as dictionaries by column name.
 
     Raises:
-        FileNotFoundError: No such file.
+        FileNotFoundError: There is no such file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no results at {path}: run the comparison first")
@@ -103,13 +103,13 @@ def read_csv(path: Path) -> list[Row]:
 
 
 def _by_name(rows: Sequence[Row], column: str) -> dict[str, Array]:
-    """(runs,) of a column for every name, in order of appearance."""
+    """Values of a column, (runs,), for every name, in order of appearance."""
     names = dict.fromkeys(row["name"] for row in rows)
     return {name: np.array([float(row[column]) for row in rows if row["name"] == name]) for name in names}
 
 
 def _curves(rows: Sequence[Row], x: str) -> dict[str, tuple[Array, Array]]:
-    """(runs, points) of ``x`` and of the accuracy for every name."""
+    """Values of ``x`` and of the accuracy, (runs, points) each, for every name."""
     found = {}
     for name in dict.fromkeys(row["name"] for row in rows):
         own = [row for row in rows if row["name"] == name]
@@ -124,13 +124,13 @@ def _curves(rows: Sequence[Row], x: str) -> dict[str, tuple[Array, Array]]:
 
 
 def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note: str = "") -> Path:
-    """Write ``report.md`` and its figures from ``runs.csv`` and ``curves.csv``, and ``noise.csv`` where there is one.
+    """Write ``report.md`` and its figures from ``runs.csv``, ``curves.csv``, and ``noise.csv`` if there is one.
 
     Args:
-        folder: Where the CSV files are, and the report goes.
-        title: Its heading.
-        anchors: Names to which the others are compared in sample efficiency.
-        note: A paragraph under the heading: what ran on what, for how long.
+        folder: Folder of the CSV files and of the report.
+        title: Heading of the report.
+        anchors: Names that all others are compared with in sample efficiency.
+        note: A paragraph under the heading that says what was run.
 
     Returns:
         The report's path.
@@ -178,7 +178,7 @@ def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note:
 
 
 def _against(anchor: str, learners: Mapping[str, Array], points: Sequence[Row]) -> list[str]:
-    """Sample efficiency and probability of improvement over one algorithm."""
+    """The section on sample efficiency and on the probability of improvement over one algorithm."""
     efficiency = sample_efficiency(points, anchor)
     rows = []
     for name, scores in learners.items():
@@ -204,9 +204,9 @@ def _against(anchor: str, learners: Mapping[str, Array], points: Sequence[Row]) 
 def sample_efficiency(points: Sequence[Row], anchor: str) -> dict[str, tuple[float, float, float]]:
     """Ratio of the episodes that each algorithm needs to those that the anchor needs, with its interval.
 
-    The target is the mean of the last three points of the anchor's curves, over all its seeds. Each curve is made
-    smooth by the mean of three neighbouring points. An algorithm with a seed that never gets there is left out; an
-    anchor's seed that doesn't counts with its whole budget, which favours the anchor.
+    The target is the mean of the last three points of the anchor's curves, over all its seeds. Each curve is smoothed
+    by the mean of three neighbouring points. An algorithm is left out if one of its seeds never reaches the target. If
+    one of the anchor's seeds never does, it counts with its whole budget, which favours the anchor.
     """
     smooth = {
         name: (episodes[:, 1:-1], np.stack([np.convolve(line, np.ones(3) / 3, "valid") for line in lines]))
@@ -296,7 +296,7 @@ def _noise(folder: Path) -> list[str]:
 
 
 def return_against_accuracy(results: Sequence[Result]) -> str:
-    """One sentence: whether the return is worth maximising, as rank correlation with the accuracy over all policies."""
+    """A sentence on whether the return is worth maximising: its rank correlation with accuracy over all policies."""
     returns = [float(result.returns.mean()) for result in results]
     accuracy = [float(result.correct.mean()) for result in results]
     found = spearmanr(returns, accuracy)

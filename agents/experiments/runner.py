@@ -1,8 +1,8 @@
-"""Run trials: one training run each, its learning curve on the validation split, its evaluation at the end.
+"""Trials, their results, and the runner that spreads them over processes.
 
-A trial is a small record that determines its numbers. Its result is one file, written when it is complete, so a killed
-run loses only the trials that were in progress. joblib spreads trials over processes, or, with its Dask backend, over a
-cluster.
+A trial is a small record that determines one training run, its learning curve on the validation split and its final
+evaluation. Its result is one file that is written when it is complete, so a killed run loses only the trials that were
+in progress. joblib spreads trials over processes, or, with its Dask backend, over a cluster.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Trial:
     """One training run, or one reference policy, and its evaluation.
 
     Attributes:
-        name: Its row in tables; trials that differ only in their seeds share it.
+        name: Name of its row in tables, which trials that differ only in their seeds share.
         algorithm: A key of :data:`ALGORITHMS`, :data:`REFERENCES` or :data:`PIPELINES`.
         seed: Seed of training.
-        episodes: Budget of training; 0 for references.
-        settings: Hyper-parameters in place of the algorithm's own; arguments of a pipeline.
+        episodes: Training episodes; 0 for references.
+        settings: Hyper-parameters in place of the algorithm's own; for a pipeline, its arguments.
         env: Arguments of the environment in place of the algorithm's own.
-        split: Where it is evaluated at the end.
-        curve: Points of the learning curve on ``val``; 0 for none.
+        split: Split of the evaluation at the end.
+        curve: Number of points of the learning curve on ``val``; 0 for no curve.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Trial:
     curve: int = CURVE_POINTS
 
     def key(self, bench: Bench) -> str:
-        """Name of the result's file: the trial, legibly, and a hash of all that determines its numbers."""
+        """Name of the result's file: the algorithm, the seed, and a hash of everything that determines the result."""
         defaults: dict[str, Any] | None = None
         if self.algorithm in ALGORITHMS:
             defaults = dataclasses.asdict(ALGORITHMS[self.algorithm], dict_factory=_without_functions)
@@ -82,18 +82,18 @@ def _without_functions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Result:
-    """What a trial left behind.
+    """The result of a trial on the V videos of its split.
 
     Attributes:
         trial: The trial.
-        curve_episodes: (points,) episodes trained on.
-        curve_seconds: (points,) of training alone, evaluation not counted.
-        curve_accuracy: (points,) on the validation split.
-        seconds: Wall time of the whole training, evaluation not counted.
-        correct: (V,) bool on the trial's split.
-        returns: (V,) undiscounted.
-        gflops: (V,).
-        focused: (V,).
+        curve_episodes: (points,) int64, training episodes so far.
+        curve_seconds: (points,) float64, seconds of training so far, without evaluations.
+        curve_accuracy: (points,) float64, accuracy on the validation split, in [0, 1].
+        seconds: Wall time of the whole training, without evaluations.
+        correct: (V,) bool, whether the last prediction is right.
+        returns: (V,) float64, undiscounted.
+        gflops: (V,) float64, multiply-adds / 1e9, the policy's own included.
+        focused: (V,) int64, frames on which the local CNN ran.
     """
 
     trial: Trial
@@ -107,7 +107,7 @@ class Result:
     focused: npt.NDArray[np.int64]
 
     def save(self, path: Path) -> None:
-        """Write it as one file, atomically."""
+        """Write the result as one file, atomically."""
         arrays = {name: value for name, value in vars(self).items() if name != "trial"}
         data = io.BytesIO()
         np.savez_compressed(data, trial=np.array(json.dumps(dataclasses.asdict(self.trial))), **arrays)
@@ -123,12 +123,12 @@ class Result:
 
 
 class LearningCurve(BaseCallback):
-    """Evaluates the model now and then while it learns.
+    """Evaluates a model at regular intervals while it learns.
 
     Args:
         features: Bank of the split to evaluate on.
-        timesteps: The budget, of which ``points`` equal parts end in an evaluation.
-        points: Evaluations.
+        timesteps: Budget of steps; each of ``points`` equal parts of it ends with an evaluation.
+        points: Number of evaluations.
     """
 
     def __init__(self, features: FeatureBank, timesteps: int, points: int) -> None:
@@ -149,20 +149,20 @@ class LearningCurve(BaseCallback):
             self._marks = [mark for mark in self._marks if mark > self.num_timesteps]
             self.episodes.append(self.num_timesteps // self._frames)
             self.seconds.append(before - self._started - self._spent)
-            # Accuracy is what counts here, so take the reward that needs no reference patches.
+            # Only the accuracy counts here, so take the reward that needs no reference patches.
             self.accuracy.append(evaluate(self.model, features=self._features, reward="confidence").accuracy)
             self._spent += time.perf_counter() - before
         return True
 
     @property
     def training_seconds(self) -> float:
-        """Since the start of training, without the evaluations."""
+        """Seconds since the start of training, without evaluations."""
         return time.perf_counter() - self._started - self._spent
 
 
 def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
-    """Run a trial, or read its result if it is there; the policy that it trained is kept beside it, for
-    :func:`agents.load_policy`, as is the recogniser that it trained."""
+    """Run a trial, or read its result if there is one. The policy that a trial trains is saved beside its result, for
+    :func:`agents.load_policy`, and so is the recogniser if the trial trains one."""
     path = Path(folder) / f"{trial.key(bench)}.npz"
     if path.exists():
         return Result.load(path)
@@ -182,7 +182,7 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
     else:
         algorithm = ALGORITHMS[trial.algorithm]
         env = {**algorithm.env, **trial.env}
-        # Before the model, which seeds SB3's draws: a bank that is made first draws weights that its file replaces.
+        # Make the banks before the model, which seeds SB3's draws: loading their recogniser draws numbers, too.
         train, val = bench.features("train"), bench.features("val")
         model = algorithm.make(train, trial.seed, env, {**algorithm.settings, **trial.settings})
         timesteps = trial.episodes * train.videos.num_frames
@@ -220,14 +220,14 @@ def run_trials(
     """Run all trials that have no result yet.
 
     Args:
-        trials: In the order wanted.
-        bench: What they are run on, one for all or one for each; banks in files should be built.
-        folder: Of the results.
-        jobs: Processes at once; -1 takes all cores.
-        backend: joblib's: ``"loky"``, ``"sequential"``, or ``"dask"`` with a ``dask.distributed.Client`` at hand.
+        trials: The trials.
+        bench: One bench for all trials, or one for each; banks in files should have been filled.
+        folder: Folder of the results.
+        jobs: Number of processes that run at once; -1 takes all cores.
+        backend: joblib's: ``"loky"``, ``"sequential"``, or ``"dask"``, which needs a ``dask.distributed.Client``.
 
     Returns:
-        A result per trial, in their order.
+        A result per trial, in the order of ``trials``.
     """
     benches = [bench] * len(trials) if isinstance(bench, Bench) else bench
     with joblib.parallel_config(backend=backend, n_jobs=jobs):

@@ -1,4 +1,4 @@
-"""Ways to save compute on the same videos: patches, fewer or smaller whole frames, and a resolution for every frame."""
+"""Ways to save compute, on the same videos: patches, fewer or smaller whole frames, and adaptive resolution."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ POLICY_TRAINING = {
     "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS],
     "resolution": [RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS],
 }
-"""Episodes and hyper-parameters of the policies, which determine the numbers."""
+"""Episodes and hyper-parameters of each kind of policy, which are part of what determines the results."""
 
 
 @dataclass
 class Savings:
-    """What is trained, and evaluated at which settings; what is in the folder is not trained or evaluated again."""
+    """The training and evaluation of every way to save compute; what is in the folder is not made again."""
 
     whole_frames: Stage1Config = field(
         default_factory=lambda: Stage1Config(
@@ -55,13 +55,13 @@ class Savings:
     )
     """Training of a recogniser on whole frames."""
     patch_sizes: tuple[int, ...] = (24, 32, 48)
-    """P of AdaFocus, pixels."""
+    """Patch sizes P of AdaFocus, in pixels."""
     patches: Stage1Config = field(default_factory=lambda: Stage1Config(steps=3000, precision="bfloat16"))
     """Training of a recogniser on patches of each size."""
     skip_costs: tuple[float, ...] = (0.01, 0.02, 0.04)
-    """Prices of a focused frame for AdaFocus+, with a policy for each."""
+    """Prices of a focused frame for AdaFocus+; each has a policy of its own."""
     resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.16)
-    """Prices of a frame at full resolution for adaptive resolution, with a policy for each."""
+    """Prices of a frame at full resolution for adaptive resolution; each has a policy of its own."""
     frames: tuple[int, ...] = (1, 2, 4, 6, 8)
     """Numbers of evenly spaced whole frames to read."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -80,7 +80,7 @@ class Savings:
         return RoamingFashion(split, num_videos=32 if self.quick else None)
 
     def on_whole_frames(self) -> list[Point]:
-        """Fewer frames, smaller frames, and in the manner of AR-Net a resolution or a skip for every frame."""
+        """Points of fewer frames, of smaller frames, and, as in AR-Net, of a resolution or a skip for every frame."""
 
         def train(recognizer: Recognizer, pool: RoamingFashion, settings: Stage1Config, **kwargs: Any) -> None:
             train_whole_frames(recognizer, pool, settings, AR_NET_SCALES, **kwargs)
@@ -93,7 +93,7 @@ class Savings:
             for part in (learning, tested)
         )
         per_frame = (recognizer.cost().always + test_bank.local_gflops).tolist()
-        # A fixed schedule needs the global CNN and the classifier on the frames that it reads alone.
+        # A fixed schedule needs the global CNN and the classifier only on the frames that it reads.
         points = [
             self._point(
                 f"whole frames at {scale:g}",
@@ -115,7 +115,7 @@ class Savings:
         return points
 
     def on_patches(self, size: int) -> list[Point]:
-        """AdaFocus and AdaFocus+ with patches of one size, pixels."""
+        """Points of AdaFocus and AdaFocus+ with patches of one size, in pixels."""
         recognizer = self._adapted(f"patch{size}", size, train_stage1, self.patches)
         train_bank, test_bank = (
             FeatureBank(recognizer, self.videos(split), precision="bfloat16") for split in ("train", self.split)
@@ -149,7 +149,7 @@ class Savings:
             shipped = Recognizer.from_pretrained(SHIPPED)
             recognizer = Recognizer(replace(shipped.config, patch_size=patch_size))
             recognizer.load_state_dict(shipped.state_dict())  # convolutions fit any size
-            torch.manual_seed(self.seed)  # dropout
+            torch.manual_seed(self.seed)  # for dropout
             with RunFolder(self.out / name, settings, append=True) as run:
                 progress = Progress(run.log, bar=True, folder=run.path)
                 train(recognizer, self.videos("recognizer"), settings, seed=self.seed, progress=progress)
@@ -173,7 +173,7 @@ class Savings:
         gflops: float | None = None,
         **env: Any,
     ) -> Point:
-        """Where a policy stands; ``gflops`` of a video where they are known better than by evaluation."""
+        """Evaluate a policy; ``gflops`` per video are given where they are known better than from the evaluation."""
         path = self.out / "evaluations" / f"{method}, {setting}, {seed}.npz".replace(" ", "_")
         found = kept_evaluation(path, lambda: evaluate(make(), features=features, reward="confidence", **env))
         point = Point(method, setting, seed, found.gflops_per_video if gflops is None else gflops, 100 * found.accuracy)

@@ -1,8 +1,8 @@
-"""How to report reinforcement learning with few seeds (Agarwal et al. 2021, "Deep RL at the edge of the statistical
-precipice"): interquartile means, stratified bootstrap intervals, performance profiles, probability of improvement.
+"""Statistics for results with few training seeds: interquartile means, intervals, profiles, comparisons of algorithms.
 
-A score matrix is (runs, tasks): one row per training seed, one column per benchmark. Intervals resample the runs of
-each task on their own (stratified), 95 %.
+They follow Agarwal et al. 2021, "Deep RL at the edge of the statistical precipice". A score matrix is (runs, tasks):
+one row per training seed, one column per benchmark. Intervals are 95 % bootstrap intervals that resample the runs of
+each task separately (stratified).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Interval = tuple[float, float]
 
 
 def _as_scores(scores: ArrayLike) -> Scores:
-    """(runs, tasks); a plain list of runs is one task.
+    """Scores as a (runs, tasks) matrix; a plain list of runs is one task.
 
     Raises:
-        ValueError: No runs, or scores that are not finite.
+        ValueError: There are no runs, or some scores are not finite.
     """
     matrix = np.asarray(scores, dtype=np.float64)
     matrix = matrix[:, None] if matrix.ndim == 1 else matrix
@@ -46,12 +46,12 @@ def interval(
 
     Args:
         scores: (runs,) or (runs, tasks).
-        statistic: Of one array per task, runs on the last axis; the interquartile mean by default.
+        statistic: Function of one array per task, with runs on the last axis; by default the interquartile mean.
         samples: Bootstrap samples.
         seed: Seed of the resampling.
 
     Returns:
-        Lower and upper bound; of a single run, whose spread is unknown, NaN.
+        Lower and upper bound; NaN for a single run, whose spread is unknown.
     """
 
     def middle(*tasks: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -117,11 +117,11 @@ def probability_of_improvement(
 def ratio_interval(
     first: ArrayLike, second: ArrayLike, *, samples: int = 5000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Ratio of the means of two algorithms, say of the episodes that they need, with its bootstrap interval.
+    """Ratio of two algorithms' means, such as of the episodes that they need, with its bootstrap interval.
 
     Args:
-        first: (runs,) of the numerator.
-        second: (runs,) of the denominator.
+        first: (runs,) values of the numerator.
+        second: (runs,) values of the denominator.
         samples: Bootstrap samples.
         seed: Seed of the resampling.
 
@@ -140,7 +140,7 @@ def first_reaching(episodes: ArrayLike, accuracy: ArrayLike, target: float) -> f
     """Episodes after which a learning curve first reaches a target, interpolated linearly; infinite if it never does.
 
     Args:
-        episodes: (points,) rising.
+        episodes: (points,) in rising order.
         accuracy: (points,).
         target: In the units of ``accuracy``.
     """

@@ -1,1 +1,1 @@
-"""The benchmark of speed and memory: what is compared, as data, and one runner that measures it."""
+"""The benchmark of speed and memory: what is compared, as data, and the runner that measures it."""

@@ -1,4 +1,4 @@
-"""AdaFocus-TSM at its patch sizes, beside its networks on whole frames: clips per second, and the latency of one."""
+"""Speed of AdaFocus-TSM at its patch sizes, beside its networks on whole frames: clips per second, and latency."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADAFOCUS, WHOLE_FRAMES = "AdaFocus-TSM 144²", "TSM+, 8 + 8 whole frames"
 
 
 def measure_clips(results: Results, clips: int, device: str) -> None:
-    """Measure a batch of clips, and single clips; weights are random, as speed does not depend on them."""
+    """Measure batches of clips, and single clips; weights are random, as speed does not depend on them."""
     torch.manual_seed(0)
     preset = TSM_PRESETS["something-v1-144"]
     policy = OfficialTSMPolicy().to(device).eval()

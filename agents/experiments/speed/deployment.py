@@ -1,4 +1,4 @@
-"""Videos recognised per second, beside the bare network calls and the local CNN on whole frames."""
+"""Speed of deployment in videos per second, beside the bare network calls and the local CNN on whole frames."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PLAIN = "local CNN on full frames, plain float32"
 
 
 class BareCalls:
-    """The networks alone, in the batches of :meth:`Recognizer.recognize`, on inputs that are there already.
+    """The networks alone, on ready-made inputs, in the same batches as in :meth:`Recognizer.recognize`.
 
     Args:
         model: The recogniser.
         policy: A policy that sees the glance alone.
         videos: Number of videos.
-        frames: Number of frames of each.
+        frames: Number of frames of each video.
     """
 
     def __init__(self, model: Recognizer, policy: Reinforce, videos: int, frames: int) -> None:
@@ -60,13 +60,13 @@ def measure_deployment(results: Results, scale: Scale, recognizer: Recognizer, b
 
     Args:
         results: Where the figures go.
-        scale: What is measured.
-        recognizer: The scale's.
+        scale: Scale to measure.
+        recognizer: Recogniser of the scale.
         bank: A bank of this recogniser.
         seed: Seed of the policy's weights, on which speed does not depend.
     """
     frames = scale.videos("test", scale.recognized).frames(torch.arange(scale.recognized)).to(bank.device)
-    # Whole pixels side by side, as decoders give them.
+    # In memory, the channels of a pixel lie side by side, as decoders leave them.
     frames = frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     env = gym.make_vec("AdaFocus-v0", features=bank, skip=False, observation="glance")
     policy = Reinforce(env, seed=seed)
@@ -113,7 +113,7 @@ def measure_deployment(results: Results, scale: Scale, recognizer: Recognizer, b
 
 
 def _measure_agreement(results: Results, scale: Scale, recognizer: Recognizer) -> None:
-    """How often bfloat16 leaves the shipped policy's choice of a patch as it is."""
+    """Measure how often the shipped policy chooses the same patch with bfloat16 as with float32."""
     policy, videos = from_pretrained("roaming-fashion"), scale.videos("val", scale.compared)
     others = {
         "online (local CNN only)": (recognizer.deployed("bfloat16", global_precision="float32"), "at least 0.99"),

@@ -1,4 +1,4 @@
-"""Building the table: its speed beside the bare local CNN's, its size, and when it has paid."""
+"""Building of a table: its speed beside the bare local CNN's, the table's size, and when it has paid for itself."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from agents.experiments.speed.stepping import LAZY, ONLINE
 
 BUILDING = "bank building, glances and frames included"
 ASKED = {"bare local CNN": "at least 0.9", "folded local CNN": ""}
-"""What is asked of building as a share of the local CNN's best speed: as it is, and with its batch norms folded, as
-building uses it."""
+"""What is asked of building, as a share of the local CNN's best speed: of the plain CNN's, and of that of the one with
+folded batch norms, which building uses."""
 
 
 def measure_filling(results: Results, scale: Scale, bank: FeatureBank, steps: Mapping[str, float]) -> None:
@@ -26,7 +26,7 @@ def measure_filling(results: Results, scale: Scale, bank: FeatureBank, steps: Ma
 
     Args:
         results: Where the figures go.
-        scale: What is measured.
+        scale: Scale to measure.
         bank: A bank of the scale's recogniser.
         steps: Environment steps per second at 64 lanes by name, as :func:`measure_stepping` found them.
     """
@@ -66,9 +66,9 @@ def _run(cnn: nn.Module, images: Tensor) -> None:
 def _measure_break_even(
     results: Results, scale: str, frames: int, patches_per_second: float, steps: Mapping[str, float]
 ) -> None:
-    """After how many epochs a table has taken less time than the online path.
+    """Measure after how many epochs a table has taken less time than the online path.
 
-    One epoch is one episode per video, at 64 lanes. A lazy table meets two patches of every frame in every epoch.
+    One epoch is one episode per video, at 64 lanes. In every epoch a lazy table is asked for two patches per frame.
     """
     online, warm, patch = frames / steps[ONLINE], frames / steps[LAZY], 1 / patches_per_second
     built = frames * GRID**2 * patch

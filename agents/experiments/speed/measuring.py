@@ -1,4 +1,4 @@
-"""The benchmark's runner: timings in alternation, ratios between them, and the tables and the figure of both."""
+"""The benchmark's runner: alternating timings, the ratios between them, and their tables and figure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _console = Console(soft_wrap=True)
 
 @dataclass(frozen=True)
 class Timing:
-    """A call to be timed, how much it does (in the unit of its comparison), and on how many lanes, if on any."""
+    """A call to be timed, the amount of work in it (in the unit of its comparison), and its number of lanes, if any."""
 
     call: Callable[[], Any]
     amount: float
@@ -31,7 +31,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """One timing's speed over another's (of several, the fastest), and what is asked of it, or of it at each scale."""
+    """One timing's speed over another's (or over the fastest of several), and what is asked of it, perhaps by scale."""
 
     name: str
     above: str
@@ -43,7 +43,7 @@ class Results:
     """The figures of one run of the benchmark, printed as they are found.
 
     Args:
-        seconds: Time for each timing, over all of its repeats.
+        seconds: Seconds for each timing, over all of its repeats.
         repeats: Number of repeats, whose median counts.
         device: torch device that the timings run on.
 
@@ -70,7 +70,7 @@ class Results:
     def compare(
         self, scale: str, unit: str, timings: Mapping[str, Timing], ratios: Iterable[Ratio] = ()
     ) -> dict[str, float]:
-        """Measure timings in alternation; add their speeds, and those of the ratios whose timings are among them.
+        """Measure timings in alternation; add their speeds, and those ratios whose timings are all among them.
 
         Returns:
             Every timing's speed, in ``unit`` per second.
@@ -87,7 +87,7 @@ class Results:
         return speeds
 
     def _side_by_side(self, timings: Iterable[Timing]) -> list[float]:
-        """Median seconds of one call of each timing, in alternation."""
+        """Median seconds of one call of each timing, measured in alternation."""
 
         def seconds_of(timing: Timing, calls: int) -> float:
             started = time.perf_counter()
@@ -104,7 +104,7 @@ class Results:
             work.append((timing, max(1, min(200, int(share / max(seconds_of(timing, 1), 1e-6)))), []))
         for repeat in range(self._repeats):
             for timing, calls, found in work:
-                if repeat < 3 or calls > 1:  # calls that take long vary less
+                if repeat < 3 or calls > 1:  # long calls vary less: three repeats suffice
                     found.append(seconds_of(timing, calls))
         return [float(np.median(found)) for _, _, found in work]
 

@@ -17,7 +17,7 @@ KINDS = ("reference procedure", "online", "memoised, lazy", "memoised, built ahe
 
 
 def measure_memory(results: Results, scale: str, device: str) -> None:
-    """Measure each kind in a fresh process on the CPU; on a GPU, the peak of all that ran there so far."""
+    """On the CPU, measure each kind in a fresh process; on a GPU, report the peak of all that ran there so far."""
     if torch.device(device).type != "cpu":
         results.add(scale, "peak memory on the device", torch.cuda.max_memory_allocated() / 1e6, "MB")
         return
@@ -28,7 +28,7 @@ def measure_memory(results: Results, scale: str, device: str) -> None:
 
 
 def _step_and_measure(name: str, kind: str) -> float:
-    """Peak resident memory of this process after an episode, MB."""
+    """Run an episode, and return the peak resident memory of this process in MB."""
     scale = SCALES[name]
     recognizer, videos = scale.recognizer(), scale.videos("train", scale.memory_videos)
     lanes = scale.memory_envs

@@ -22,15 +22,15 @@ class Scale:
     recognizer: Callable[[], Recognizer]
     videos: Callable[[str, int | None], RoamingFashion]  # a split, and how many of its videos
     table: int  # videos in the table that environments step through
-    filled: int  # videos of the table that is built: enough that making the bank itself does not count
+    filled: int  # videos of the table that is built; with enough of them, the bank's set-up does not count
     recognized: int  # videos that are recognised at once
-    compared: int  # videos on which bfloat16's choices are compared with float32's; random weights choose nothing
+    compared: int  # videos on which bfloat16's choices are compared with float32's; 0 for random weights
     patch_batches: tuple[int, ...]  # batch sizes of the local CNN on patches
     frame_batch: int  # its batch size on whole frames
     online_envs: tuple[int, ...]  # lanes at which the slowest variants of the online path are stepped too
     bfloat16: bool  # whether the online path and deployment run in bfloat16 too
     memory_envs: int  # lanes of the process whose memory is measured
-    memory_videos: int  # its videos
+    memory_videos: int  # videos of that process
 
 
 def _paper_videos(split: str, num_videos: int | None) -> RoamingFashion:
@@ -45,7 +45,7 @@ def _paper_recognizer() -> Recognizer:
     for module in recognizer.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # the plain mean over what follows
+            module.momentum = None  # plain mean over all that follows
     recognizer.train()
     with torch.no_grad():
         recognizer.glance(frames)
@@ -90,4 +90,4 @@ QUICK_SCALES = {
     "embedded": replace(EMBEDDED, table=64, filled=2, compared=64),
     "paper": replace(PAPER, table=1, filled=1),
 }
-"""The same for a rehearsal."""
+"""The same scales for a rehearsal."""

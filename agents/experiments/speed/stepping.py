@@ -1,4 +1,4 @@
-"""Environment steps per second, beside the procedure that the environment replaces and the least a step has to do."""
+"""Environment steps per second, beside the procedure that the environment replaces and the least work of a step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENVIRONMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     ONLINE: ("online", {}),
     "online, bfloat16, torch": ("online, bfloat16", {}),
 }
-"""Environments: the features that they use, and the arguments in which they differ from :data:`COMMON`."""
+"""Environments by name: the features that they use, and the arguments that differ from :data:`COMMON`."""
 COMMON = {"output": "torch", "baseline": "sample", "skip": False, "autoreset_mode": "DISABLED"}
 FLOORS = {
     "floor, sample": (2, True),
@@ -35,12 +35,12 @@ FLOORS = {
     "floor, exact": (GRID**2, True),
     "floor without the glance, exact": (GRID**2, False),
 }
-"""Floors: the number of patches in a step, and whether global maps are gathered."""
+"""Floors by name: the number of patches in a step, and whether global maps are gathered."""
 REFERENCE = "reference procedure"
 REFERENCES = {REFERENCE: True, f"{REFERENCE} without the global CNN": False}
-"""Reference procedures: whether the global CNN runs."""
+"""Reference procedures by name: whether the global CNN runs."""
 SLOW = {"online, numpy", f"{REFERENCE} without the global CNN"}
-"""What takes minutes and says nothing new where the networks are large and the lanes are many."""
+"""Timings that take minutes and say nothing new if the networks are large and there are many lanes."""
 RATIOS: dict[int, list[Ratio]] = {
     1: [],
     64: [
@@ -68,7 +68,7 @@ RATIOS: dict[int, list[Ratio]] = {
 class Stepper:
     """Steps an environment with actions that were drawn beforehand.
 
-    Every call is one transition of every lane. The resets between episodes are paid for by the calls that end one.
+    Every call is one transition of every lane. The call that ends an episode includes the reset after it.
     """
 
     def __init__(self, env: Any, actions: list[Any]) -> None:
@@ -83,14 +83,14 @@ class Stepper:
 
 
 def never_known_to_be_full(bank: FeatureBank) -> FeatureBank:
-    """The same table, which is searched in every step for what is missing, as one that fills lazily is."""
-    lazy = object.__new__(type(bank))  # a copy of a bank would be the bank itself
+    """The same table, but searched for missing entries in every step, as a table that fills lazily is."""
+    lazy = object.__new__(type(bank))  # copying a bank gives the bank itself
     vars(lazy).update(vars(bank), _full=False)
     return lazy
 
 
 def measure_stepping(results: Results, scale: Scale, bank: FeatureBank, seed: int) -> dict[int, dict[str, float]]:
-    """Measure environments out of a full table and online.
+    """Measure environments with a full table, and online ones.
 
     Returns:
         Steps per second of the batched environments by number of lanes and by name.
@@ -124,7 +124,7 @@ def measure_stepping(results: Results, scale: Scale, bank: FeatureBank, seed: in
 def _batched_timings(
     bank: FeatureBank, features: dict[str, FrozenFeatures], num_envs: int, left_out: set[str], random: torch.Generator
 ) -> dict[str, Timing]:
-    """All environments, floors and reference procedures at one number of lanes, but for some names."""
+    """Timings of all environments, floors and reference procedures at one number of lanes, except those left out."""
     draws = torch.randint(GRID**2, (32, 2, num_envs), generator=random)
     with_skips = torch.stack((draws[:, 0], draws[:, 1] % 2), dim=-1)
     floors = {patches: Floor(bank, num_envs, patches) for patches in (2, GRID**2)}

@@ -1,4 +1,4 @@
-"""Whole training runs of REINFORCE and PPO, with a table that fills on the way and with one that is full."""
+"""Speed of whole training runs of REINFORCE and PPO, with a table that fills on the way and with a full one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IN_ENV = "share of time in env.step and reset"
 
 
 class TimedEnv(AdaFocusVectorEnv):
-    """The environment, which counts the seconds that its ``step`` and ``reset`` take."""
+    """The environment, with a count of the seconds that its ``step`` and ``reset`` take."""
 
     seconds = 0.0
 

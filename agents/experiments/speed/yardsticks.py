@@ -1,4 +1,4 @@
-"""What the environment's speed is compared with: a step written down plainly, and the least that a step has to do."""
+"""Yardsticks for the environment's speed: a step written down plainly, and the least that a step has to do."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def byte_statistics(recognizer: ImageNetworks[Any]) -> tuple[Tensor, ...]:
 
 
 class ReferenceProcedure:
-    """The global CNN, a crop, the local CNN on the chosen patch and again on the random one, the classifier twice.
+    """A plain step: the global CNN, then a crop, the local CNN and the classifier for the chosen and the random patch.
 
-    There is no table, no batch over both patches, and torch's default memory format. Loading costs nothing here: the
-    frames, (B, T, 3, H, W) uint8, are given, like their labels, (B,), and the candidates' corners, (N, 2) int64.
+    There is no table, the two patches are not batched, and torch's default memory format is used. Loading is not part
+    of it: it is given frames, (B, T, 3, H, W) uint8, labels, (B,), and the candidates' corners, (N, 2) int64.
     """
 
     def __init__(self, recognizer: ImageNetworks[Any], frames: Tensor, labels: Tensor, corners: Tensor) -> None:
@@ -39,9 +39,9 @@ class ReferenceProcedure:
 
     @torch.no_grad()
     def step(self, patch: Tensor, random_patch: Tensor, *, glance: bool = True) -> tuple[Tensor, Tensor]:
-        """Take one frame of every video, given the chosen and the random candidates, (B,) int64 each.
+        """Process one frame of every video, given the chosen and the random candidates, (B,) int64 each.
 
-        Without ``glance`` the last global maps serve once more. Returns the maps, (B, C, h, w), and the rewards, (B,).
+        Without ``glance`` the last global maps are used again. Returns the maps, (B, C, h, w), and the rewards, (B,).
         """
         frame = self._frames[:, self._time]
         if self._time == 0:
@@ -78,11 +78,11 @@ class ReferenceProcedure:
 
 
 class Floor:
-    """Gathers, one matrix product, the GRU's gates and the class softmax on preallocated tensors.
+    """The least work of a step: gathers, one matrix product, the GRU's gates and the class softmax, without allocation.
 
     Lanes are taken in blocks that fit the cache. There are no actions, draws, infos or resets. As in an environment,
-    every call gathers other rows: the next frames of some videos, and now and then other videos. A step looks at some
-    random patches, or at all candidates. The bank was built ahead, so that a frame's candidates lie side by side in it.
+    every call gathers other rows: the next frames of some videos, and from time to time other videos. A step looks at
+    random patches, or at all candidates. The bank was built ahead, so a frame's candidates lie side by side in it.
     """
 
     def __init__(self, bank: FeatureBank, num_envs: int, patches: int) -> None:
@@ -103,7 +103,7 @@ class Floor:
 
     @torch.no_grad()
     def step(self, *, glance: bool) -> None:
-        """Take one frame in every lane, with or without the gather of the global maps."""
+        """Process one frame in every lane, with or without the gather of the global maps."""
         size, gru = self._size, self._gru
         frame_rows, patch_rows = next(self._rows)
         if glance:
@@ -116,7 +116,7 @@ class Floor:
             self._advance(lanes, patch_rows[lanes].flatten())
 
     def _advance(self, lanes: slice, patch_rows: Tensor) -> None:
-        """Take the patches of some lanes into their hidden states; the first patch is the chosen one."""
+        """Process the patches of some lanes; the lanes keep the hidden state of the first patch, the chosen one."""
         size, fc, hidden = self._size, self._fc, self._hidden[lanes]
         gates, new, states = (each[: len(hidden)] for each in (self._gates, self._new, self._states))
         torch.index_select(self._local_table, 0, patch_rows, out=gates.view(len(patch_rows), -1))
@@ -133,7 +133,7 @@ class Floor:
 
 
 def _rows(bank: FeatureBank, num_envs: int, patches: int) -> list[tuple[Tensor, Tensor]]:
-    """Rows of some steps in the bank's tables: of frames, (num_envs,), and of patches, (num_envs, patches), int64."""
+    """Rows of the bank's tables for some steps: of frames, (num_envs,), and of patches, (num_envs, patches), int64."""
     random = torch.Generator().manual_seed(0)
     times, count, candidates = bank.videos.num_frames, 4 * bank.videos.num_frames, len(bank.corners)
     video = torch.randint(len(bank.videos), (count // times, num_envs), generator=random)
