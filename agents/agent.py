@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -243,6 +243,9 @@ class Agent:
     ) -> Self:
         """Load an agent that :meth:`save` wrote.
 
+        What another class wrote acts as it did, but doesn't learn on. If that is a subclass with a network of its own,
+        which must have been imported, the agent is of that subclass.
+
         Args:
             path: The file.
             env: Needed to learn on, not to predict.
@@ -294,16 +297,19 @@ class Agent:
             if state["skip"]
             else spaces.Discrete(patches)
         )
-        agent = cls.__new__(cls)
+        trained_by = state.get("algorithm", cls.__name__)
+        kind = cls
+        for known in _subclasses(cls):
+            if known.__name__ == trained_by and known._make_policy is not cls._make_policy:
+                kind = known  # no other class has its network
+        agent = kind.__new__(kind)
         settings = dict(state["hyperparameters"])
-        if (
-            state.get("algorithm", cls.__name__) != cls.__name__
-        ):  # another class can act with it, by the settings that both know
-            settings = {name: settings[name] for name in settings if name in _names(cls.hyperparameters_class)}
+        if trained_by != kind.__name__:  # another class can act with it, by the settings that both know
+            settings = {name: settings[name] for name in settings if name in _names(kind.hyperparameters_class)}
         agent._build(observation_space, action_space, state["seed"], patch_policy, settings, device)
         load_weights(agent._average.module, state["average"])
         load_weights(agent.policy, state.get("policy", state["average"]))
-        agent._trained_by = state.get("algorithm", cls.__name__)
+        agent._trained_by = trained_by
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
         agent._num_rollouts = state["num_rollouts"]
         if "optimizer" in state:
@@ -359,6 +365,12 @@ class Agent:
             callback = ConvertCallback(callback) if callback is not None else CallbackList([])
         callback.init_callback(self)
         return callback
+
+
+def _subclasses(kind: type[Agent]) -> Iterator[type[Any]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def _names(dataclass: Any) -> list[str]:

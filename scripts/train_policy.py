@@ -139,11 +139,11 @@ def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, 
 
 def environment_arguments(config: Config, defaults: Mapping[str, Any], *, of_clips: bool) -> dict[str, Any]:
     """Arguments of the environment: from the command line, or else the algorithm's, or else the paper's."""
+    given = {name: getattr(config, name) for name in ("observation", "reward", "baseline", "skip_cost")}
     arguments: dict[str, Any] = {
-        "observation": config.observation or defaults.get("observation", "full"),
-        "reward": config.reward or ("gain_over_previous" if config.train == "skip" else "gain_over_random"),
-        "baseline": config.baseline or defaults.get("baseline", "sample"),
-        "skip_cost": config.skip_cost,
+        "reward": "gain_over_previous" if config.train == "skip" else "gain_over_random",
+        **defaults,
+        **{name: value for name, value in given.items() if value is not None},
     }
     if not of_clips:
         arguments["skip"] = config.train != "patch"
@@ -203,7 +203,7 @@ def main(config: Config) -> None:
         if points := curve_of(config, features.num_steps, own=own):
             learning_curves(config.out / "learning_curve.png", {config.algo: points}, ylabel="return of an episode")
         seconds = time.perf_counter() - started
-        shared = {name: env_kwargs[name] for name in ("skip_cost", "reward")}
+        shared = {name: env_kwargs[name] for name in ("skip_cost", "reward") if name in env_kwargs}
         found = evaluate(policy, "val", videos=data, recognizer=recognizer, **shared).summary()
         run.log("val", 0, {**found, "training_seconds": seconds})
         clear_checkpoints(config.out)

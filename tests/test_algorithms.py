@@ -15,7 +15,7 @@ from torch import Tensor
 from adafocus_env import AdaFocusVectorEnv, RoamingFashion
 from adafocus_env.patches import grid_corners
 from agents import AdvantageWeighted, AllAction, Localizer, PaperPPO, Reinforce, SoftTargets, evaluate, load_policy
-from agents.reinforce import CandidateScores, Rollout, explained_variance
+from agents.reinforce import CandidateScores, RecurrentPolicy, Rollout, explained_variance
 from agents.sb3 import SB3_ALGORITHMS, make_model, make_vec_env
 
 LANES, PATCHES = 6, 16
@@ -327,6 +327,24 @@ def test_a_file_goes_on_with_the_algorithm_that_wrote_it(env_kwargs: dict[str, A
     np.testing.assert_array_equal(
         acting.predict(observation, deterministic=True)[0], agent.predict(observation, deterministic=True)[0]
     )
+
+
+class Slow(Reinforce):
+    """An agent with a network of its own: another layer between the glance and the recurrent state."""
+
+    def _make_policy(self, glance_shape: tuple[int, ...], belief_size: int) -> RecurrentPolicy:
+        policy = super()._make_policy(glance_shape, belief_size)
+        policy.encode_glance.append(torch.nn.Linear(self.config.encoder_size, self.config.encoder_size))
+        return policy
+
+
+def test_a_file_of_another_network_loads_as_the_class_that_has_it(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    agent = make_agent(Slow, env_kwargs)
+    agent.save(tmp_path / "slow.pt")
+    again = load_policy(tmp_path / "slow.pt")
+    assert type(again) is Slow
+    first, second = (evaluate(policy, "val", **env_kwargs) for policy in (agent, again))
+    np.testing.assert_array_equal(first.corners, second.corners)
 
 
 @pytest.mark.parametrize("name", SB3_ALGORITHMS)

@@ -1,7 +1,8 @@
 """The rewards that the environment can pay: their protocol, the built-in ones, and their look-up by name.
 
 A reward is one small object. The built-in ones compare the confidence on the true label after the chosen patch with a
-reference, both from the same hidden state of the classifier; ``confidence`` alone has none.
+reference, both from the same hidden state of the classifier; ``confidence`` alone has none. A reward names its
+reference, and :func:`adafocus_env.environments.dynamics.decide` finds the reference's value.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def _finish(memory: np.memmap[Any, Any], filled: Tensor, lock: FileLock, owner: 
 
 def _create(path: Path, header: Mapping[str, Any], size: int) -> None:
     """Create a file in one step, with the right size, all arrays zero, and its space on the disk reserved."""
-    text = MAGIC + json.dumps(header, sort_keys=True).encode()
+    text = MAGIC + json.dumps(header).encode()
     if len(text) > _COUNTERS_AT:
         raise ValueError(f"the header of {path} would not fit into {_COUNTERS_AT} bytes")
     _check_room(path, size)

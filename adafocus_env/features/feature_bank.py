@@ -394,7 +394,12 @@ def _shared_key(
 def table_arrays(
     recognizer: ImageNetworks[Any], videos: VideoDataset, grid: int, dtype: TableDtype
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of everything that a bank stores, by name.
+    """Shape and dtype of everything that a bank stores, by name, in their order in a file.
+
+    V is the number of videos, T that of a video's units, N that of candidates, G the length of a projected vector. The
+    last three are tables whose rows are handed out from 1 in the order of filling; their row 0 is zero. ``video_row``
+    holds the row of a video's first unit in ``maps`` and ``global_gates``, which the others follow; ``patch_row`` the
+    row in ``local_gates`` of patch (video · T + unit) · N + candidate. In both, 0 means that it is not filled.
 
     Raises:
         ValueError: The grid or the dtype is not allowed.
@@ -408,7 +413,7 @@ def table_arrays(
     return {
         "filled": ((2,), torch.int64),
         "video_row": ((len(videos),), torch.int64),
-        "patch_row": ((patches + 1,), torch.int32),  # the last one is the zero vector's
+        "patch_row": ((patches + 1,), torch.int32),  # the last one is always 0: a skipped frame's zero vector
         "maps": ((units + 1, math.prod(recognizer.glance_shape)), kind),
         "global_gates": ((units + 1, gates), kind),
         "local_gates": ((patches + 1, gates), kind),
