@@ -1,6 +1,6 @@
 """AdaFocus as a reinforcement-learning environment: where should a video recogniser look?
 
-Importing the package registers ``AdaFocus-v0`` and ``AdaFocusTSM-v0`` with Gymnasium.
+Importing the package registers ``AdaFocus-v0``, ``AdaFocusTSM-v0`` and ``GlanceFocus-v0`` with Gymnasium.
 """
 
 import os
@@ -9,6 +9,7 @@ import gymnasium
 import torch
 
 from adafocus_env.environments.env import AdaFocusEnv
+from adafocus_env.environments.glance_env import GlanceFocusEnv, GlanceFocusVectorEnv
 from adafocus_env.environments.tsm_env import AdaFocusTSMEnv, AdaFocusTSMVectorEnv
 from adafocus_env.environments.vector_env import AdaFocusVectorEnv
 from adafocus_env.features.feature_bank import FeatureBank
@@ -27,6 +28,8 @@ __all__ = [
     "FeatureBank",
     "FrameFolders",
     "FrozenFeatures",
+    "GlanceFocusEnv",
+    "GlanceFocusVectorEnv",
     "Recognizer",
     "RecognizerConfig",
     "ResolutionBank",
@@ -52,6 +55,12 @@ gymnasium.register(
     id="AdaFocusTSM-v0",
     entry_point="adafocus_env.environments.tsm_env:AdaFocusTSMEnv",
     vector_entry_point="adafocus_env.environments.tsm_env:AdaFocusTSMVectorEnv",
+)
+
+gymnasium.register(
+    id="GlanceFocus-v0",
+    entry_point="adafocus_env.environments.glance_env:GlanceFocusEnv",
+    vector_entry_point="adafocus_env.environments.glance_env:GlanceFocusVectorEnv",
 )
 
 if hasattr(os, "register_at_fork"):

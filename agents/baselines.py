@@ -124,7 +124,7 @@ class ScheduledPolicy(_Baseline):
         self._focused[(2 * np.arange(frames) + 1) * times // (2 * frames)] = True
 
     def _choose(self, count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        focused = self._focused[self.env.current_frames.cpu().numpy()]
+        focused = self._focused[self.env.current_steps.cpu().numpy()]
         return np.full(count, self._candidate), (~focused).astype(np.int64)
 
 
@@ -163,5 +163,5 @@ class OraclePolicy(_Baseline):
         """Boxes (count, 4) in the current frames, and whether the item is there, (count,)."""
         videos, frames = self.env.current_videos.cpu(), self.env.current_frames.cpu()
         boxes, visible = self.env.videos.locations(videos)
-        lanes, frames = torch.arange(len(videos)), frames.clamp(max=self.env.num_steps - 1)
+        lanes, frames = torch.arange(len(videos)), frames.clamp(max=boxes.shape[1] - 1)
         return boxes[lanes, frames], visible[lanes, frames].numpy()

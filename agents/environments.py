@@ -7,13 +7,14 @@ from typing import Any
 
 from gymnasium import spaces
 
-from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, TSMRecognizer, load_recognizer
+from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, GlanceFocusVectorEnv, TSMRecognizer, load_recognizer
 from adafocus_env.checks import brief
 from adafocus_env.patches import grid_of
 
 VECTOR_ENVS: dict[str, type[AdaFocusVectorEnv]] = {
     "AdaFocus-v0": AdaFocusVectorEnv,
     "AdaFocusTSM-v0": AdaFocusTSMVectorEnv,
+    "GlanceFocus-v0": GlanceFocusVectorEnv,
 }
 
 
@@ -21,9 +22,9 @@ def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: 
     """The vector environment of an id; without an id, that of the recogniser, or else that of the policy.
 
     Args:
-        env_id: ``"AdaFocus-v0"``, ``"AdaFocusTSM-v0"`` or ``None``.
+        env_id: ``"AdaFocus-v0"``, ``"AdaFocusTSM-v0"``, ``"GlanceFocus-v0"`` or ``None``.
         env_kwargs: As in ``gym.make``; only ``features`` and ``recognizer`` matter.
-        policy: A policy, or ``None``; one that acts in positions belongs to AdaFocus-TSM.
+        policy: A policy, or ``None``; one that acts in positions and sees no belief belongs to AdaFocus-TSM.
 
     Raises:
         ValueError: The id is unknown.
@@ -36,7 +37,8 @@ def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: 
     if features is not None:
         recognizer = getattr(features, "recognizer", None)  # the environment itself checks the features
     if recognizer is None:
-        return AdaFocusTSMVectorEnv if acts_in_positions(policy) else AdaFocusVectorEnv
+        of_clips = acts_in_positions(policy) and "belief" not in observed_shapes(policy.observation_space)
+        return AdaFocusTSMVectorEnv if of_clips else AdaFocusVectorEnv
     if not hasattr(recognizer, "cost"):
         recognizer = load_recognizer(recognizer)
     return AdaFocusTSMVectorEnv if isinstance(recognizer, TSMRecognizer) else AdaFocusVectorEnv
@@ -101,11 +103,9 @@ def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv], env_kwargs: Ma
     if not is_policy(policy):
         return dict(env_kwargs)
     space = policy.action_space
-    arguments: dict[str, Any] = (
-        {"action": "continuous" if acts_in_positions(policy) else "grid"}
-        if issubclass(kind, AdaFocusTSMVectorEnv)
-        else {"skip": isinstance(space, spaces.MultiDiscrete)}
-    )
+    arguments: dict[str, Any] = {"action": "continuous" if acts_in_positions(policy) else "grid"}
+    if not issubclass(kind, AdaFocusTSMVectorEnv):
+        arguments["skip"] = isinstance(space, spaces.MultiDiscrete)
     if env_kwargs.get("features") is None and (grid := grid_of(space)) is not None:
         arguments["grid"] = grid
     if isinstance(getattr(policy, "observation_space", None), spaces.Box):

@@ -192,8 +192,9 @@ def evaluate(
             returns one, such as ``OraclePolicy``. It is given NumPy arrays, or tensors if it says ``takes_tensors``
             (:func:`adafocus_env.policies.decide`).
         split: The split, for videos given by name.
-        env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` chooses by the recogniser that is passed, or else
-            by the policy: one that acts in continuous positions belongs to AdaFocus-TSM.
+        env_id: ``"AdaFocus-v0"``, ``"AdaFocusTSM-v0"`` or ``"GlanceFocus-v0"``; ``None`` chooses between the first two
+            by the recogniser that is passed, or else by the policy: one that acts in continuous positions and sees no
+            belief belongs to AdaFocus-TSM.
         num_envs: Number of videos that run at once.
         seed: Seed of the environment's draws (the random patches of the reward).
         progress_bar: Show a progress bar.
@@ -231,7 +232,7 @@ def evaluate(
     skipped = np.empty((videos, steps), dtype=np.bool_)
     predictions = np.empty((videos, steps), dtype=np.int64)
     frames = np.empty(videos, dtype=np.int64)
-    cost = policy_gflops(policy)
+    cost, num_decisions = policy_gflops(policy), 0
     for start in tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar):
         lanes = min(num_envs, videos - start)
         rows = slice(start, start + lanes)
@@ -258,7 +259,8 @@ def evaluate(
             gflops[rows] += compute
         decisions = last.cpu().numpy() + 1
         gflops[rows] += decisions * cost
-        frames[rows] = decisions * env.num_frames // steps
+        frames[rows] = -(-decisions // env.looks) * (env.num_frames * env.looks // steps)
+        num_decisions += decisions.sum()
         corners[rows], skipped[rows] = places.cpu().numpy(), (skips | after).cpu().numpy()
         predictions[rows], probabilities[rows] = said.argmax(dim=2).cpu().numpy(), said[:, -1].cpu().numpy()
     labels = env.videos.labels.cpu().numpy()
@@ -275,7 +277,7 @@ def evaluate(
         focused=(~skipped).sum(axis=1),
         corners=corners,
         skipped=skipped,
-        policy_gflops=cost * float(frames.mean()) * steps / env.num_frames,
+        policy_gflops=cost * num_decisions / videos,
         frames=frames,
     )
 

@@ -20,6 +20,7 @@ DEFAULT_SKIP_COST = 0.015
 """λ where the action carries a skip bit and no other price is given, in label confidence."""
 
 OBSERVATIONS = ("full", "glance")
+ACTIONS = ("grid", "continuous")
 
 
 class _RenderModes(list[str]):
@@ -45,6 +46,8 @@ class EnvironmentArguments:
         recognizer: A recogniser, a path or a shipped name; ``None`` is the shipped one. The environment keeps a frozen
             copy.
         grid: g; candidates form a g×g grid, N = g².
+        action: ``"grid"``, a patch index, or ``"continuous"``, a position, without skip bit.
+        looks: Decisions about each frame before the next one, each of them a step.
         skip: Whether the action carries a skip bit.
         skip_cost: λ ≥ 0, the price of a focused frame in the reward's unit, which is label confidence by default;
             ``None`` is 0 without skip bit, else 0.015. Where candidates differ in compute, this is the price of the
@@ -68,6 +71,8 @@ class EnvironmentArguments:
     videos: VideoDataset | str | None = None
     recognizer: ImageNetworks[Any] | str | os.PathLike[str] | None = None
     grid: Annotated[int, Bounds(at_least=2)] = 7
+    action: str = "grid"
+    looks: Annotated[int, Bounds(at_least=1)] = 1
     skip: bool = True
     skip_cost: float | None = None
     reward: str | Reward = "gain_over_random"
@@ -79,6 +84,9 @@ class EnvironmentArguments:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check_choice("action", self.action, ACTIONS)
+        if self.action == "continuous" and self.skip:
+            raise ValueError("action='continuous' carries no skip bit: pass skip=False with it")
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("observation", self.observation, OBSERVATIONS)
         check_choice("render_mode", self.render_mode, (*RENDER_MODES, None))

@@ -48,6 +48,10 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     frame). With ``skip=False``, ``Discrete(N)``. Patch index k is row k // g, column k % g of a g×g grid of top-left
     corners (floor(row / (g − 1) · (H − P)), floor(column / (g − 1) · (W − P))).
 
+    With ``action="continuous"``, which needs ``skip=False``, ``Box(-1, 1, (2,))``: row and column, −1 top or left, 1
+    bottom or right. The corner is floor((row + 1) / 2 · (H − P)), and likewise for the column. Patches at such
+    positions are not remembered: the local network runs whenever they are asked for.
+
     ## Observation Space
 
     With ``observation="full"`` a ``Dict`` of float32 ``Box`` es; with ``"glance"``, the paper's state, the first alone:
@@ -103,6 +107,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `videos` | `None` | a registered name, or a data set object, taken as it is; `None` is `"roaming-fashion"` |
     | `recognizer` | `None` | a `Recognizer`, a path or a shipped name; `None` is `"roaming-fashion"` |
     | `grid` | `7` | g: candidates form a g×g grid, N = g² |
+    | `action` | `"grid"` | patch indices, or `"continuous"` positions |
+    | `looks` | `1` | steps about each frame, which is glanced at once |
     | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
     | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.015 |
     | `reward` | `"gain_over_random"` | a name as above, or an object with the members of `rewards.Reward` |
@@ -140,7 +146,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
 
     Attributes:
         num_frames: T, frames of a video.
-        num_steps: Steps per episode, one for each frame.
+        num_steps: Steps per episode: as many as there are looks at all frames.
         frame_size: (H, W), pixels.
         patch_size: P, pixels.
         num_patches: N.
@@ -194,6 +200,11 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     def current_frames(self) -> Tensor:
         """(1,) int64, the frame that the next action is about; T after the last."""
         return self._lane.current_frames
+
+    @property
+    def current_steps(self) -> Tensor:
+        """(1,) int64, steps taken in this episode."""
+        return self._lane.current_steps
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode: see the class for its starting state and ``options``.

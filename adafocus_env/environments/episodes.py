@@ -21,14 +21,15 @@ class Episodes:
     Args:
         num_envs: B, lanes.
         features: Whose videos and candidates are drawn.
+        num_steps: T, steps of an episode.
         baseline: ``"sample"`` or ``"pixel"``, what random patches are drawn from; ``None`` draws none.
 
     Attributes:
         seeded: Whether the lanes have seeds yet.
     """
 
-    def __init__(self, num_envs: int, features: FrozenFeatures, baseline: str | None) -> None:
-        self._num_steps, self._baseline = features.num_steps, baseline
+    def __init__(self, num_envs: int, features: FrozenFeatures, num_steps: int, baseline: str | None) -> None:
+        self._num_steps, self._baseline = num_steps, baseline
         self._num_videos, self._num_patches = len(features.videos), len(features.corners)
         self._sizes = features.videos.frame_size, features.recognizer.config.patch_size
         self._seeds = np.zeros(num_envs, dtype=np.int64)

@@ -22,6 +22,7 @@ class LaneProgress:
         steps: (num_envs,) int64, from 0 to ``num_steps``.
         num_steps: Steps of an episode.
         device: torch device of the tensors.
+        looks: Steps about each frame.
 
     Attributes:
         steps: The same.
@@ -31,28 +32,32 @@ class LaneProgress:
         all_over: Whether all have.
         share: (num_envs, 1) float32 array, steps as a share of all.
         frame: (num_envs,) int64 tensor, what the next step is about; after the last step, still the last.
-        now: Index of the same in a (num_envs, num_steps, …) tensor, for (num_envs, 1, …).
+        now: Index of the next step in a (num_envs, num_steps, …) tensor, for (num_envs, 1, …).
+        at_new_frame: (num_envs,) bool array, the lanes whose next step is the first about its frame.
+        all_at_new_frame: Whether all are.
     """
 
-    def __init__(self, steps: NDArray[np.int64], num_steps: int, device: torch.device) -> None:
-        self.steps, self._num_steps, self._device = steps, num_steps, device
+    def __init__(self, steps: NDArray[np.int64], num_steps: int, device: torch.device, looks: int = 1) -> None:
+        self.steps, self._num_steps, self._looks, self._device = steps, num_steps, looks, device
         self.over: BoolArray = steps == num_steps
         self.running: BoolArray = ~self.over
         self.any_over, self.all_over = bool(self.over.any()), bool(self.over.all())
         self.share = (steps.astype(np.float32) / np.float32(num_steps))[:, None]
-        frame = np.minimum(steps, num_steps - 1)
-        self.frame = torch.from_numpy(frame).to(device)
+        self.at_new_frame: BoolArray = steps % looks == 0
+        self.all_at_new_frame = bool(self.at_new_frame.all())
+        step = np.minimum(steps, num_steps - 1)
+        self.frame = torch.from_numpy(step // looks).to(device)
         self.now: tuple[slice, slice] | tuple[Tensor, Tensor]
-        if bool((frame == frame[0]).all()):
-            self.now = slice(None), slice(int(frame[0]), int(frame[0]) + 1)
+        if bool((step == step[0]).all()):
+            self.now = slice(None), slice(int(step[0]), int(step[0]) + 1)
         else:
-            self.now = torch.arange(len(steps), device=device)[:, None], self.frame[:, None]
+            self.now = torch.arange(len(steps), device=device)[:, None], torch.from_numpy(step).to(device)[:, None]
 
     @functools.cached_property
     def next(self) -> LaneProgress:
         """After a step of every lane that is running."""
-        return LaneProgress(self.steps + self.running, self._num_steps, self._device)
+        return LaneProgress(self.steps + self.running, self._num_steps, self._device, self._looks)
 
     def restarted(self, lanes: BoolArray) -> LaneProgress:
         """After a restart of some lanes."""
-        return LaneProgress(np.where(lanes, 0, self.steps), self._num_steps, self._device)
+        return LaneProgress(np.where(lanes, 0, self.steps), self._num_steps, self._device, self._looks)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from adafocus_env.checks import brief
 from adafocus_env.environments.actions import Decision
+from adafocus_env.environments.arguments import EnvironmentArguments
 from adafocus_env.environments.dynamics import (
     Consequences,
     Looks,
@@ -64,10 +65,7 @@ class Lanes:
         num_envs: B.
         features: What the frozen recogniser says.
         reward: What is rewarded.
-        baseline: How the random patch is found, if the reward compares with one: ``"sample"``, ``"exact"`` or
-            ``"pixel"``.
-        skip: Whether frames can be skipped.
-        price: λ of the costliest candidate.
+        arguments: Those of the environment.
 
     Attributes:
         episodes: Seeds and draws.
@@ -83,9 +81,10 @@ class Lanes:
     """
 
     def __init__(
-        self, num_envs: int, features: FrozenFeatures, reward: Reward, baseline: str, *, skip: bool, price: float
+        self, num_envs: int, features: FrozenFeatures, reward: Reward, arguments: EnvironmentArguments
     ) -> None:
-        self.num_envs, self.reward, self._skip = num_envs, reward, skip
+        self.num_envs, self.reward, self._skip = num_envs, reward, arguments.skip
+        baseline, looks, price = arguments.baseline, arguments.looks, arguments.price
         compares_with_random = reward.reference == "random"
         self.exact = compares_with_random and baseline == "exact"
         self._read_from(features)
@@ -94,16 +93,19 @@ class Lanes:
         self._patch_size, self._num_patches = features.recognizer.config.patch_size, len(features.corners)
         self._squares = nn.functional.pad(features.corners, (0, 1), value=self._patch_size).to(self.device)
         local = features.local_gflops.to(self.device)
-        self._step_gflops = nn.functional.pad(local, (0, 1)) + features.recognizer.cost().always
+        cost = features.recognizer.cost()
+        self._step_gflops, self._glance_gflops = nn.functional.pad(local, (0, 1)) + cost.always, cost.glance
         self._price = price if bool((local == local[0]).all()) else (price * local / local.max()).float()
         self._all = torch.arange(num_envs, device=self.device)
         self._always, self._any_candidate = self._zeros(torch.bool) | True, self._zeros(torch.int64)
         self._everywhere = torch.arange(self._num_patches, device=self.device).expand(num_envs, -1)
 
         steps = np.zeros(num_envs, dtype=np.int64)
-        self.at_start = LaneProgress(steps, features.num_steps, self.device)
-        self.progress = LaneProgress(steps + features.num_steps, features.num_steps, self.device)  # all need a reset
-        self.episodes = Episodes(num_envs, features, baseline if compares_with_random and not self.exact else None)
+        num_steps = features.num_steps * looks
+        self.at_start = LaneProgress(steps, num_steps, self.device, looks)
+        self.progress = LaneProgress(steps + num_steps, num_steps, self.device, looks)  # all need a reset
+        drawn_from = baseline if compares_with_random and not self.exact else None
+        self.episodes = Episodes(num_envs, features, num_steps, drawn_from)
         self.video, self.label = self._zeros(torch.int64), self._zeros(torch.int64)
         hidden = torch.zeros(num_envs, self._classifier.hidden_size, device=self.device)
         self.state = State(hidden, self._zeros(torch.float32), self._zeros(torch.int64))
@@ -156,12 +158,14 @@ class Lanes:
         self.state = State(*(where_chosen(*parts) for parts in zip(started, self.state, strict=True)))
 
     def glance(self, lanes: BoolArray) -> None:
-        """Look at the current frames of ``lanes``, (B,) bool, through the global CNN."""
-        time = self.progress.frame
+        """Look at the current frames of ``lanes``, (B,) bool, through the global CNN, where it has not yet."""
+        time, lanes = self.progress.frame, lanes & self.progress.at_new_frame
         if self._features.remembers or lanes.all():
             self.map, self._frame_gates = self._features.glance(
                 self.video, time, lambda rows: self.frames.units(rows, time[rows])
             )
+            return
+        if not lanes.any():
             return
         some = torch.from_numpy(np.flatnonzero(lanes)).to(self.device)
         maps, gates = self._features.glance(
@@ -191,6 +195,8 @@ class Lanes:
         gflops = self._step_gflops.index_select(
             0, patch if everyone else torch.where(focused, patch, self._num_patches)
         )
+        if not before.all_at_new_frame:
+            gflops = gflops - self._glance_gflops * upload(~before.at_new_frame, self.device)
         if before.any_over:
             resting = upload(before.over, self.device)
             reward, gflops = reward.masked_fill(resting, 0.0), gflops.masked_fill(resting, 0.0)

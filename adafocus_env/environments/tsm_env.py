@@ -10,13 +10,9 @@ from typing import Any, ClassVar
 from gymnasium import spaces
 from torch import Tensor
 
-from adafocus_env.checks import check_choice
-from adafocus_env.environments.actions import Actions, PositionActions
 from adafocus_env.environments.env import AdaFocusEnv
 from adafocus_env.environments.vector_env import AdaFocusVectorEnv
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
-
-ACTIONS = ("continuous", "grid")
 
 
 class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
@@ -30,7 +26,7 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
         action: ``"continuous"``, a position, or ``"grid"``, a patch index.
         recognizer: A :class:`TSMRecognizer`, a path or a shipped name; ``None`` is ``"roaming-motion"``.
         videos: As there, with the recogniser's two samplings; ``None`` is ``"roaming-motion"``.
-        kwargs: As there. There is no ``skip``: no action carries a skip bit.
+        kwargs: As there. There is no ``skip`` and no ``looks``: there is one look at a clip, which is not skipped.
 
     Raises:
         ValueError: An argument is not allowed; the message names it and what is.
@@ -40,16 +36,9 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
     default_name: ClassVar[str] = "roaming-motion"
 
     def __init__(self, num_envs: int = 1, *, action: str = "continuous", **kwargs: Any) -> None:
-        check_choice("action", action, ACTIONS)
-        if "skip" in kwargs:
-            raise TypeError("AdaFocusTSM-v0 takes no argument 'skip': no action carries a skip bit")
-        self.action = action
-        super().__init__(num_envs, skip=False, **kwargs)
-
-    def _make_actions(self) -> Actions:
-        if self.action == "grid":
-            return super()._make_actions()
-        return PositionActions(self.frame_size, self.patch_size, self.num_envs, self.device)
+        for name in kwargs.keys() & {"skip", "looks"}:
+            raise TypeError(f"AdaFocusTSM-v0 takes no argument {name!r}: there is one look at a clip, never skipped")
+        super().__init__(num_envs, action=action, skip=False, **kwargs)
 
     def _spaces_beside_glance(self) -> dict[str, spaces.Space[Any]]:
         return {}
@@ -118,7 +107,7 @@ class AdaFocusTSMEnv(AdaFocusEnv):
 
     ## Arguments
 
-    Those of ``AdaFocus-v0`` but `skip`, with `videos` and `recognizer` `"roaming-motion"` by default, and
+    Those of ``AdaFocus-v0`` but `skip` and `looks`, with `videos` and `recognizer` `"roaming-motion"` by default, and
 
     | argument | default | meaning |
     |---|---|---|

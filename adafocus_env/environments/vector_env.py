@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from adafocus_env.checks import Bounds, brief, check_integer
-from adafocus_env.environments.actions import Actions, PatchActions
+from adafocus_env.environments.actions import Actions, PatchActions, PositionActions
 from adafocus_env.environments.arguments import RENDER_MODES, EnvironmentArguments
 from adafocus_env.environments.lane_progress import BoolArray, LaneProgress
 from adafocus_env.environments.lanes import Lanes, Stepped
@@ -53,6 +53,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         features: The recogniser's outputs: a :class:`FeatureBank` unless told otherwise.
         corners: (N, 2) int64, top and left of every candidate, pixels.
         grid: g.
+        action: What actions are: patch indices, ``"grid"``, or positions, ``"continuous"``.
+        looks: Steps about each frame.
         skip: Whether the action carries a skip bit.
         skip_cost: λ.
         reward: What is rewarded.
@@ -82,11 +84,12 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         given = EnvironmentArguments(**arguments)
         features = given.find_features(self.recognizer_class, self.default_name)
         self.output, self._outputs = output, Outputs(output, features.device)
-        self.skip, self.skip_cost, self.reward = given.skip, given.price, get_reward(given.reward)
+        self.action, self.skip, self.skip_cost = given.action, given.skip, given.price
+        self.reward = get_reward(given.reward)
         self.baseline, self.observation, self.render_mode = given.baseline, given.observation, given.render_mode
+        self.looks = given.looks
         self._read_from(features)
-        self._lanes = Lanes(self.num_envs, features, self.reward, self.baseline, skip=self.skip, price=self.skip_cost)
-
+        self._lanes = Lanes(self.num_envs, features, self.reward, given)
         self._actions = self._make_actions()
         self.single_action_space = self._actions.space
         self.single_observation_space = self._observation_space()
@@ -103,7 +106,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         self.videos, self.recognizer = features.videos, features.recognizer
         self.corners, self.grid = features.corners, features.grid
         self.num_frames, self.frame_size = self.videos.num_frames, self.videos.frame_size
-        self.num_steps = features.num_steps
+        self.num_steps = features.num_steps * self.looks
         self.patch_size, self.num_patches = self.recognizer.config.patch_size, len(self.corners)
         self.num_classes = self.videos.num_classes
 
@@ -137,6 +140,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     # ------------------------------------------------------------------------------ spaces, which subclasses change
 
     def _make_actions(self) -> Actions:
+        if self.action == "continuous":
+            return PositionActions(self.frame_size, self.patch_size, self.num_envs, self.device)
         return PatchActions(self.num_patches, self.num_envs, self.device, skip=self.skip)
 
     def _observation_space(self) -> spaces.Space[Any]:
@@ -201,8 +206,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """Take one step in every lane.
 
         Args:
-            actions: (num_envs, 2) integers (patch index, skip bit), or (num_envs,) patch indices without skip bit; for
-                ``AdaFocusTSM-v0`` also (num_envs, 2) positions.
+            actions: (num_envs, 2) integers (patch index, skip bit), or (num_envs,) patch indices without skip bit; or
+                (num_envs, 2) positions, if actions are continuous.
 
         Returns:
             Observations, rewards (num_envs,) float32, terminated and truncated (num_envs,) bool, and infos.
@@ -264,7 +269,12 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     @property
     def current_frames(self) -> Tensor:
         """(num_envs,) int64, the frame that the next action of every lane is about (0 in AdaFocus-TSM, whose only
-        action covers all frames); after the last step the number of steps."""
+        action covers all frames); after the last step one more than the last."""
+        return upload(self._lanes.progress.steps // self.looks, self.device)
+
+    @property
+    def current_steps(self) -> Tensor:
+        """(num_envs,) int64, steps that every lane has taken in its episode."""
         return upload(self._lanes.progress.steps.copy(), self.device)
 
     @property
@@ -326,7 +336,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         step, steps = self._last_step, self._lanes.progress.steps
         stepped = ((steps > 0) & bool(step)).tolist()
         time = np.maximum(steps - 1, 0)
-        frames = self._pictures(drawn, upload(time, self.device)[drawn]).permute(0, 1, 3, 4, 2).cpu().numpy()
+        shown = self._pictures(drawn, upload(time // self.looks, self.device)[drawn])
+        frames = shown.permute(0, 1, 3, 4, 2).cpu().numpy()
         pictures = tuple(
             self._renderer.draw(
                 frames[lane],

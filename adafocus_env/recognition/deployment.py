@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from adafocus_env.checks import as_array, brief
+from adafocus_env.checks import Bounds, as_array, brief, check_integer
 from adafocus_env.patches import crop, grid_corners, grid_of, position_corners
 from adafocus_env.policies import decide, rows_of_state
 from adafocus_env.recognition.compute_cost import policy_gflops
@@ -24,7 +24,7 @@ class Recognition:
     """The result of recognising videos with a policy.
 
     Attributes:
-        logits: (B, T, classes) float32, the prediction after every frame.
+        logits: (B, T, classes) float32, the prediction after every look (one at each frame, unless there are more).
         corners: (B, T, 2) int64, top and left of every patch, pixels; meaningless where skipped.
         skipped: (B, T) bool, frames on which the local CNN did not run.
         gflops: (B,) float64, multiply-adds / 1e9 of every video, including the policy's own.
@@ -44,35 +44,33 @@ def recognize_frames(
     policy: Any,
     grid: int | None,
     exit_threshold: float | Sequence[float] | None,
+    looks: int,
 ) -> Recognition:
     """See :meth:`adafocus_env.Recognizer.recognize`."""
     _check_request(frames, policy)
-    if grid is None:
-        grid = grid_of(policy.action_space)
-    if grid is None or grid != grid_of(policy.action_space):
-        raise ValueError(f"the policy acts in {policy.action_space}, which are not the patch indices of grid {grid}")
-    size = (frames.shape[-2], frames.shape[-1])
-    candidates = grid_corners(grid, size, recognizer.config.patch_size).to(recognizer.device)
-    videos, times = frames.shape[:2]
+    looks = check_integer("looks", looks, Bounds(at_least=1))
+    choices = _Choices(recognizer, frames, policy, grid)
+    videos, times = frames.shape[0], frames.shape[1] * looks
     thresholds = as_thresholds(exit_threshold, times)
-    if (thresholds <= 1).any():  # no confidence can reach a higher one
-        return _recognize_until_certain(recognizer, frames, policy, candidates, thresholds)
-    # All videos' first frames, then all second ones, as the policy and the classifier read them: (T, B).
-    order = torch.arange(videos * times, device=recognizer.device).view(videos, times).t()
+    if (thresholds <= 1).any():  # else no confidence can reach one
+        return _recognize_until_certain(recognizer, frames, policy, choices, thresholds, looks)
+    # All videos' first frames, then all second ones, as the policy and the classifier read them: (frames, B).
+    order = torch.arange(videos * frames.shape[1], device=recognizer.device).view(videos, -1).t()
     reader = _FrameReader(recognizer, frames.flatten(0, 1))
     reader.resize_all()
     maps, frame_gates = (part.unflatten(0, order.shape) for part in reader.glance(order.flatten()))
+    order, frame_gates = (part.repeat_interleave(looks, dim=0) for part in (order, frame_gates))  # (T, B, …)
     classifier = recognizer.classifier
-    patch = torch.zeros_like(order)
+    corners = torch.zeros(times, videos, 2, dtype=torch.int64, device=recognizer.device)
     skipped = torch.zeros_like(order, dtype=torch.bool)
     states = [classifier.start(frame_gates[0])]  # before the first frame, and after each
 
     def look(when: slice) -> Tensor:
-        """(frames, videos, 3·D) of the focused patches in some frames, in one batch; zero where skipped."""
+        """(steps, videos, 3·D) of the patches in some steps, in one batch; zero where skipped."""
         focused = ~skipped[when]
         gates = torch.zeros_like(frame_gates[when])
         if bool(focused.any()):
-            gates[focused] = reader.look(order[when][focused], candidates[patch[when][focused]])
+            gates[focused] = reader.look(order[when][focused], corners[when][focused])
         return gates
 
     def advance(time: int, patch_gates: Tensor) -> None:
@@ -81,17 +79,8 @@ def recognize_frames(
         states.append(torch.where(skipped[time, :, None], before, after))
 
     sees_belief = not _sees_glance_alone(policy)
-    memory: Any = None
     for time in range(times):
-        observation: Any = maps[time]
-        if sees_belief:
-            share = states[-1].new_full((videos, 1), time / times)
-            observation = {"glance": observation, "belief": states[-1], "time": share}
-        actions, memory = decide(policy, observation, memory, np.full(videos, time == 0))
-        chosen = _check_actions(actions, policy.action_space, videos).to(recognizer.device)
-        patch[time] = chosen[:, 0] if chosen.ndim == 2 else chosen
-        if chosen.ndim == 2:
-            skipped[time] = chosen[:, 1] == 1
+        corners[time], skipped[time] = choices.next(maps[time // looks], states[-1], time / times)
         if sees_belief:
             advance(time, look(slice(time, time + 1))[0])
     if not sees_belief:
@@ -99,16 +88,23 @@ def recognize_frames(
             advance(time, patch_gates)
 
     logits = classifier.predict(torch.stack(states[1:], dim=1))
-    seen = torch.full((videos,), times, device=recognizer.device)
-    return _recognition(recognizer, policy, logits, candidates[patch.t()], skipped.t(), seen)
+    steps = torch.full((videos,), times, device=recognizer.device)
+    return _recognition(recognizer, policy, logits, corners.transpose(0, 1), skipped.t(), steps, looks)
 
 
 def _recognition(
-    recognizer: ImageNetworks[Any], policy: Any, logits: Tensor, corners: Tensor, skipped: Tensor, frames: Tensor
+    recognizer: ImageNetworks[Any],
+    policy: Any,
+    logits: Tensor,
+    corners: Tensor,
+    skipped: Tensor,
+    steps: Tensor,
+    looks: int,
 ) -> Recognition:
-    """The result, including its cost."""
-    cost, looks = recognizer.cost(), (~skipped).sum(dim=1).double()
-    gflops = frames * (cost.always + policy_gflops(policy)) + looks * cost.local
+    """The result of ``steps``, (B,), with what it cost."""
+    cost, focused = recognizer.cost(), (~skipped).sum(dim=1).double()
+    frames = -(-steps // looks)
+    gflops = steps * (cost.always + policy_gflops(policy)) - (steps - frames) * cost.glance + focused * cost.local
     return Recognition(logits, corners, skipped, gflops, frames)
 
 
@@ -116,46 +112,43 @@ def _recognize_until_certain(
     recognizer: ImageNetworks[Any],
     frames: Tensor,
     policy: Any,
-    candidates: Tensor,
+    choices: _Choices,
     thresholds: npt.NDArray[np.float64],
+    looks: int,
 ) -> Recognition:
-    """Recognise frame by frame, and compute only the videos that are still uncertain."""
+    """Step by step, with the videos that are still uncertain only: nothing is computed of the others."""
     classifier, device = recognizer.classifier, recognizer.device
-    videos, times = frames.shape[:2]
+    videos, times = len(frames), len(thresholds)
     reader = _FrameReader(recognizer, frames.flatten(0, 1))
     logits = torch.empty(videos, times, recognizer.config.num_classes, device=device)
-    patch = torch.zeros(videos, times, dtype=torch.int64, device=device)
+    corners = torch.zeros(videos, times, 2, dtype=torch.int64, device=device)
     skipped = torch.ones(videos, times, dtype=torch.bool, device=device)
-    seen = torch.zeros(videos, dtype=torch.int64, device=device)
+    steps = torch.zeros(videos, dtype=torch.int64, device=device)
     going = torch.arange(videos, device=device)
-    sees_belief, memory, hidden = not _sees_glance_alone(policy), None, None
+    maps, frame_gates, hidden = torch.empty(0), torch.empty(0), torch.empty(0)
     for time in range(times):
-        number = going * times + time
-        maps, frame_gates = reader.glance(number)
-        if hidden is None:
+        number = going * frames.shape[1] + time // looks
+        if time % looks == 0:
+            maps, frame_gates = reader.glance(number)
+        if time == 0:
             hidden = classifier.start(frame_gates)
-        observation: Any = maps
-        if sees_belief:
-            observation = {"glance": maps, "belief": hidden, "time": hidden.new_full((len(going), 1), time / times)}
-        actions, memory = decide(policy, observation, memory, np.full(len(going), time == 0))
-        chosen = _check_actions(actions, policy.action_space, len(going)).to(device)
-        focused = torch.ones_like(going, dtype=torch.bool)
-        if chosen.ndim == 2:
-            chosen, focused = chosen[:, 0], chosen[:, 1] == 0
+        chosen, passed = choices.next(maps, hidden, time / times)
+        focused = ~passed
         patch_gates = torch.zeros_like(frame_gates)
         if bool(focused.any()):
-            patch_gates[focused] = reader.look(number[focused], candidates[chosen[focused]])
-        after = classifier.advance(patch_gates, classifier.context(frame_gates, hidden))
+            patch_gates[focused] = reader.look(number[focused], chosen[focused])
+        after = classifier.advance(patch_gates, classifier.context(frame_gates.clone(), hidden))
         hidden = torch.where(focused[:, None], after, hidden)
         found = classifier.predict(hidden)
         logits[going, time:] = found[:, None]
-        patch[going, time], skipped[going, time], seen[going] = chosen, ~focused, time + 1
+        corners[going, time], skipped[going, time], steps[going] = chosen, passed, time + 1
         uncertain = torch.nonzero(found.softmax(dim=1).amax(dim=1) < thresholds[time])[:, 0]
         if len(uncertain) < len(going):
-            going, hidden, memory = going[uncertain], hidden[uncertain], rows_of_state(memory, uncertain)
+            going, hidden, maps, frame_gates = (part[uncertain] for part in (going, hidden, maps, frame_gates))
+            choices.keep(uncertain)
         if not len(going):
             break
-    return _recognition(recognizer, policy, logits, candidates[patch], skipped, seen)
+    return _recognition(recognizer, policy, logits, corners, skipped, steps, looks)
 
 
 def refuse_exit(exit_threshold: object) -> None:
@@ -189,18 +182,12 @@ def recognize_clips(recognizer: ImageNetworks[Any], clips: Tensor, policy: Any) 
     """See :meth:`adafocus_env.TSMRecognizer.recognize`."""
     _check_request(clips, policy)
     clips = clips.to(recognizer.device)
-    size, patch_size = (clips.shape[-2], clips.shape[-1]), recognizer.config.patch_size
-    glanced = recognizer.batches(recognizer.glanced(clips), recognizer.config.glance_size)
-    maps, logits = (torch.cat(part) for part in zip(*map(recognizer.glance, glanced), strict=True))
-    observation: Any = maps if _sees_glance_alone(policy) else {"glance": maps}
-    actions, _ = decide(policy, observation, None, np.ones(len(clips), dtype=bool))
     if isinstance(policy.action_space, spaces.MultiDiscrete):
         raise ValueError(f"the policy acts in {policy.action_space}, but clips have no skip bit")
-    chosen = _check_actions(actions, policy.action_space, len(clips)).to(recognizer.device)
-    if (grid := grid_of(policy.action_space)) is None:
-        corners = position_corners(chosen, size, patch_size)
-    else:
-        corners = grid_corners(grid, size, patch_size).to(recognizer.device)[chosen]
+    patch_size = recognizer.config.patch_size
+    glanced = recognizer.batches(recognizer.glanced(clips), recognizer.config.glance_size)
+    maps, logits = (torch.cat(part) for part in zip(*map(recognizer.glance, glanced), strict=True))
+    corners, _ = _Choices(recognizer, clips, policy, grid_of(policy.action_space)).next(maps)
     patches = recognizer.batches(recognizer.cut(clips, corners), patch_size)
     cost = recognizer.cost()
     gflops = cost.always + cost.local + policy_gflops(policy)
@@ -244,6 +231,57 @@ class _FrameReader:
         patches = crop(self._frames, corners, size, chosen)
         vectors = torch.cat([recognizer.look(batch) for batch in recognizer.batches(patches, size)])
         return recognizer.classifier.project_local(vectors)
+
+
+class _Choices:
+    """What a policy chooses for the videos that are still going on, step after step.
+
+    Args:
+        recognizer: Sets the size of patches.
+        frames: (B, T, 3, H, W), the videos.
+        policy: The policy.
+        grid: g, of patch indices; ``None`` takes it from the policy's action space.
+
+    Raises:
+        ValueError: The policy acts neither in patch indices of this grid nor in positions.
+    """
+
+    def __init__(self, recognizer: ImageNetworks[Any], frames: Tensor, policy: Any, grid: int | None) -> None:
+        self._policy, self._space, self._state = policy, policy.action_space, None
+        self._sizes = (frames.shape[-2], frames.shape[-1]), recognizer.config.patch_size
+        self._device = recognizer.device
+        self._candidates: Tensor | None = None
+        acts_in = grid_of(self._space)
+        if acts_in != (grid or acts_in) or (acts_in is None and not isinstance(self._space, spaces.Box)):
+            raise ValueError(f"the policy acts in {self._space}, which are not the patch indices of grid {grid}")
+        if acts_in is not None:
+            self._candidates = grid_corners(acts_in, *self._sizes).to(self._device)
+
+    def next(self, maps: Tensor, hidden: Tensor | None = None, time: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Corners, (B, 2) int64, and whether the frame is skipped, (B,) bool.
+
+        Args:
+            maps: (B, C, h, w), what the policy glances at.
+            hidden: (B, D), the classifier's state; ``None`` where there is none to be seen.
+            time: Steps taken, as a share of all.
+        """
+        observation: Any = maps
+        if not _sees_glance_alone(self._policy):
+            observation = {"glance": maps}
+            if hidden is not None:
+                observation |= {"belief": hidden, "time": hidden.new_full((len(maps), 1), time)}
+        actions, self._state = decide(self._policy, observation, self._state, np.full(len(maps), time == 0))
+        chosen = _check_actions(actions, self._space, len(maps)).to(self._device)
+        skipped = torch.zeros(len(maps), dtype=torch.bool, device=self._device)
+        if self._candidates is None:
+            return position_corners(chosen, *self._sizes), skipped
+        if isinstance(self._space, spaces.MultiDiscrete):
+            chosen, skipped = chosen[:, 0], chosen[:, 1] == 1
+        return self._candidates[chosen], skipped
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some of the videos, (n,) int64 indices of those of the last step."""
+        self._state = rows_of_state(self._state, rows)
 
 
 def _sees_glance_alone(policy: Any) -> bool:

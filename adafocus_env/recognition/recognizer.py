@@ -113,6 +113,7 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         *,
         grid: int | None = None,
         exit_threshold: float | Sequence[float] | None = None,
+        looks: int = 1,
     ) -> Recognition:
         """Recognise videos with a policy, in the cheapest way that the policy allows.
 
@@ -129,13 +130,14 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
             exit_threshold: A probability, or one for each frame; ``None``, or one above 1, never leaves a video. After
                 the frame on which a video is left, its logits repeat, its frames count as skipped, and its corners mean
                 nothing.
+            looks: Looks at each frame, as in ``GlanceFocus-v0``; the T of results is then that of looks.
 
         Raises:
             ValueError: The policy's action space doesn't fit the grid; ``exit_threshold`` is neither a positive number
                 nor one for each frame; or ``frames`` has the wrong dtype or shape, or is empty.
         """
         with self.evaluating():
-            return recognize_frames(self, frames, policy, grid, exit_threshold)
+            return recognize_frames(self, frames, policy, grid, exit_threshold, looks)
 
     def measure_cost(self) -> ComputeCost:
         """See :meth:`ImageNetworks.cost`: per frame."""

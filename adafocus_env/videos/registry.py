@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from adafocus_env.videos.dataset import SPLITS, VideoDataset
@@ -10,7 +11,11 @@ from adafocus_env.videos.roaming_fashion import RoamingFashion
 from adafocus_env.videos.roaming_motion import RoamingMotion
 
 DEFAULT_VIDEOS = "roaming-fashion"
-_makers: dict[str, Callable[[str], VideoDataset]] = {DEFAULT_VIDEOS: RoamingFashion, "roaming-motion": RoamingMotion}
+_makers: dict[str, Callable[[str], VideoDataset]] = {
+    DEFAULT_VIDEOS: RoamingFashion,
+    "roaming-motion": RoamingMotion,
+    "still-fashion": functools.partial(RoamingFashion, num_frames=1, visible_fraction=1.0),  # single scenes
+}
 
 
 def register_videos(name: str, make: Callable[[str], VideoDataset]) -> None:
