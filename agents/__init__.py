@@ -4,6 +4,7 @@ from agents import baselines, sb3
 from agents.advantage_weighted import AdvantageWeighted
 from agents.all_action import AllAction
 from agents.evaluation import Evaluation, evaluate, paired_difference
+from agents.exits import calibrate_exit, exit_curve
 from agents.finetuning import finetune
 from agents.localizer import Localizer
 from agents.paper_ppo import PaperPPO
@@ -20,7 +21,9 @@ __all__ = [
     "Reinforce",
     "SoftTargets",
     "baselines",
+    "calibrate_exit",
     "evaluate",
+    "exit_curve",
     "finetune",
     "from_pretrained",
     "load_policy",

@@ -7,16 +7,17 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium.vector import AutoresetMode
 from sklearn.metrics import average_precision_score
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from adafocus_env import AdaFocusTSMVectorEnv
+from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv
 from adafocus_env.checks import Bounds, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.policies import decide
@@ -36,6 +37,7 @@ class Evaluation:
         label_sets: (V, classes) bool, all labels of every video; only that of ``labels`` if the data set has no others.
         probabilities: (V, classes) float32, class probabilities after the last frame.
         predictions: (V, T) int64, the most probable class after every frame.
+        confidences: (V, T) float32, its probability.
         returns: (V,) float64, undiscounted sum of rewards.
         gflops: (V,) float64, multiply-adds / 1e9, the policy's own included.
         focused: (V,) int64, frames on which the local CNN ran.
@@ -43,6 +45,7 @@ class Evaluation:
         skipped: (V, T) bool, whether the local CNN was left out.
         policy_gflops: The policy's own share of ``gflops``, mean over videos.
         frames: (V,) int64, frames glanced at: all that a video has, or fewer with ``exit_threshold``.
+        step_gflops: (V, T) float64, the ``gflops`` of every step.
     """
 
     labels: npt.NDArray[np.int64]
@@ -56,6 +59,8 @@ class Evaluation:
     skipped: npt.NDArray[np.bool_]
     policy_gflops: float
     frames: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    confidences: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
+    step_gflops: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
     def __post_init__(self) -> None:
         if not len(self.frames):  # also in files that are older than conditional exit
@@ -221,48 +226,16 @@ def evaluate(
     if not is_policy(policy):
         policy = policy(env)
     check_fit(policy, env)
-    videos, steps = len(env.videos), env.num_steps
     if issubclass(kind, AdaFocusTSMVectorEnv):
         refuse_exit(exit_threshold)
-    thresholds = torch.as_tensor(as_thresholds(exit_threshold, steps).copy(), device=env.device)
-    thresholds[-1] = 0  # every video ends with its last frame
-    probabilities = np.empty((videos, env.num_classes), dtype=np.float32)
-    returns, gflops = np.zeros(videos), np.zeros(videos)
-    corners = np.empty((videos, steps, 2), dtype=np.int64)
-    skipped = np.empty((videos, steps), dtype=np.bool_)
-    predictions = np.empty((videos, steps), dtype=np.int64)
-    frames = np.empty(videos, dtype=np.int64)
-    cost, num_decisions = policy_gflops(policy), 0
-    for start in tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar):
-        lanes = min(num_envs, videos - start)
-        rows = slice(start, start + lanes)
-        # The last batch is padded with its first video; what the padding lanes do is not counted.
-        chosen = np.full(num_envs, start)
-        chosen[:lanes] = np.arange(start, start + lanes)
-        observation, _ = env.reset(seed=seed + start, options={"video": chosen})
-        state: Any = None
-        episode_start = np.ones(num_envs, dtype=bool)
-        kept = []  # on the device, until the episodes are over
-        for _ in range(steps):
-            actions, state = decide(policy, observation, state, episode_start)
-            observation, reward, _, _, info = env.step(actions)
-            episode_start = np.zeros(num_envs, dtype=bool)
-            kept.append((reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities))
-        rewards, places, skips, spent, said = (torch.stack(part, dim=1)[:lanes] for part in zip(*kept, strict=True))
-        last = (said.amax(dim=2) >= thresholds).int().argmax(dim=1)  # the first frame with enough confidence
-        time = torch.arange(steps, device=env.device)
-        after = time > last[:, None]
-        said = said.take_along_dim(torch.minimum(time, last[:, None])[..., None], dim=1)
-        rewards, spent = rewards.masked_fill(after, 0.0), spent.masked_fill(after, 0.0)
-        for reward, compute in zip(rewards.T.cpu().numpy(), spent.T.cpu().numpy(), strict=True):  # step by step
-            returns[rows] += reward
-            gflops[rows] += compute
-        decisions = last.cpu().numpy() + 1
-        gflops[rows] += decisions * cost
-        frames[rows] = -(-decisions // env.looks) * (env.num_frames * env.looks // steps)
-        num_decisions += decisions.sum()
-        corners[rows], skipped[rows] = places.cpu().numpy(), (skips | after).cpu().numpy()
-        predictions[rows], probabilities[rows] = said.argmax(dim=2).cpu().numpy(), said[:, -1].cpu().numpy()
+    thresholds = as_thresholds(exit_threshold, env.num_steps).copy()
+    thresholds[-1] = 0  # the last frame is the last in any case
+    videos, cost = len(env.videos), policy_gflops(policy)
+    batches = tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar)
+    played = [_play(env, policy, range(start, min(start + num_envs, videos)), seed + start) for start in batches]
+    values = [_cut_short(each, thresholds, cost) for each in played]
+    joined = {name: np.concatenate([part[name] for part in values]) for name in values[0]}
+    decisions = joined.pop("decisions")
     labels = env.videos.labels.cpu().numpy()
     label_sets = getattr(env.videos, "label_sets", None)
     label_sets = labels[:, None] == np.arange(env.num_classes) if label_sets is None else label_sets.cpu().numpy()
@@ -270,16 +243,69 @@ def evaluate(
     return Evaluation(
         labels=labels,
         label_sets=label_sets,
-        probabilities=probabilities,
-        predictions=predictions,
-        returns=returns,
-        gflops=gflops,
-        focused=(~skipped).sum(axis=1),
-        corners=corners,
-        skipped=skipped,
-        policy_gflops=cost * num_decisions / videos,
-        frames=frames,
+        policy_gflops=cost * float(decisions.mean()),
+        frames=-(-decisions // env.looks) * (env.num_frames * env.looks // env.num_steps),
+        **joined,
     )
+
+
+class _Played(NamedTuple):
+    """What a policy did on B videos in T steps, and what the recogniser said after each."""
+
+    rewards: Tensor  # (B, T) float32
+    corners: Tensor  # (B, T, 2) int64
+    skipped: Tensor  # (B, T) bool
+    gflops: Tensor  # (B, T) float64, without the policy's
+    probabilities: Tensor  # (B, T, classes) float32
+
+
+def _play(env: AdaFocusVectorEnv, policy: Any, videos: range, seed: int) -> _Played:
+    """One episode on each of some videos, no more than there are lanes."""
+    # A last batch is filled up with its first video; what the filling lanes do is not counted.
+    chosen = np.full(env.num_envs, videos.start)
+    chosen[: len(videos)] = videos
+    observation, _ = env.reset(seed=seed, options={"video": chosen})
+    state: Any = None
+    kept = []  # on the device, until the episodes are over
+    for step in range(env.num_steps):
+        actions, state = decide(policy, observation, state, np.full(env.num_envs, step == 0))
+        observation, reward, _, _, info = env.step(actions)
+        kept.append((reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities))
+    return _Played(*(torch.stack(part, dim=1)[: len(videos)].cpu() for part in zip(*kept, strict=True)))
+
+
+def _cut_short(played: _Played, thresholds: npt.NDArray[np.float64], cost: float) -> dict[str, npt.NDArray[Any]]:
+    """Values of an :class:`Evaluation`, and the ``decisions`` taken, if each video is left where it is certain enough.
+
+    Args:
+        played: Whole episodes.
+        thresholds: (T,) confidences at which a video is left; 0 after the last step.
+        cost: GFLOPs of a decision of the policy.
+    """
+    rewards, corners, skipped, gflops, probabilities = (part.numpy() for part in played)
+    confidences = probabilities.max(axis=2)
+    last = (confidences >= thresholds).argmax(axis=1)
+    steps = np.arange(len(thresholds))
+    after = steps > last[:, None]
+    shown = np.take_along_axis(probabilities, np.minimum(steps, last[:, None])[..., None], axis=1)
+    step_gflops = np.where(after, 0.0, gflops + cost)
+    # Sums run over steps in their order, so that they don't depend on how arrays lie in memory.
+    returns, spent = np.zeros(len(last)), np.zeros(len(last))
+    for step in steps:
+        returns += np.where(after[:, step], 0.0, rewards[:, step])
+        spent += np.where(after[:, step], 0.0, gflops[:, step])
+    return {
+        "probabilities": shown[:, -1],
+        "predictions": shown.argmax(axis=2),
+        "confidences": np.take_along_axis(confidences, np.minimum(steps, last[:, None]), axis=1),
+        "returns": returns,
+        "gflops": spent + (last + 1) * cost,
+        "step_gflops": step_gflops,
+        "focused": (~skipped & ~after).sum(axis=1),
+        "corners": corners,
+        "skipped": skipped | after,
+        "decisions": last + 1,
+    }
 
 
 def paired_difference(

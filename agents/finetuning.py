@@ -86,5 +86,6 @@ def finetune(
 
 
 def _seeded(policy: Any, seed: int) -> Any:
-    """A baseline's class with a seed of its own, so that no two rollouts draw alike; any other policy unchanged."""
-    return functools.partial(policy, seed=seed) if isinstance(policy, type) else policy
+    """A baseline's class, also one of ``load_policy(name, seed)``, with a seed of its own, so that no two rollouts draw
+    alike; any other policy unchanged."""
+    return functools.partial(policy, seed=seed) if isinstance(policy, (type, functools.partial)) else policy

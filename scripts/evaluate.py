@@ -10,7 +10,7 @@ from adafocus_env import FeatureBank, load_recognizer
 from adafocus_env.command_line import run_script
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
-from agents import evaluate, load_policy
+from agents import calibrate_exit, evaluate, load_policy
 from agents.environments import vector_env_class
 from agents.figures import accuracy_against_compute
 from agents.report import print_table, table_row
@@ -34,13 +34,31 @@ class Config:
     bank: Path | None = None
     """A file that build_feature_bank.py made for these videos and this recogniser; by default several policies share a
     table in memory, and a single one needs none."""
+    exit_threshold: float | None = None
+    """Leave a video after the first frame at which a class is this probable (conditional exit)."""
+    exit_gflops: float | None = None
+    """Choose that threshold for each policy on "val": GFLOPs that a video may take on average."""
+    exit_loss: float | None = None
+    """Choose it so: accuracy, from 0 to 1, that may be lost there."""
     seed: int = 0
     """Seed of the random patches in the reward, and of the baselines' draws."""
     out: Path = Path("runs/evaluate")
     """Folder for the table and its figure."""
 
 
+def threshold_for(config: Config, policy: Any, data: str, recognizer: Any) -> float | None:
+    """The threshold of conditional exit, chosen on validation videos if a budget or a loss is given."""
+    if config.exit_gflops is None and config.exit_loss is None:
+        return config.exit_threshold
+    found = evaluate(policy, "val", seed=config.seed, progress_bar=True, recognizer=recognizer, videos=data)
+    threshold = calibrate_exit(found, gflops=config.exit_gflops, loss=config.exit_loss)
+    print(f"exit threshold, chosen on the val split: {threshold:.4f}")
+    return threshold
+
+
 def main(config: Config) -> None:
+    if sum(given is not None for given in (config.exit_threshold, config.exit_gflops, config.exit_loss)) > 1:
+        raise ValueError("pass at most one of --exit-threshold, --exit-gflops and --exit-loss")
     recognizer = load_recognizer(config.recognizer)
     default = vector_env_class(None, {"recognizer": recognizer}).default_name
     data = config.videos or default
@@ -58,7 +76,10 @@ def main(config: Config) -> None:
     with RunFolder(config.out, config) as run:
         for name in policies:
             policy = load_policy(name, config.seed)
-            found = evaluate(policy, config.split, seed=config.seed, progress_bar=True, **looks)
+            threshold = threshold_for(config, policy, data, recognizer)
+            found = evaluate(
+                policy, config.split, seed=config.seed, progress_bar=True, exit_threshold=threshold, **looks
+            )
             run.log(f"{config.split}/{name}", 0, found.summary())
             rows.append(table_row(name, found))
             points[name] = (found.gflops_per_video, 100 * found.accuracy)

@@ -7,6 +7,7 @@ order of frames. Hyper-parameters were chosen on the validation split. What a ki
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich import print
 
 from adafocus_env import FeatureBank, RoamingMotion, TSMRecognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.run_folder import RunFolder
+from adafocus_env.run_folder import RunFolder, check_settings
 from agents import Reinforce, finetune
 from agents.baselines import OraclePolicy
 from agents.experiments.record import Record
@@ -65,16 +66,28 @@ def trainings(record: Record, seed: int, config: Config) -> dict[str, Callable[[
     return {**made, "learned + stage 3": with_stage3} if "continuous" in config.actions else made
 
 
+def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRecognizer | None) -> dict[str, Any]:
+    """Everything that determines the policies and the evaluations in a folder."""
+    return {
+        "evaluation": [config.split, config.seed, RoamingMotion(config.split).fingerprint],
+        "policies": [config.episodes, SETTINGS],
+        "stage 3": [dataclasses.asdict(CLIP_STAGE3), STAGE3_VIDEOS],
+        "recognizer": recognizer.fingerprint(),
+        "order-blind": blind and blind.fingerprint(),
+    }
+
+
 def main(config: Config) -> None:
     recognizer = TSMRecognizer.from_pretrained(config.recognizer)
+    blind = None if config.order_blind is None else TSMRecognizer.from_pretrained(config.order_blind)
+    check_settings(config.out / "settings.json", determining_settings(config, recognizer, blind))
     # The two tables are held here, so that all that follows shares them.
     banks = [FeatureBank.shared(recognizer, RoamingMotion(split)) for split in ("train", config.split)]
     with RunFolder(config.out, config, append=True) as run:
         # The reward doesn't affect these figures, so take the one that needs no reference patches.
         record = Record(run, recognizer, config.split, config.seed, reward="confidence")
         record.add_references()
-        if config.order_blind is not None:
-            blind = TSMRecognizer.from_pretrained(config.order_blind)
+        if blind is not None:
             record.add(BLIND, 0, lambda: (OraclePolicy, blind))
         for seed in config.seeds:
             for name, make in trainings(record, seed, config).items():

@@ -566,11 +566,14 @@ def test_paired_difference_has_a_95_percent_interval() -> None:
     assert (high - mean) / error == pytest.approx(1.96, abs=0.12)
 
 
-def test_rollouts_of_a_random_policy_differ(env_kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("policy", [RandomPolicy, load_policy("random", 7)])
+def test_rollouts_of_a_random_policy_differ(
+    policy: Any, env_kwargs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[torch.Tensor] = []
     monkeypatch.setattr("agents.finetuning.train_stage3", lambda *arguments, **_: seen.append(arguments[3]))
-    finetune(make_tiny_recognizer(), RandomPolicy, videos=env_kwargs["videos"], grid=4, rollouts=2)
-    finetune(make_tiny_recognizer(), RandomPolicy, videos=env_kwargs["videos"], grid=4, seed=1)
+    finetune(make_tiny_recognizer(), policy, videos=env_kwargs["videos"], grid=4, rollouts=2)
+    finetune(make_tiny_recognizer(), policy, videos=env_kwargs["videos"], grid=4, seed=1)
     assert seen[0].shape == (24, 4, 2)
     draws = [seen[0][:12], seen[0][12:], seen[1]]
     assert all(not torch.equal(draws[i], draws[j]) for i, j in ((0, 1), (0, 2)))
