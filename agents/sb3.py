@@ -216,13 +216,14 @@ def algorithm_class(name: str) -> Any:
         raise ImportError(f"{kind} needs {package}: pip install 'adafocus-env[compare]'") from error
 
 
-def make_model(name: str, env: VecEnv, *, seed: int = 0, **settings: Any) -> Any:
+def make_model(name: str, env: VecEnv, *, seed: int = 0, score_map: bool = False, **settings: Any) -> Any:
     """A model of an algorithm in :data:`SB3_ALGORITHMS`, with :class:`GlanceExtractor` and heads of 128.
 
     Args:
         name: A key of :data:`SB3_ALGORITHMS`.
         env: As :func:`make_vec_env` makes it.
         seed: Seed of weights and actions.
+        score_map: Of :class:`GlanceExtractor`.
         settings: Further arguments of the algorithm's class.
 
     Raises:
@@ -231,7 +232,7 @@ def make_model(name: str, env: VecEnv, *, seed: int = 0, **settings: Any) -> Any
     """
     if name == "dqn" and not isinstance(env.action_space, spaces.Discrete):
         raise ValueError("DQN takes discrete actions alone: make the environment with skip=False")
-    kind, policy_kwargs = algorithm_class(name), GlanceExtractor.policy_kwargs()
+    kind, policy_kwargs = algorithm_class(name), GlanceExtractor.policy_kwargs(score_map=score_map)
     if name == "dqn":
         policy_kwargs["net_arch"] = [128]
     if name == "recurrent_ppo":

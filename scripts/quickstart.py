@@ -7,6 +7,7 @@ table, plots and an annotated clip that show what each step gained on the test s
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,17 @@ from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
 from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.run_folder import RunFolder
-from agents import Reinforce, evaluate, finetune
+from agents import Reinforce, SoftTargets, evaluate, finetune
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.figures import accuracy_against_compute, animation, film_strip, learning_curves, play
-from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS, SKIP_EPISODES, SKIP_HYPERPARAMETERS, STAGE3
+from agents.presets import (
+    QUICK_VIDEOS,
+    SKIP_EPISODES,
+    SKIP_HYPERPARAMETERS,
+    SOFT_TARGET_EPISODES,
+    SOFT_TARGET_HYPERPARAMETERS,
+    STAGE3,
+)
 from agents.report import print_table, table_row
 
 
@@ -53,12 +61,9 @@ class Trained:
         return self.skip_policies[DEFAULT_SKIP_COST]
 
 
-def learn(
-    run: RunFolder, stage: str, episodes: int, settings: dict[str, Any], seed: int, patch_policy: Any = None, **env: Any
-) -> Reinforce:
+def learn(run: RunFolder, stage: str, agent: Reinforce, episodes: int) -> Reinforce:
     """Train an agent, log its metrics and save it."""
-    vector_env = gym.make_vec("AdaFocus-v0", num_envs=64, output="torch", **env)
-    agent = Reinforce(vector_env, seed=seed, patch_policy=patch_policy, **settings)
+    vector_env = agent.get_env()
     started = time.perf_counter()
     agent.learn(episodes * vector_env.unwrapped.num_frames, progress_bar=True)
     print(f"{stage}: {episodes} episodes in {time.perf_counter() - started:.0f} s")
@@ -70,24 +75,27 @@ def learn(
 
 
 def train(config: Config, run: RunFolder, recognizer: Recognizer) -> Trained:
-    """Run stage 2, AdaFocus+ and stage 3."""
-    videos = RoamingFashion("train", num_videos=128 if config.quick else None)
-    patch_episodes, skip_episodes = (n // (100 if config.quick else 1) for n in (PATCH_EPISODES, SKIP_EPISODES))
-    env: dict[str, Any] = {"recognizer": recognizer, "videos": videos}
+    """Stage 2, AdaFocus+ and stage 3."""
+    # Soft targets ask about every candidate of every frame that they visit, so they visit fewer videos.
+    videos = RoamingFashion("train", num_videos=48 if config.quick else QUICK_VIDEOS)
+    patch_episodes, skip_episodes = (n // (100 if config.quick else 1) for n in (SOFT_TARGET_EPISODES, SKIP_EPISODES))
     bank = FeatureBank.shared(recognizer, videos)  # held here, so that all training shares one table
+    env = functools.partial(gym.make_vec, "AdaFocus-v0", features=bank, output="torch")
     print("[bold]Stage 2: where to look")
-    patch_policy = learn(run, "patch_policy", patch_episodes, PATCH_HYPERPARAMETERS, config.seed, **env, skip=False)
+    lanes = SOFT_TARGET_HYPERPARAMETERS["episodes_per_batch"]
+    patch_env = env(num_envs=lanes, skip=False, baseline="exact")
+    patch_agent = SoftTargets(patch_env, seed=config.seed, **SOFT_TARGET_HYPERPARAMETERS)
+    patch_policy = learn(run, "patch_policy", patch_agent, patch_episodes)
     print("[bold]AdaFocus+: when not to look")
-    env["reward"] = "gain_over_previous"
     skip_policies = {}
     for cost in sorted({DEFAULT_SKIP_COST, *config.skip_costs}):
-        stage = f"skip_policy_{cost:g}"
-        skip_policies[cost] = learn(
-            run, stage, skip_episodes, SKIP_HYPERPARAMETERS, config.seed, patch_policy, **env, skip_cost=cost
-        )
+        skip_env = env(num_envs=64, reward="gain_over_previous", skip_cost=cost)
+        skip_agent = Reinforce(skip_env, seed=config.seed, patch_policy=patch_policy, **SKIP_HYPERPARAMETERS)
+        skip_policies[cost] = learn(run, f"skip_policy_{cost:g}", skip_agent, skip_episodes)
     print("[bold]Stage 3: the classifier learns from the chosen patches")
     stage3, progress = Stage3Config(epochs=1) if config.quick else STAGE3, Progress(run.log, bar=True)
     skip_policy = skip_policies[DEFAULT_SKIP_COST]
+    videos = RoamingFashion("train", num_videos=48 if config.quick else None)
     tuned = finetune(recognizer, skip_policy, stage3, videos=videos, seed=config.seed, progress=progress)
     tuned.save(config.out / "recognizer.safetensors")
     del bank

@@ -85,6 +85,22 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         ("+ all actions", "all_action", _AS_REINFORCE, {}),
         ("+ smaller batches, settings of its own", "all_action", ALL_ACTION_HYPERPARAMETERS, {}),
     ),
+    # What soft targets owe to the reward's unit and to the convolution of the map, and whether others gain by them too.
+    "ingredients": tuple(
+        Variant(f"{title}{added}", algorithm, settings, env)
+        for algorithm, title in (
+            ("reinforce", "REINFORCE"),
+            ("ppo", "SB3 PPO"),
+            ("all_action", "all-action"),
+            ("soft_targets", "soft targets"),
+        )
+        for added, settings, env in (
+            ("", {"score_map": False}, {}),
+            (" + log-odds", {"score_map": False}, {"reward": "log_odds_over_random"}),
+            (" + map", {"score_map": True}, {}),
+            (" + log-odds + map", {"score_map": True}, {"reward": "log_odds_over_random"}),
+        )
+    ),
     "gamma": tuple(Variant(f"γ = {gamma:g}", settings={"gamma": gamma}) for gamma in (0.0, 0.3, 0.7, 0.9, 1.0)),
     "observation": (
         Variant("full", env={"observation": "full"}),
