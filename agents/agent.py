@@ -76,6 +76,9 @@ class Agent:
         self.seed, self.patch_policy = int(seed), patch_policy
         self.device = torch.device(device)
         self._has_skip = isinstance(action_space, spaces.MultiDiscrete)
+        self._has_stop = isinstance(action_space, spaces.MultiDiscrete) and bool(action_space.nvec[1] > 2)
+        frozen_space = getattr(patch_policy, "action_space", None)
+        self._frozen_skips = self._has_stop and isinstance(frozen_space, spaces.MultiDiscrete)
         self._num_patches = _number_of_patches(action_space)
         if patch_policy is not None:
             _check_frozen(patch_policy, observation_space, action_space)
@@ -155,10 +158,10 @@ class Agent:
             hidden = hidden * ~starts[:, None]
         policy: Any = self._average.module
         hidden = policy(tensors, hidden)
-        patch = None
+        frozen = None
         if self.patch_policy is not None:
-            patch, patch_state = self._frozen_patches(observation, patch_state, episode_start)
-        distribution = policy.distribution(tensors, hidden, patch)
+            frozen, patch_state = self._frozen_choices(observation, patch_state, episode_start)
+        distribution = policy.distribution(tensors, hidden, frozen)
         drawn = distribution.mode() if deterministic else distribution.sample(self._predict_generator)
         action = distribution.action(drawn)
         if single:
@@ -167,15 +170,15 @@ class Agent:
             return action, (hidden, patch_state)
         return action.cpu().numpy(), (hidden.cpu().numpy(), patch_state)
 
-    def _frozen_patches(self, observation: Any, state: Any, episode_start: Any) -> tuple[Tensor, Any]:
-        """The frozen patch policy's arg-max patches, (B,) int64."""
+    def _frozen_choices(self, observation: Any, state: Any, episode_start: Any) -> tuple[Tensor, Any]:
+        """The frozen policy's arg-max patches, (B,) int64, or (B, 2) with its skip bits if these are used too."""
         if isinstance(getattr(self.patch_policy, "observation_space", None), spaces.Box) and isinstance(
             observation, Mapping
         ):
             observation = observation["glance"]
         actions, state = decide(self.patch_policy, observation, state, episode_start)
-        patch = torch.as_tensor(actions, device=self.device)
-        return (patch[:, 0] if patch.ndim == 2 else patch).long(), state
+        chosen = torch.as_tensor(actions, device=self.device).long()
+        return chosen if chosen.ndim == 1 or self._frozen_skips else chosen[:, 0], state
 
     def _tensors(self, observation: Any) -> dict[str, Tensor]:
         if not isinstance(observation, Mapping):
@@ -215,6 +218,7 @@ class Agent:
             "belief": belief,
             "num_patches": self._num_patches,
             "skip": self._has_skip,
+            "stop": self._has_stop,
             "seed": self.seed,
             "num_timesteps": self.num_timesteps,
             "num_rollouts": self._num_rollouts,
@@ -293,7 +297,7 @@ class Agent:
         action_space: spaces.Space[Any] = (
             spaces.Box(-1, 1, (2,), np.float32)
             if patches is None
-            else spaces.MultiDiscrete([patches, 2])
+            else spaces.MultiDiscrete([patches, 2 + state.get("stop", False)])
             if state["skip"]
             else spaces.Discrete(patches)
         )

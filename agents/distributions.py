@@ -62,25 +62,25 @@ class PatchDistribution(ActionDistribution):
         return self._categorical.entropy()
 
 
-class FrozenPatches(ActionDistribution):
-    """The patches of another policy, of which nothing is learnt.
+class Frozen(ActionDistribution):
+    """The choices of another policy, of which nothing is learnt.
 
     Args:
-        patch: (B,) int64 patch indices.
+        choice: (B,) int64 patch indices, or (B, 2) int64 patch indices and skip bits.
     """
 
-    def __init__(self, patch: Tensor) -> None:
-        self._patch = patch
-        self._zero = torch.zeros(len(patch), device=patch.device)
-        self.patch_log_probs = torch.empty(len(patch), 0, device=patch.device)
+    def __init__(self, choice: Tensor) -> None:
+        self._choice = choice
+        self._zero = torch.zeros(len(choice), device=choice.device)
+        self.patch_log_probs = torch.empty(len(choice), 0, device=choice.device)
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """(B,) int64, the patches."""
-        return self._patch
+        """The choices."""
+        return self._choice
 
     def mode(self) -> Tensor:
-        """(B,) int64, the patches."""
-        return self._patch
+        """The choices."""
+        return self._choice
 
     def log_prob(self, drawn: Tensor) -> Tensor:
         """(B,) zeros."""
@@ -120,6 +120,41 @@ class SkipDistribution(ActionDistribution):
     def entropy(self, drawn: Tensor) -> Tensor:
         """(B,) entropies of the skip bit, and of the patch where the frame is not skipped."""
         return self._bernoulli.entropy() + (1 - drawn[:, 1].float()) * self._patches.entropy(drawn[:, 0])
+
+
+class StopDistribution(ActionDistribution):
+    """A patch and a skip bit, and whether the episode ends here. Then neither of the others counts for anything.
+
+    Args:
+        frames: What to do with the frame otherwise, (B, 2).
+        logits: (B,), of stopping.
+    """
+
+    def __init__(self, frames: ActionDistribution, logits: Tensor) -> None:
+        self._frames, self._bernoulli = frames, Bernoulli(logits=logits)
+        self.patch_log_probs = frames.patch_log_probs
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """(B, 3) int64: patch index, skip bit and stop bit."""
+        stop = torch.bernoulli(self._bernoulli.probs.detach(), generator=generator)
+        return torch.cat((self._frames.sample(generator), stop[:, None].long()), dim=1)
+
+    def mode(self) -> Tensor:
+        """(B, 3) int64: patch index, skip bit and stop bit."""
+        return torch.cat((self._frames.mode(), (self._bernoulli.logits > 0)[:, None].long()), dim=1)
+
+    def log_prob(self, drawn: Tensor) -> Tensor:
+        """(B,) log-probabilities of the stop bits, and of the rest where the episode goes on."""
+        stop = drawn[:, 2].float()
+        return self._bernoulli.log_prob(stop) + (1 - stop) * self._frames.log_prob(drawn[:, :2])
+
+    def entropy(self, drawn: Tensor) -> Tensor:
+        """(B,) entropies of the stop bit, and of the rest where the episode goes on."""
+        return self._bernoulli.entropy() + (1 - drawn[:, 2].float()) * self._frames.entropy(drawn[:, :2])
+
+    def action(self, drawn: Tensor) -> Tensor:
+        """(B, 2) int64: patch index, and 0, look, 1, skip, or 2, stop."""
+        return torch.stack((drawn[:, 0], torch.where(drawn[:, 2] == 1, 2, drawn[:, 1])), dim=1)
 
 
 class PositionDistribution(ActionDistribution):

@@ -106,6 +106,7 @@ def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv], env_kwargs: Ma
     arguments: dict[str, Any] = {"action": "continuous" if acts_in_positions(policy) else "grid"}
     if not issubclass(kind, AdaFocusTSMVectorEnv):
         arguments["skip"] = isinstance(space, spaces.MultiDiscrete)
+        arguments["stop"] = isinstance(space, spaces.MultiDiscrete) and bool(space.nvec[1] > 2)
     if env_kwargs.get("features") is None and (grid := grid_of(space)) is not None:
         arguments["grid"] = grid
     if isinstance(getattr(policy, "observation_space", None), spaces.Box):

@@ -257,6 +257,7 @@ class _Played(NamedTuple):
     skipped: Tensor  # (B, T) bool
     gflops: Tensor  # (B, T) float64, without the policy's
     probabilities: Tensor  # (B, T, classes) float32
+    over: Tensor  # (B, T) bool, whether the episode has ended; nothing counts that follows its end
 
 
 def _play(env: AdaFocusVectorEnv, policy: Any, videos: range, seed: int) -> _Played:
@@ -266,11 +267,18 @@ def _play(env: AdaFocusVectorEnv, policy: Any, videos: range, seed: int) -> _Pla
     chosen[: len(videos)] = videos
     observation, _ = env.reset(seed=seed, options={"video": chosen})
     state: Any = None
+    over = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
     kept = []  # on the device, until the episodes are over
     for step in range(env.num_steps):
         actions, state = decide(policy, observation, state, np.full(env.num_envs, step == 0))
-        observation, reward, _, _, info = env.step(actions)
-        kept.append((reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities))
+        observation, reward, ended, _, info = env.step(actions)
+        over = over | ended
+        kept.append((reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities, over))
+        if over.all():
+            break
+        if env.stop and ended.any():  # lanes go on together, and those that have stopped once more with their videos
+            observation, _ = env.reset(options={"reset_mask": ended.cpu().numpy(), "video": chosen})
+    kept += kept[-1:] * (env.num_steps - len(kept))
     return _Played(*(torch.stack(part, dim=1)[: len(videos)].cpu() for part in zip(*kept, strict=True)))
 
 
@@ -282,9 +290,9 @@ def _cut_short(played: _Played, thresholds: npt.NDArray[np.float64], cost: float
         thresholds: (T,) confidences at which a video is left; 0 after the last step.
         cost: GFLOPs of a decision of the policy.
     """
-    rewards, corners, skipped, gflops, probabilities = (part.numpy() for part in played)
+    rewards, corners, skipped, gflops, probabilities, over = (part.numpy() for part in played)
     confidences = probabilities.max(axis=2)
-    last = (confidences >= thresholds).argmax(axis=1)
+    last = ((confidences >= thresholds) | over).argmax(axis=1)
     steps = np.arange(len(thresholds))
     after = steps > last[:, None]
     shown = np.take_along_axis(probabilities, np.minimum(steps, last[:, None])[..., None], axis=1)

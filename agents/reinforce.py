@@ -22,12 +22,14 @@ from tqdm.auto import tqdm
 
 from adafocus_env.checks import Bounds, check_fields, check_number
 from agents.agent import Agent
+from agents.candidate_scores import CandidateScores
 from agents.distributions import (
     ActionDistribution,
-    FrozenPatches,
+    Frozen,
     PatchDistribution,
     PositionDistribution,
     SkipDistribution,
+    StopDistribution,
 )
 
 
@@ -49,7 +51,7 @@ class Hyperparameters:
         hidden_size: Length of the policy's own recurrent state.
         recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
         score_map: Also score every candidate by a convolution of the glance's map where the candidate lies (see
-            :class:`CandidateScores`).
+            :class:`~agents.candidate_scores.CandidateScores`).
         use_belief: Let the policy see ``belief`` and ``time`` as well, which the environment must then
             show (``observation="full"``); ``False`` is the glance alone (the paper's state).
         position_std: Of continuous positions: standard deviation around their mean, on the scale [0, 1] (the paper's
@@ -80,36 +82,8 @@ class Hyperparameters:
 # ---------------------------------------------------------------------------------------------------------- network
 
 
-class CandidateScores(nn.Module):
-    """Logits of all candidates, (B, N), from the glance's map, scored cell by cell and resampled to the g×g grid.
-
-    The linear path through the encoder has to learn for every place anew what an item looks like; a convolution learns
-    it once. The policy's recurrent state determines what to look for. Candidates near the border lie up to half a cell
-    further in than the cells that they are resampled from; the 3×3 window covers that.
-
-    Args:
-        channels: C, of the glance.
-        hidden_size: Length of the recurrent state.
-        grid: g, N = g².
-        width: Channels in between.
-    """
-
-    def __init__(self, channels: int, hidden_size: int, grid: int, width: int = 32) -> None:
-        super().__init__()
-        self.grid = grid
-        self.read = nn.Conv2d(channels, width, 3, padding=1)
-        self.seek = nn.Linear(hidden_size, width)
-        self.score = nn.Conv2d(width, 1, 1)
-
-    def forward(self, glance: Tensor, hidden: Tensor) -> Tensor:
-        """(B, N) logits from glances (B, C, h, w) and recurrent states (B, hidden_size)."""
-        features = nn.functional.relu(self.read(glance) + self.seek(hidden)[:, :, None, None])
-        size = (self.grid, self.grid)
-        return nn.functional.interpolate(self.score(features), size, mode="bilinear", align_corners=True).flatten(1)
-
-
 class RecurrentPolicy(nn.Module):
-    """1×1 convolution, flatten, linear, GRU; a linear head each for patch, skip bit and value (paper, Sec. 3.1).
+    """1×1 convolution, flatten, linear, GRU; linear heads for patch, skip bit, stop bit and value (paper, Sec. 3.1).
 
     Where actions are continuous positions, the patch head is a position head: the mean in [0, 1]² of a Gaussian.
     """
@@ -121,6 +95,7 @@ class RecurrentPolicy(nn.Module):
         *,
         num_patches: int | None,
         has_skip: bool,
+        has_stop: bool,
         continuous: bool,
         config: Hyperparameters,
     ) -> None:
@@ -141,12 +116,13 @@ class RecurrentPolicy(nn.Module):
         if config.score_map and num_patches:
             self.candidate_scores = CandidateScores(channels, config.hidden_size, math.isqrt(num_patches))
         self.skip_head = nn.Linear(config.hidden_size, 1) if has_skip else None
+        self.stop_head = nn.Linear(config.hidden_size, 1) if has_stop else None
         self.position_head = nn.Linear(config.hidden_size, 2) if continuous else None
         if continuous:
             log_std = torch.tensor(config.position_std).log()
             self.position_log_std = nn.Parameter(log_std, requires_grad=config.learn_position_std)
         self.value_head = nn.Linear(config.hidden_size, 1)
-        for head in (self.patch_head, self.skip_head, self.position_head, self.value_head):
+        for head in (self.patch_head, self.skip_head, self.stop_head, self.position_head, self.value_head):
             if head is not None:  # start undecided
                 nn.init.orthogonal_(head.weight, gain=0.01)
                 nn.init.zeros_(head.bias)
@@ -159,29 +135,33 @@ class RecurrentPolicy(nn.Module):
             features = torch.cat((features, self.encode_belief(belief)), dim=1)
         return self.gru(features, hidden if self.recurrent else torch.zeros_like(hidden))
 
-    def distribution(
-        self, observation: dict[str, Tensor], hidden: Tensor, frozen_patch: Tensor | None
-    ) -> ActionDistribution:
+    def distribution(self, observation: dict[str, Tensor], hidden: Tensor, frozen: Tensor | None) -> ActionDistribution:
         """The distribution over actions.
 
         Args:
             observation: A batch of observations.
             hidden: (B, hidden_size), the recurrent states after seeing them.
-            frozen_patch: (B,) int64, patches that another policy has chosen, for a network without a patch head.
+            frozen: (B,) int64 patches, or (B, 2) with skip bits, that another policy has chosen, for a network without
+                these heads.
         """
         if self.position_head is not None:
             return PositionDistribution(self.position_head(hidden).sigmoid(), self.position_log_std.exp())
         skip_logits = None if self.skip_head is None else self.skip_head(hidden)[:, 0]
-        patches: ActionDistribution
+        stop_logits = None if self.stop_head is None else self.stop_head(hidden)[:, 0]
+        distribution: ActionDistribution
         if self.patch_head is not None:
             logits = self.patch_head(hidden)
             if self.candidate_scores is not None:
                 logits = logits + self.candidate_scores(observation["glance"], hidden)
-            patches = PatchDistribution(logits)
+            distribution = PatchDistribution(logits)
         else:
-            assert frozen_patch is not None
-            patches = FrozenPatches(frozen_patch)
-        return patches if skip_logits is None else SkipDistribution(patches, skip_logits)
+            assert frozen is not None
+            distribution = Frozen(frozen)
+        if skip_logits is not None:
+            distribution = SkipDistribution(distribution, skip_logits)
+        if stop_logits is not None:
+            distribution = StopDistribution(distribution, stop_logits)
+        return distribution
 
 
 # ---------------------------------------------------------------------------------------------------------- rollout
@@ -189,7 +169,8 @@ class RecurrentPolicy(nn.Module):
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a batch of whole episodes left behind, to learn from.
+    """What a batch of whole episodes left behind, to learn from. T is the length of the longest; after the end of a
+    shorter one there are zeros, which add nothing to sums over time.
 
     Attributes:
         log_prob: (T, B) of the actions taken, by the trained heads.
@@ -198,6 +179,7 @@ class Rollout:
         action: (T, B, …), the actions taken.
         reward: (T, B).
         focused: (T, B) bool, whether the local CNN ran.
+        running: (T, B) bool, False after the end of the episode.
         patch_log_probs: (T, B, N) of all patches; (T, B, 0) where the patches are not trained.
         infos: (T, B, …) of every key in the agent's ``info_keys``.
     """
@@ -208,6 +190,7 @@ class Rollout:
     action: Tensor
     reward: Tensor
     focused: Tensor
+    running: Tensor
     patch_log_probs: Tensor
     infos: dict[str, Tensor]
 
@@ -219,13 +202,27 @@ class Rollout:
     @classmethod
     def joined(cls, rollouts: Sequence[Rollout]) -> Rollout:
         """Several batches of episodes as one."""
-        return cls._combined(functools.partial(torch.cat, dim=1), rollouts)
+        longest = max(len(rollout.reward) for rollout in rollouts)
+
+        def join(parts: list[Tensor]) -> Tensor:
+            return torch.cat([torch.cat((part, _zeros_like(part, longest - len(part)))) for part in parts], dim=1)
+
+        shorter = any(len(rollout.reward) < longest for rollout in rollouts)
+        return cls._combined(join if shorter else functools.partial(torch.cat, dim=1), rollouts)
+
+    def restricted(self, lanes: Tensor) -> Rollout:
+        """One step, of ``lanes``, (B,) bool, alone; zeros elsewhere."""
+        return self._combined(lambda parts: parts[0] * lanes.view(-1, *[1] * (parts[0].ndim - 1)), [self])
 
     @classmethod
     def _combined(cls, combine: Callable[[list[Tensor]], Tensor], parts: Sequence[Rollout]) -> Rollout:
         names = [field.name for field in fields(cls) if field.name != "infos"]
         infos = {key: combine([part.infos[key] for part in parts]) for key in parts[0].infos}
         return cls(**{name: combine([getattr(part, name) for part in parts]) for name in names}, infos=infos)
+
+
+def _zeros_like(values: Tensor, steps: int) -> Tensor:
+    return values.new_zeros(steps, *values.shape[1:])
 
 
 def rewards_to_go(rewards: Tensor, gamma: float) -> Tensor:
@@ -250,7 +247,8 @@ def explained_variance(error: Tensor, returns: Tensor) -> float:
 class Reinforce(Agent):
     """REINFORCE with a value baseline, in Stable-Baselines3's dialect.
 
-    With a skip bit in the action space it trains both heads jointly, or, given ``patch_policy``, the skip head alone. A
+    With a skip bit in the action space it trains both heads jointly, or, given ``patch_policy``, the skip head alone.
+    If actions can also end the episode, it trains that head too; given a ``patch_policy`` that skips, that alone. A
     skipped frame shows no patch, so it gives no patch log-probability. Continuous positions are drawn from a Gaussian
     and clipped; ``predict`` takes its mean if deterministic. Every rollout reseeds the environment from the
     agent's seed and its own count, so training is deterministic on the CPU, and a loaded agent goes on exactly as the
@@ -260,8 +258,8 @@ class Reinforce(Agent):
         env: ``gym.make_vec("AdaFocus-v0", …)`` or ``"AdaFocusTSM-v0"`` (fastest with ``output="torch"``), any other
             vector env over them, or a single env.
         seed: Seed of the weights, of the actions and of the environment.
-        patch_policy: A policy over the same grid, frozen (arg-max): its patches are used, only the skip head is
-            trained.
+        patch_policy: A policy over the same grid, frozen (arg-max): its patches are used, only the other heads are
+            trained. Where the agent can stop, the skip bits of a policy that has them are used as well.
         tensorboard_log: Folder for a TensorBoard log; ``None`` writes none.
         device: torch device of the policy; ``None`` is a vector environment's own, and the CPU for a single one.
         hyperparameters: Fields of :class:`Hyperparameters`.
@@ -289,7 +287,8 @@ class Reinforce(Agent):
             glance_shape,
             belief_size,
             num_patches=None if self.patch_policy is not None else self._num_patches,
-            has_skip=self._has_skip,
+            has_skip=self._has_skip and not self._frozen_skips,
+            has_stop=self._has_stop,
             continuous=self._num_patches is None,
             config=self.config,
         )
@@ -342,6 +341,7 @@ class Reinforce(Agent):
         self._average.update_parameters(self.policy)
         return going, {
             "ep_rew_mean": float(rollout.reward.sum(0).mean()),
+            "ep_len_mean": float(rollout.running.float().sum(0).mean()),
             "ep_focused_mean": float(rollout.focused.float().sum(0).mean()),
             "entropy": float(rollout.entropy.detach().mean()),
             **{name: float(value) for name, value in metrics.items()},
@@ -354,7 +354,8 @@ class Reinforce(Agent):
         returns = rewards_to_go(rollout.reward, config.gamma)
         advantage = returns - rollout.value.detach()
         if config.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+            taken = advantage[rollout.running]
+            advantage = (advantage - taken.mean()) / (taken.std(correction=0) + 1e-8)
         policy_loss = -(advantage * rollout.log_prob).mean()
         return self.with_critic(policy_loss, rollout, returns)
 
@@ -411,14 +412,14 @@ class Reinforce(Agent):
         episode_start = np.ones(lanes, dtype=bool)
         as_tensor = getattr(env.unwrapped, "output", "numpy") == "torch"
         steps: list[Rollout] = []
-        done, going = False, True
-        while not done:
+        going, running = True, torch.ones(lanes, dtype=torch.bool, device=self.device)
+        while running.any():
             observation = self._tensors(raw)
             hidden = self.policy(observation, hidden)
-            patch = None
+            frozen = None
             if self.patch_policy is not None:
-                patch, patch_state = self._frozen_patches(raw, patch_state, episode_start)
-            distribution = self.policy.distribution(observation, hidden, patch)
+                frozen, patch_state = self._frozen_choices(raw, patch_state, episode_start)
+            distribution = self.policy.distribution(observation, hidden, frozen)
             drawn = distribution.sample(self._generator)
             action = distribution.action(drawn)
             raw, reward, terminated, _, info = env.step(action if as_tensor else action.cpu().numpy())
@@ -427,23 +428,22 @@ class Reinforce(Agent):
                     f"{type(self).__name__} reads {missing} in the infos, and this environment doesn't give it: the "
                     "class says which environment it needs"
                 )
-            steps.append(
-                Rollout(
-                    log_prob=distribution.log_prob(drawn),
-                    entropy=distribution.entropy(drawn),
-                    value=self.policy.value_head(hidden)[:, 0],
-                    action=action,
-                    reward=torch.as_tensor(reward, dtype=torch.float32, device=self.device),
-                    focused=(
-                        action[:, 1] == 0 if self._has_skip else torch.ones(lanes, dtype=torch.bool, device=self.device)
-                    ),
-                    patch_log_probs=distribution.patch_log_probs,
-                    infos={key: torch.as_tensor(info[key], device=self.device) for key in self.info_keys},
-                )
+            step = Rollout(
+                log_prob=distribution.log_prob(drawn),
+                entropy=distribution.entropy(drawn),
+                value=self.policy.value_head(hidden)[:, 0],
+                action=action,
+                reward=torch.as_tensor(reward, dtype=torch.float32, device=self.device),
+                focused=action[:, 1] == 0 if self._has_skip else torch.ones_like(running),
+                running=running,
+                patch_log_probs=distribution.patch_log_probs,
+                infos={key: torch.as_tensor(info[key], device=self.device) for key in self.info_keys},
             )
+            # Lanes end together unless the agent can stop; then what others play meanwhile belongs to no episode.
+            steps.append(step if running.all() else step.restricted(running))
             episode_start[:] = False
             self.num_timesteps += lanes
-            done = bool(terminated[0])
+            running = running & ~torch.as_tensor(terminated, device=self.device)
             # A stop is kept in mind until the episodes end: unfinished ones have no return.
             going = (callback is None or callback.on_step()) and going
         return Rollout.stacked(steps), going

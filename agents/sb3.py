@@ -32,7 +32,7 @@ class AdaFocusVecEnv(VecEnv):
 
     def __init__(self, env: AdaFocusVectorEnv) -> None:
         self.env = env
-        self._returns = np.zeros(env.num_envs)
+        self._returns, self._lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=np.int64)
         self._actions: Any = None
         self.render_mode = env.render_mode
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
@@ -54,7 +54,7 @@ class AdaFocusVecEnv(VecEnv):
         self.reset_infos = [
             {"video": int(v), "label": int(y)} for v, y in zip(info["video"], info["label"], strict=True)
         ]
-        self._returns[:] = 0
+        self._returns[:], self._lengths[:] = 0, 0
         self._reset_seeds()
         self._reset_options()
         return observation
@@ -67,6 +67,7 @@ class AdaFocusVecEnv(VecEnv):
         """Step all lanes, and return observations, rewards, dones and infos."""
         observation, reward, terminated, _, info = self.env.step(self._actions)
         self._returns += reward
+        self._lengths += 1
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if terminated.any():
             final = info["final_info"]
@@ -75,8 +76,8 @@ class AdaFocusVecEnv(VecEnv):
                 infos[lane] = {key: final[key][lane] for key in keys}
                 infos[lane]["terminal_observation"] = info["final_obs"][lane]
                 infos[lane]["TimeLimit.truncated"] = False
-                infos[lane]["episode"] = {"r": float(self._returns[lane]), "l": self.env.num_steps, "t": 0.0}
-                self._returns[lane] = 0
+                infos[lane]["episode"] = {"r": float(self._returns[lane]), "l": int(self._lengths[lane]), "t": 0.0}
+                self._returns[lane], self._lengths[lane] = 0, 0
         return observation, reward, terminated, infos
 
     def close(self) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from adafocus_env import AdaFocusVectorEnv, RoamingFashion
 from adafocus_env.patches import grid_corners
 from agents import AdvantageWeighted, AllAction, Localizer, PaperPPO, Reinforce, SoftTargets, evaluate, load_policy
-from agents.reinforce import CandidateScores, RecurrentPolicy, Rollout, explained_variance
+from agents.candidate_scores import CandidateScores
+from agents.reinforce import RecurrentPolicy, Rollout, explained_variance
 from agents.sb3 import SB3_ALGORITHMS, make_model, make_vec_env
 
 LANES, PATCHES = 6, 16
@@ -30,6 +31,7 @@ def make_rollout(logits: Tensor, action: Tensor, reward: Tensor, **infos: Tensor
         action=action,
         reward=reward,
         focused=torch.ones_like(reward, dtype=torch.bool),
+        running=torch.ones_like(reward, dtype=torch.bool),
         patch_log_probs=log_probs,
         infos=infos,
     )

@@ -15,13 +15,19 @@ from adafocus_env.patches import position_corners
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64)
 
 
+LOOK, SKIP, STOP = range(3)
+"""What the second component of an action says of a frame."""
+
+
 class Decision(NamedTuple):
     """What the actions of B lanes say of their frames."""
 
     place: Tensor
     """Where to look: (B,) int64 patch indices, or (B, 2) int64 top-left corners, pixels."""
     skipped: Tensor
-    """(B,) bool, True where the frame is skipped."""
+    """(B,) bool, True where the frame is not read: it is skipped, or the episode is stopped."""
+    stopped: Tensor
+    """(B,) bool, True where the episode ends here."""
 
 
 class Actions:
@@ -93,23 +99,26 @@ class Actions:
 
 
 class PatchActions(Actions):
-    """Patch indices, ``Discrete(N)``; with a skip bit, ``MultiDiscrete([N, 2])``.
+    """Patch indices, ``Discrete(N)``; with a skip bit, ``MultiDiscrete([N, 2])``; if the agent can also stop,
+    ``MultiDiscrete([N, 3])``.
 
     Args:
         num_patches: N.
         skip: Whether the action carries a skip bit.
+        stop: Whether the skip bit's place can also say stop.
         num_envs: B, lanes.
         device: torch device of decisions.
     """
 
     words = "integers", "an integer"
 
-    def __init__(self, num_patches: int, num_envs: int, device: torch.device, *, skip: bool) -> None:
-        allowed = f"patch index from 0 to {num_patches - 1}{' and skip bit 0 or 1' if skip else ''}"
-        space = spaces.MultiDiscrete([num_patches, 2]) if skip else spaces.Discrete(num_patches)
+    def __init__(self, num_patches: int, num_envs: int, device: torch.device, *, skip: bool, stop: bool) -> None:
+        choices = " and 0 (look), 1 (skip) or 2 (stop)" if stop else " and skip bit 0 or 1" if skip else ""
+        allowed = f"patch index from 0 to {num_patches - 1}{choices}"
+        space = spaces.MultiDiscrete([num_patches, 2 + stop]) if skip else spaces.Discrete(num_patches)
         super().__init__(space, num_envs, device, allowed)
-        self._skip = skip
-        self._highest = torch.tensor([num_patches - 1, 1] if skip else num_patches - 1, device=device)
+        self._skip, self._stop = skip, stop
+        self._highest = torch.tensor([num_patches - 1, 1 + stop] if skip else num_patches - 1, device=device)
         self._lowest = torch.zeros_like(self._highest)
 
     def _converted(self, values: Tensor) -> Tensor | None:
@@ -120,7 +129,10 @@ class PatchActions(Actions):
         return None if torch.equal(allowed, numbers) else numbers[allowed != numbers]
 
     def _decision(self, numbers: Tensor) -> Decision:
-        return Decision(numbers[:, 0], numbers[:, 1] == 1) if self._skip else Decision(numbers, self._never)
+        if not self._skip:
+            return Decision(numbers, self._never, self._never)
+        place, choice = numbers.unbind(dim=1)
+        return Decision(place, choice >= SKIP, choice == STOP if self._stop else self._never)
 
 
 class PositionActions(Actions):
@@ -149,4 +161,4 @@ class PositionActions(Actions):
         return None if bool(allowed.all()) else numbers[~allowed]
 
     def _decision(self, numbers: Tensor) -> Decision:
-        return Decision(position_corners(numbers, *self._sizes), self._never)
+        return Decision(position_corners(numbers, *self._sizes), self._never, self._never)

@@ -49,6 +49,9 @@ class EnvironmentArguments:
         action: ``"grid"``, a patch index, or ``"continuous"``, a position, without skip bit.
         looks: Decisions about each frame before the next one, each of them a step.
         skip: Whether the action carries a skip bit.
+        stop: Whether an action can also end the episode: the second component is then 0, look, 1, skip, or 2, stop.
+        glance_cost: The price of going on to the next frame, that is of one more glance and one more step of policy and
+            classifier, in the reward's unit; only where the agent can stop.
         skip_cost: λ ≥ 0, the price of a focused frame in the reward's unit, which is label confidence by default;
             ``None`` is 0 without skip bit, else 0.015. Where candidates differ in compute, this is the price of the
             costliest, and the others' are in proportion.
@@ -74,6 +77,8 @@ class EnvironmentArguments:
     action: str = "grid"
     looks: Annotated[int, Bounds(at_least=1)] = 1
     skip: bool = True
+    stop: bool = False
+    glance_cost: Annotated[float, Bounds(at_least=0)] = 0.0
     skip_cost: float | None = None
     reward: str | Reward = "gain_over_random"
     baseline: str = "sample"
@@ -87,6 +92,10 @@ class EnvironmentArguments:
         check_choice("action", self.action, ACTIONS)
         if self.action == "continuous" and self.skip:
             raise ValueError("action='continuous' carries no skip bit: pass skip=False with it")
+        if self.stop and not self.skip:
+            raise ValueError("stop=True is a third choice beside looking and skipping: pass skip=True with it")
+        if self.glance_cost and not self.stop:
+            raise ValueError("glance_cost is the price of not stopping, so it needs stop=True")
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("observation", self.observation, OBSERVATIONS)
         check_choice("render_mode", self.render_mode, (*RENDER_MODES, None))

@@ -141,9 +141,7 @@ def counterfactual_rewards(
     after: Consequences, outcome: Outcome, focused: Tensor, reward: Reward, price: float | Tensor
 ) -> Tensor:
     """(B, k′) float32: what each alternative would have earned in place of the choice; 0 on skipped frames.
-
-    ``price`` is λ, or (k′,) where candidates differ in compute.
-    """
+    ``price`` is λ, or (k′,) where candidates differ in compute."""
     lanes, count = after.alternatives.shape
     references, looked = (part[:, None].expand(-1, count).flatten() for part in (outcome.reference, focused))
     prices = price.repeat(lanes) if isinstance(price, Tensor) else price

@@ -48,6 +48,9 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     frame). With ``skip=False``, ``Discrete(N)``. Patch index k is row k // g, column k % g of a g×g grid of top-left
     corners (floor(row / (g − 1) · (H − P)), floor(column / (g − 1) · (W − P))).
 
+    With ``stop=True``, ``MultiDiscrete([N, 3])``: the second component is 0, look, 1, skip, or 2, stop. Stopping ends
+    the episode before the current frame is read; the classifier's prediction stands as it is.
+
     With ``action="continuous"``, which needs ``skip=False``, ``Box(-1, 1, (2,))``: row and column, −1 top or left, 1
     bottom or right. The corner is floor((row + 1) / 2 · (H − P)), and likewise for the column. Patches at such
     positions are not remembered: the local network runs whenever they are asked for.
@@ -65,7 +68,10 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     ## Rewards
 
     r = focused · (p(chosen) − p(reference) − λ), where p is the softmax confidence on the true label after this frame,
-    and everything starts from the same hidden state; 0 on a skipped frame. The reference is what `reward` names:
+    and everything starts from the same hidden state; 0 on a skipped frame. Where the agent can stop, every decision
+    that leads to another frame costs `glance_cost` besides, the price of one more glance and one more step of policy and
+    classifier. With `gain_over_previous` the return is then the confidence at the end, minus that at the start, minus
+    the price of all compute that decisions can save. The reference is what `reward` names:
 
     | reward | reference |
     |---|---|
@@ -88,14 +94,15 @@ class AdaFocusEnv(gym.Env[Any, Any]):
 
     ## Episode End
 
-    The episode terminates after the last of the video's T frames. It is never truncated.
+    The episode terminates after the last of the video's T frames, or where the agent stops. It is never truncated.
 
     ## Information
 
     `reset` gives `video` (index) and `label`. `step` adds `prediction`, `confidence` (on the label, after this step),
     `baseline_confidence` (the reference's; 0 where there is none and on skipped frames), `patch` (top, left, size, in
     pixels), `skipped`, and `gflops`: multiply-adds / 1e9 of the global network and the classifier, and of the local
-    network on focused frames. The last step adds `is_success` and `video_gflops`. With `baseline="exact"` and a
+    network on focused frames. The last step adds `is_success` and `video_gflops`, and with
+    `stop=True` also `stopped` and `frames`, the number of frames glanced at. With `baseline="exact"` and a
     reward whose reference is a random patch, `step` also gives `candidate_rewards`, (N,): what every candidate would
     have earned on this frame, 0 where it was skipped.
 
@@ -110,6 +117,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `action` | `"grid"` | patch indices, or `"continuous"` positions |
     | `looks` | `1` | steps about each frame, which is glanced at once |
     | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
+    | `stop` | `False` | whether an action can end the episode; needs `skip` |
+    | `glance_cost` | `0.0` | price of going on to the next frame, in confidence; needs `stop` |
     | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.015 |
     | `reward` | `"gain_over_random"` | a name as above, or an object with the members of `rewards.Reward` |
     | `baseline` | `"sample"` | the random patch: one uniform candidate (`"sample"`), the mean over all candidates \

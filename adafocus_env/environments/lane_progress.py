@@ -58,6 +58,10 @@ class LaneProgress:
         """After a step of every lane that is running."""
         return LaneProgress(self.steps + self.running, self._num_steps, self._device, self._looks)
 
+    def ended(self, lanes: BoolArray) -> LaneProgress:
+        """After the end of the episodes of some lanes."""
+        return LaneProgress(np.where(lanes, self._num_steps, self.steps), self._num_steps, self._device, self._looks)
+
     def restarted(self, lanes: BoolArray) -> LaneProgress:
         """After a restart of some lanes."""
         return LaneProgress(np.where(lanes, 0, self.steps), self._num_steps, self._device, self._looks)

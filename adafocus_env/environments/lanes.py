@@ -46,6 +46,8 @@ class Stepped(NamedTuple):
     """(B,) bool."""
     gflops: Tensor
     """(B,) float64, multiply-adds / 1e9 of this step."""
+    stopped: Tensor
+    """(B,) bool."""
     candidate_rewards: Tensor | None
     """(B, N) float32, what every candidate would have earned, with the exact baseline."""
 
@@ -84,6 +86,7 @@ class Lanes:
         self, num_envs: int, features: FrozenFeatures, reward: Reward, arguments: EnvironmentArguments
     ) -> None:
         self.num_envs, self.reward, self._skip = num_envs, reward, arguments.skip
+        self._stop, self._glance_cost = arguments.stop, arguments.glance_cost
         baseline, looks, price = arguments.baseline, arguments.looks, arguments.price
         compares_with_random = reward.reference == "random"
         self.exact = compares_with_random and baseline == "exact"
@@ -175,13 +178,13 @@ class Lanes:
         self._frame_gates = self._frame_gates.index_copy(0, some, gates)
 
     def step(self, decision: Decision, before: LaneProgress) -> Stepped:
-        """Decide in the lanes that are running in ``before``; the others rest.
+        """Decide in the lanes that are running in ``before``; the others rest. All go on to their next step.
 
         Raises:
             FloatingPointError: The recogniser's output is not finite.
             ValueError: The reward is not.
         """
-        place, skipped = decision
+        place, skipped, stopped = decision
         focused = ~skipped if self._skip else self._always
         if before.any_over:
             focused = focused & upload(before.running, self.device)
@@ -191,6 +194,11 @@ class Lanes:
         price = self._price[patch] if isinstance(self._price, Tensor) else self._price
         outcome = decide(self.state, after, focused, self.reward, price, everyone=everyone)
         self.state, reward = outcome.state, outcome.reward
+        self.progress = before.next.restarted(before.over) if before.any_over else before.next
+        if self._stop:
+            self.progress = self.progress.ended(stopped.cpu().numpy() & before.running)
+            going_on = upload(before.running & self.progress.running, self.device)
+            reward = reward - self._glance_cost * going_on
         self._check_finite(reward)
         gflops = self._step_gflops.index_select(
             0, patch if everyone else torch.where(focused, patch, self._num_patches)
@@ -206,6 +214,7 @@ class Lanes:
             baseline_confidence=outcome.reference,
             patch=self._squares_at(place),
             skipped=skipped,
+            stopped=stopped,
             gflops=gflops,
             candidate_rewards=(
                 counterfactual_rewards(after, outcome, focused, self.reward, self._price) if self.exact else None

@@ -17,6 +17,7 @@ _logger = logging.getLogger(__name__)
 _WIDTH = 384  # least width of a picture, pixels; small frames are enlarged by a whole factor to reach it
 _PANEL = 74
 _GREEN, _RED, _GREY, _WHITE, _DARK = (64, 220, 96), (240, 88, 72), (150, 150, 150), (240, 240, 240), (24, 24, 28)
+_REMARKS = {"look": "", "skip": ", skipped", "stop": ", stopped"}
 
 
 class SceneRenderer:
@@ -42,7 +43,7 @@ class SceneRenderer:
         frames: npt.NDArray[np.uint8],
         *,
         corner: tuple[int, int] | None,
-        skipped: bool,
+        choice: str,
         label: int,
         prediction: int | None,
         confidence: float,
@@ -54,7 +55,7 @@ class SceneRenderer:
         Args:
             frames: (k, H, W, 3) uint8 RGB, drawn side by side.
             corner: Top and left of the patch, pixels; ``None`` before the first step.
-            skipped: Dim the frame and its box.
+            choice: ``"look"``, or ``"skip"`` or ``"stop"``, which dim the frame and its box and are named.
             label: The true class.
             prediction: The predicted class; ``None`` before the first step.
             confidence: On the label, in [0, 1]: the length of the bar.
@@ -68,7 +69,8 @@ class SceneRenderer:
         factor = max(1, -(-_WIDTH // (count * width)))
         shown = Image.fromarray(np.concatenate(list(frames), axis=1))
         shown = shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST)
-        if skipped:
+        dimmed = choice != "look"
+        if dimmed:
             shown = Image.blend(shown, Image.new("RGB", shown.size, _DARK), 0.6)
         picture = Image.new("RGB", (shown.width, shown.height + _PANEL), _DARK)
         picture.paste(shown)
@@ -76,7 +78,7 @@ class SceneRenderer:
         if corner is not None:
             top, left = (factor * edge for edge in corner)
             size = factor * self._patch_size
-            colour = _GREY if skipped else _GREEN
+            colour = _GREY if dimmed else _GREEN
             for start in range(left, shown.width, factor * width):
                 pen.rectangle((start, top, start + size - 1, top + size - 1), outline=colour, width=min(3, factor))
 
@@ -87,7 +89,7 @@ class SceneRenderer:
         if prediction is not None:
             colour = _GREEN if prediction == label else _RED
             pen.text((8, base + 47), f"prediction: {self._class_names[prediction]}", colour, self._font)
-        status = f"step {progress[0]}/{progress[1]}{', skipped' if skipped else ''}"
+        status = f"step {progress[0]}/{progress[1]}{_REMARKS[choice]}"
         pen.text((picture.width - 8, base + 25), status, _GREY, self._font, anchor="ra")
         pen.text((picture.width - 8, base + 47), f"{gflops:.4g} GFLOPs", _GREY, self._font, anchor="ra")
         return np.asarray(picture)

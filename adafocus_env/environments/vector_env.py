@@ -27,6 +27,7 @@ from adafocus_env.features.frozen_features import FrozenFeatures
 from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.recognition.recognizer import Recognizer
 
+_OF_THE_END = "is_success", "video_gflops", "stopped", "frames"
 MAX_NUM_ENVS = 2**20
 """More lanes than any machine has memory for: beyond it ``num_envs`` is taken for a mistake."""
 
@@ -57,6 +58,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         looks: Steps about each frame.
         skip: Whether the action carries a skip bit.
         skip_cost: λ.
+        stop: Whether an action can end the episode.
+        glance_cost: The price of going on to the next frame.
         reward: What is rewarded.
         baseline: How the random patch is found.
         observation: What observations hold.
@@ -85,6 +88,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         features = given.find_features(self.recognizer_class, self.default_name)
         self.output, self._outputs = output, Outputs(output, features.device)
         self.action, self.skip, self.skip_cost = given.action, given.skip, given.price
+        self.stop, self.glance_cost = given.stop, given.glance_cost
         self.reward = get_reward(given.reward)
         self.baseline, self.observation, self.render_mode = given.baseline, given.observation, given.render_mode
         self.looks = given.looks
@@ -142,7 +146,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _make_actions(self) -> Actions:
         if self.action == "continuous":
             return PositionActions(self.frame_size, self.patch_size, self.num_envs, self.device)
-        return PatchActions(self.num_patches, self.num_envs, self.device, skip=self.skip)
+        return PatchActions(self.num_patches, self.num_envs, self.device, skip=self.skip, stop=self.stop)
 
     def _observation_space(self) -> spaces.Space[Any]:
         """Observations of one lane."""
@@ -206,8 +210,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """Take one step in every lane.
 
         Args:
-            actions: (num_envs, 2) integers (patch index, skip bit), or (num_envs,) patch indices without skip bit; or
-                (num_envs, 2) positions, if actions are continuous.
+            actions: (num_envs, 2) integers (patch index, and whether to look, skip or stop), or (num_envs,) patch
+                indices without skip bit; or (num_envs, 2) positions, if actions are continuous.
 
         Returns:
             Observations, rewards (num_envs,) float32, terminated and truncated (num_envs,) bool, and infos.
@@ -229,12 +233,13 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
                 return self._observe(), give(nothing), give(nowhere), give(nowhere), self._reset_info(before.over)
 
         stepped = lanes.step(decision, before)
-        lanes.progress = before.next.restarted(before.over) if before.any_over else before.next
         done = lanes.progress.over
         lanes.glance(before.running & lanes.progress.running)
         info = self._step_info(stepped, before)
         if self._renderer is not None:
-            self._last_step = {"patch": stepped.patch, "skipped": stepped.skipped, "prediction": lanes.state.prediction}
+            names = "patch", "skipped", "stopped"
+            self._last_step = {name: getattr(stepped, name) for name in names}
+            self._last_step["prediction"] = lanes.state.prediction
             self._last_step = {name: value.clone() for name, value in self._last_step.items()}
         if self.render_mode == "human":
             self.render()
@@ -246,7 +251,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
         final_obs = self._outputs.observations(self._observe(), done)
         final_info = self._outputs.restricted(info, done)
-        of_the_end = {"is_success", "_is_success", "video_gflops", "_video_gflops"}
+        of_the_end = {
+            f"{mask}{name}" for mask in ("", "_") for name in ("is_success", "video_gflops", "stopped", "frames")
+        }
         going_on = {key: value for key, value in info.items() if key not in of_the_end and not done.all()}
         continuing = self._outputs.restricted(going_on, ~done)
         self._lanes.start(done)
@@ -313,7 +320,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         if lanes.progress.any_over:
             done = lanes.progress.over
             success = upload(done, self.device) & (lanes.state.prediction == lanes.label)
-            info |= self._outputs.info({"is_success": success, "video_gflops": lanes.gflops.clone()}, done)
+            at_end = {"is_success": success, "video_gflops": lanes.gflops.clone()}
+            if self.stop:
+                frames = upload(before.steps // self.looks + 1, self.device)
+                at_end |= {"stopped": stepped.stopped.clone(), "frames": frames}
+            info |= self._outputs.info(at_end, done)
         return info
 
     # ------------------------------------------------------------------------------------------------ pictures
@@ -342,7 +353,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             self._renderer.draw(
                 frames[lane],
                 corner=None if not stepped[lane] else tuple(step["patch"][lane, :2].tolist()),
-                skipped=stepped[lane] and bool(step["skipped"][lane]),
+                choice="look" if not stepped[lane] else _choice(step, lane),
                 label=int(self._lanes.label[lane]),
                 prediction=None if not stepped[lane] else int(step["prediction"][lane]),
                 confidence=float(self._lanes.state.confidence[lane]),
@@ -360,6 +371,10 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """Close the window of ``"human"`` mode."""
         if self._renderer is not None:
             self._renderer.close()
+
+
+def _choice(step: Mapping[str, Tensor], lane: int) -> str:
+    return "stop" if step["stopped"][lane] else "skip" if step["skipped"][lane] else "look"
 
 
 def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:

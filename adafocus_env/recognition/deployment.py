@@ -52,7 +52,7 @@ def recognize_frames(
     choices = _Choices(recognizer, frames, policy, grid)
     videos, times = frames.shape[0], frames.shape[1] * looks
     thresholds = as_thresholds(exit_threshold, times)
-    if (thresholds <= 1).any():  # else no confidence can reach one
+    if choices.can_stop or (thresholds <= 1).any():  # else no confidence can reach one
         return _recognize_until_certain(recognizer, frames, policy, choices, thresholds, looks)
     # All videos' first frames, then all second ones, as the policy and the classifier read them: (frames, B).
     order = torch.arange(videos * frames.shape[1], device=recognizer.device).view(videos, -1).t()
@@ -80,7 +80,7 @@ def recognize_frames(
 
     sees_belief = not _sees_glance_alone(policy)
     for time in range(times):
-        corners[time], skipped[time] = choices.next(maps[time // looks], states[-1], time / times)
+        corners[time], skipped[time], _ = choices.next(maps[time // looks], states[-1], time / times)
         if sees_belief:
             advance(time, look(slice(time, time + 1))[0])
     if not sees_belief:
@@ -116,7 +116,7 @@ def _recognize_until_certain(
     thresholds: npt.NDArray[np.float64],
     looks: int,
 ) -> Recognition:
-    """Step by step, with the videos that are still uncertain only: nothing is computed of the others."""
+    """Step by step, with the videos that are neither certain nor stopped: nothing is computed of the others."""
     classifier, device = recognizer.classifier, recognizer.device
     videos, times = len(frames), len(thresholds)
     reader = _FrameReader(recognizer, frames.flatten(0, 1))
@@ -132,7 +132,7 @@ def _recognize_until_certain(
             maps, frame_gates = reader.glance(number)
         if time == 0:
             hidden = classifier.start(frame_gates)
-        chosen, passed = choices.next(maps, hidden, time / times)
+        chosen, passed, stopped = choices.next(maps, hidden, time / times)
         focused = ~passed
         patch_gates = torch.zeros_like(frame_gates)
         if bool(focused.any()):
@@ -142,10 +142,11 @@ def _recognize_until_certain(
         found = classifier.predict(hidden)
         logits[going, time:] = found[:, None]
         corners[going, time], skipped[going, time], steps[going] = chosen, passed, time + 1
-        uncertain = torch.nonzero(found.softmax(dim=1).amax(dim=1) < thresholds[time])[:, 0]
-        if len(uncertain) < len(going):
-            going, hidden, maps, frame_gates = (part[uncertain] for part in (going, hidden, maps, frame_gates))
-            choices.keep(uncertain)
+        certain = found.softmax(dim=1).amax(dim=1) >= thresholds[time]
+        staying = torch.nonzero(~(certain | stopped))[:, 0]
+        if len(staying) < len(going):
+            going, hidden, maps, frame_gates = (part[staying] for part in (going, hidden, maps, frame_gates))
+            choices.keep(staying)
         if not len(going):
             break
     return _recognition(recognizer, policy, logits, corners, skipped, steps, looks)
@@ -187,7 +188,7 @@ def recognize_clips(recognizer: ImageNetworks[Any], clips: Tensor, policy: Any) 
     patch_size = recognizer.config.patch_size
     glanced = recognizer.batches(recognizer.glanced(clips), recognizer.config.glance_size)
     maps, logits = (torch.cat(part) for part in zip(*map(recognizer.glance, glanced), strict=True))
-    corners, _ = _Choices(recognizer, clips, policy, grid_of(policy.action_space)).next(maps)
+    corners, _, _ = _Choices(recognizer, clips, policy, grid_of(policy.action_space)).next(maps)
     patches = recognizer.batches(recognizer.cut(clips, corners), patch_size)
     cost = recognizer.cost()
     gflops = cost.always + cost.local + policy_gflops(policy)
@@ -234,7 +235,8 @@ class _FrameReader:
 
 
 class _Choices:
-    """What a policy chooses for the videos that are still going on, step after step.
+    """What a policy chooses for the videos that are still going on, step after step; ``can_stop`` says whether it can
+    end them.
 
     Args:
         recognizer: Sets the size of patches.
@@ -250,6 +252,7 @@ class _Choices:
         self._policy, self._space, self._state = policy, policy.action_space, None
         self._sizes = (frames.shape[-2], frames.shape[-1]), recognizer.config.patch_size
         self._device = recognizer.device
+        self.can_stop = isinstance(self._space, spaces.MultiDiscrete) and bool(self._space.nvec[1] > 2)
         self._candidates: Tensor | None = None
         acts_in = grid_of(self._space)
         if acts_in != (grid or acts_in) or (acts_in is None and not isinstance(self._space, spaces.Box)):
@@ -257,8 +260,8 @@ class _Choices:
         if acts_in is not None:
             self._candidates = grid_corners(acts_in, *self._sizes).to(self._device)
 
-    def next(self, maps: Tensor, hidden: Tensor | None = None, time: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Corners, (B, 2) int64, and whether the frame is skipped, (B,) bool.
+    def next(self, maps: Tensor, hidden: Tensor | None = None, time: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Corners, (B, 2) int64; whether the frame is not read, (B,) bool; and whether the video is stopped, (B,) bool.
 
         Args:
             maps: (B, C, h, w), what the policy glances at.
@@ -272,12 +275,11 @@ class _Choices:
                 observation |= {"belief": hidden, "time": hidden.new_full((len(maps), 1), time)}
         actions, self._state = decide(self._policy, observation, self._state, np.full(len(maps), time == 0))
         chosen = _check_actions(actions, self._space, len(maps)).to(self._device)
-        skipped = torch.zeros(len(maps), dtype=torch.bool, device=self._device)
         if self._candidates is None:
-            return position_corners(chosen, *self._sizes), skipped
-        if isinstance(self._space, spaces.MultiDiscrete):
-            chosen, skipped = chosen[:, 0], chosen[:, 1] == 1
-        return self._candidates[chosen], skipped
+            never = torch.zeros(len(maps), dtype=torch.bool, device=self._device)
+            return position_corners(chosen, *self._sizes), never, never
+        patch, choice = (chosen, torch.zeros_like(chosen)) if chosen.ndim == 1 else chosen.unbind(dim=1)
+        return self._candidates[patch], choice > 0, choice > 1
 
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the videos, (n,) int64 indices of those of the last step."""
