@@ -1,4 +1,4 @@
-"""Measure the multiply-adds of the paper's networks, and print them beside the published figures."""
+"""Measure the multiply-adds of the paper's networks and of whole-video networks, beside the published figures."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
 from adafocus_env.recognition.presets import PATCH_SIZES, PRESETS, TSM_PATCH_SIZES, TSM_PRESETS
 from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 from adafocus_env.run_folder import RunFolder
+from agents.experiments.whole_video import whole_video_rows
 
 PARTS = ("global", "local", "classifier", "policy")
 PUBLISHED: dict[int, float] = {96: 17.2, 128: 26.6, 160: 38.6, 192: 53.2}
@@ -34,7 +35,7 @@ class Config:
     seed: int = 0
     """Seed of the weights, on which no cost depends."""
     out: Path = Path("runs/cost_table")
-    """Folder for cost_table.csv."""
+    """Folder for cost_table.csv and whole_videos.csv."""
 
 
 def row(model: str, video: float, published: float | None, **parts: float) -> dict[str, Any]:
@@ -77,23 +78,70 @@ def clip_rows() -> list[dict[str, Any]]:
     return rows
 
 
+def difference(measured: float | None, published: float | None) -> str:
+    """By how many per cent a measured figure differs from the published one; empty if one of them is missing."""
+    return "" if measured is None or published is None else f"{100 * (measured / published - 1):+.2f} %"
+
+
+def show(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], caption: str | None = None) -> None:
+    """Print a table whose first column names the rows."""
+    table = Table(title=title, caption=caption)
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    for cells in rows:
+        table.add_row(*cells)
+    Console(width=110).print(table)
+
+
+def show_costs(rows: list[dict[str, Any]], frames: int) -> None:
+    """Print the table of the paper's networks."""
+    cells = [
+        (
+            each["model"],
+            *("" if each[part] is None else f"{each[part]:.4f}" for part in PARTS),
+            f"{each['video']:.2f}",
+            f"{each['published'] or ''}",
+            difference(each["video"], each["published"]),
+        )
+        for each in rows
+    ]
+    title = f"GFLOPs (multiply-adds / 1e9): per frame (TSM: per clip), and per video of {frames} frames"
+    show(title, ("model", "f_G", "f_L", "f_C", "π", "video", "published", "difference"), cells)
+
+
+def show_whole_videos(rows: list[dict[str, Any]]) -> None:
+    """Print the table of whole-video networks; a star marks figures that are published and not measured."""
+    cells = []
+    for each in rows:
+        star = "*" if each["basis"] == "published" else ""
+        cells.append(
+            (
+                each["network"],
+                each["view"],
+                str(each["views"]),
+                "" if star else f"{each['measured']:.2f}",
+                f"{each['published']:.2f}",
+                difference(each["measured"], each["published"]),
+                f"{each['video']:.1f}{star}",
+                f"{each['images']:.1f}{star}",
+            )
+        )
+    missing = any(each["basis"] == "published" for each in rows)
+    caption = '* published, not measured: pip install -e ".\\[costs]" measures it' if missing else None
+    columns = ("network", "view", "views", "GFLOPs/view", "published", "difference", "video", "images")
+    title = "Whole-video networks: GFLOPs per view and per video, which is as many images of 224² by ResNet-50"
+    show(title, columns, cells, caption)
+
+
 def main(config: Config) -> None:
     check_positive(frames=config.frames)
     torch.manual_seed(config.seed)
-    rows = [*frame_rows(config.frames), *clip_rows()]
-    table = Table(
-        title=f"GFLOPs (multiply-adds / 1e9): per frame (TSM: per clip), and per video of {config.frames} frames"
-    )
-    for column in ("model", "f_G", "f_L", "f_C", "π", "video", "published", "difference"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    for each in rows:
-        published = each["published"]
-        difference = "" if published is None else f"{100 * (each['video'] / published - 1):+.2f} %"
-        cells = ["" if each[part] is None else f"{each[part]:.4f}" for part in PARTS]
-        table.add_row(each["model"], *cells, f"{each['video']:.2f}", f"{published or ''}", difference)
-    Console(width=110).print(table)
+    rows, whole = [*frame_rows(config.frames), *clip_rows()], whole_video_rows()
+    show_costs(rows, config.frames)
+    show_whole_videos(whole)
     with RunFolder(config.out, config) as run:
         print(run.write_table("cost_table", rows))
+        print(run.write_table("whole_videos", whole))
 
 
 if __name__ == "__main__":
