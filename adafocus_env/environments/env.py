@@ -69,7 +69,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
 
     r = focused · (p(chosen) − p(reference) − λ), where p is the softmax confidence on the true label after this frame,
     and everything starts from the same hidden state; 0 on a skipped frame. Where the agent can stop, every decision
-    that leads to another frame costs `glance_cost` besides, the price of one more glance and one more step of policy and
+    that leads to another frame also costs `glance_cost`: the price of one more glance and one more step of policy and
     classifier. With `gain_over_previous` the return is then the confidence at the end, minus that at the start, minus
     the price of all compute that decisions can save. The reference is what `reward` names:
 
