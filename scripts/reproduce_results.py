@@ -1,8 +1,9 @@
 """Reproduce README's figures, with several training seeds and paired bootstrap intervals, on the whole test split.
 
-For every seed, REINFORCE and Stable-Baselines3 PPO learn where to look (stage 2), skip policies learn when not to look
-at several prices, and stage 3 follows REINFORCE's policies. As a control, stage 3 also runs equally long on random
-patches. Hyper-parameters were chosen on the validation split. What a killed run has finished is not done again.
+For every seed, soft targets, REINFORCE and Stable-Baselines3 PPO learn where to look (stage 2), skip policies learn
+when not to look at several prices, and stage 3 follows the policies of soft targets. As a control, stage 3 also runs
+equally long on random patches. Hyper-parameters were chosen on the validation split. What a killed run has finished is
+not done again.
 """
 
 from __future__ import annotations
@@ -21,16 +22,25 @@ from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
 from adafocus_env.run_folder import RunFolder, check_settings
-from agents import Reinforce, finetune
+from agents import Reinforce, SoftTargets, finetune
 from agents.baselines import RandomPolicy
 from agents.experiments.record import Record
 from agents.figures import accuracy_against_compute
-from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS, SKIP_EPISODES, SKIP_HYPERPARAMETERS, STAGE3
+from agents.presets import (
+    PATCH_EPISODES,
+    PATCH_HYPERPARAMETERS,
+    SKIP_EPISODES,
+    SKIP_HYPERPARAMETERS,
+    SOFT_TARGET_EPISODES,
+    SOFT_TARGET_HYPERPARAMETERS,
+    STAGE3,
+)
 from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
 
-GAPS = ("learned", "SB3 PPO")
+GAPS = ("learned", "REINFORCE", "SB3 PPO")
 DIFFERENCES = (
     ("learned", "random"),
+    ("learned", "REINFORCE"),
     ("SB3 PPO", "random"),
     ("learned + stage 3", "learned"),
     ("learned + stage 3", "learned + stage 3 on random patches"),
@@ -47,6 +57,10 @@ class Config:
     """Training seeds."""
     skip_costs: tuple[float, ...] = (0.005, 0.01, 0.02, 0.03, 0.05)
     """Prices of a focused frame at which the first seed trains skip policies, besides the default price."""
+    names: tuple[str, ...] = ()
+    """Rows of the table to make, besides the policies that learn nothing; by default all."""
+    bank: Path | None = None
+    """A file that build_feature_bank.py made of the train split; by default a table in memory."""
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     seed: int = 0
@@ -56,20 +70,24 @@ class Config:
 
 
 def trainings(
-    record: Record, seed: int, skip_costs: Iterable[float]
+    record: Record, bank: FeatureBank, seed: int, skip_costs: Iterable[float]
 ) -> dict[str, Callable[[], tuple[Any, Recognizer]]]:
     """Functions by name that train with one seed and return a policy and the recogniser to evaluate it with."""
     recognizer = record.recognizer
 
     def patches() -> Reinforce:
-        return record.learn("patch", seed, PATCH_EPISODES, PATCH_HYPERPARAMETERS, skip=False)
+        settings, env = SOFT_TARGET_HYPERPARAMETERS, {"skip": False, "baseline": "exact"}
+        return record.learn("patch", seed, SOFT_TARGET_EPISODES, settings, kind=SoftTargets, **env)
+
+    def reinforce() -> Reinforce:
+        return record.learn("reinforce", seed, PATCH_EPISODES, PATCH_HYPERPARAMETERS, skip=False)
 
     def skips(cost: float = DEFAULT_SKIP_COST) -> Reinforce:
         env = {"reward": "gain_over_previous", "skip_cost": cost}
         return record.learn(f"skip-{cost:g}", seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, patches(), **env)
 
     def ppo() -> PPO:
-        env = make_vec_env(64, seed=seed, recognizer=recognizer, skip=False)
+        env = make_vec_env(64, seed=seed, features=bank, skip=False)
         policy_kwargs = GlanceExtractor.policy_kwargs()
         model = PPO("MultiInputPolicy", env, seed=seed, policy_kwargs=policy_kwargs, **PPO_HYPERPARAMETERS)
         started = time.perf_counter()
@@ -78,11 +96,12 @@ def trainings(
         return model
 
     def with_stage3(policy: Reinforce) -> tuple[Reinforce, Recognizer]:
-        return policy, finetune(recognizer, policy, STAGE3, seed=seed)
+        return policy, finetune(recognizer, policy, STAGE3, features=bank, seed=seed)
 
     def with_control(epochs: int, rollouts: int) -> tuple[Reinforce, Recognizer]:
         settings = replace(STAGE3, epochs=epochs)
-        return patches(), finetune(recognizer, RandomPolicy, settings, seed=seed, rollouts=rollouts, skip=False)
+        found = finetune(recognizer, RandomPolicy, settings, features=bank, seed=seed, rollouts=rollouts, skip=False)
+        return patches(), found
 
     return {
         "learned": lambda: (patches(), recognizer),
@@ -93,6 +112,7 @@ def trainings(
         # random patches in every pass.
         "learned + stage 3 on random patches": lambda: with_control(STAGE3.epochs, 1),
         "learned + stage 3 on fresh random patches": lambda: with_control(1, STAGE3.epochs),
+        "REINFORCE": lambda: (reinforce(), recognizer),
         "SB3 PPO": lambda: (ppo(), recognizer),
     }
 
@@ -101,7 +121,8 @@ def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, An
     """Everything that determines the policies and the evaluations in a folder."""
     return {
         "evaluation": [config.split, config.seed, RoamingFashion(config.split).fingerprint],
-        "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
+        "patch": [SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS],
+        "reinforce": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
         "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS, DEFAULT_SKIP_COST],
         "ppo": [PPO_EPISODES, PPO_HYPERPARAMETERS],
         "stage 3": dataclasses.asdict(STAGE3),
@@ -111,27 +132,32 @@ def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, An
 
 def main(config: Config) -> None:
     recognizer = Recognizer.from_pretrained("roaming-fashion")
-    # The two tables are held here, so that all that follows shares them.
-    banks = [FeatureBank.shared(recognizer, RoamingFashion(split)) for split in ("train", config.split)]
+    videos = RoamingFashion("train")
+    if config.bank is None:
+        bank = FeatureBank.shared(recognizer, videos)
+    else:
+        bank = FeatureBank.open(config.bank, recognizer, videos)
+    tested = FeatureBank.shared(recognizer, RoamingFashion(config.split))  # held here, so that all evaluations share it
     check_settings(config.out / "settings.json", determining_settings(config, recognizer))
     with RunFolder(config.out, config, append=True) as run:
-        record = Record(run, recognizer, config.split, config.seed)
+        record = Record(run, recognizer, config.split, config.seed, features=bank)
         record.add_references(skip=False)
         for seed in config.seeds:
             # Only the first seed gets the curve over prices; all seeds get the default price.
             further_costs = config.skip_costs if seed == config.seeds[0] else ()
-            for name, make in trainings(record, seed, {DEFAULT_SKIP_COST, *further_costs}).items():
-                record.add(name, seed, make)
+            for name, make in trainings(record, bank, seed, {DEFAULT_SKIP_COST, *further_costs}).items():
+                if not config.names or name in config.names:
+                    record.add(name, seed, make)
         record.write_results(("map", "gflops", "focused", "mean_return"))
         record.write_claims(GAPS, DIFFERENCES)
         places = {name: (record.mean(name, "gflops_per_video"), 100 * record.mean(name)) for name in record.found}
-        curve = [place for name, place in places.items() if name.startswith(CURVE)]
+        curve = [place for name, place in places.items() if name.startswith(CURVE) or name == "learned"]
         accuracy_against_compute(
             config.out / "accuracy_compute.png",
-            {name: places[name] for name in POINTS},
-            {"learned + skip, falling cost": [*curve, places["learned"]]},
+            {name: places[name] for name in POINTS if name in places},
+            {"learned + skip, falling cost": curve} if curve else None,
         )
-    del banks
+    del tested
     print(f"Everything is in {config.out}.")
 
 

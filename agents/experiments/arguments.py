@@ -31,7 +31,7 @@ class BenchArguments:
 
     def bench(self, splits: Iterable[str], num_videos: int | None = None) -> Bench:
         """The bench, with the feature banks of some splits filled for ``num_videos`` videos each, or for all."""
-        bench = Bench(self.recognizer, str(self.banks), self.videos, num_videos=100 if self.quick else num_videos)
+        bench = Bench(self.recognizer, str(self.banks), self.videos, num_videos=48 if self.quick else num_videos)
         bench.build(splits)
         return bench
 

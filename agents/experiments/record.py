@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich import print
 
-from adafocus_env import Recognizer, TSMRecognizer
+from adafocus_env import FrozenFeatures, Recognizer, TSMRecognizer
 from adafocus_env.run_folder import RunFolder
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.environments import vector_env_class
@@ -39,11 +39,12 @@ def kept_policy(
     settings: Mapping[str, Any],
     patch_policy: Any = None,
     *,
+    kind: type[Reinforce] = Reinforce,
     log_seconds: Callable[[float], None] | None = None,
     progress_bar: bool = False,
     **env_kwargs: Any,
 ) -> Reinforce:
-    """Load the policy in a file; if there is no file, train one with REINFORCE and save it first.
+    """Load the policy in a file; if there is no file, train one and save it first.
 
     Args:
         path: The policy's file.
@@ -51,14 +52,16 @@ def kept_policy(
         episodes: Episodes to train for.
         settings: Hyper-parameters.
         patch_policy: The frozen patch policy of a skip policy.
+        kind: The learner.
         log_seconds: Called with the seconds that the training took.
         progress_bar: Show a progress bar.
         env_kwargs: Arguments of the environment, as in ``gym.make``; ``recognizer`` or ``features`` decides which
             environment it is.
     """
     if not path.exists():
-        env = vector_env_class(None, env_kwargs)(LANES, output="torch", **env_kwargs)
-        agent = Reinforce(env, seed=seed, patch_policy=patch_policy, **settings)
+        lanes = min(LANES, settings.get("episodes_per_batch", LANES))
+        env = vector_env_class(None, env_kwargs)(lanes, output="torch", **env_kwargs)
+        agent = kind(env, seed=seed, patch_policy=patch_policy, **settings)
         started = time.perf_counter()
         agent.learn(episodes * env.num_steps, progress_bar=progress_bar)
         if log_seconds is not None:
@@ -82,6 +85,7 @@ class Record:
         recognizer: Recogniser that policies are trained on.
         split: Split of the evaluations.
         seed: Seed of the random patches in evaluations, and of the bootstrap.
+        features: What policies are trained on, as in ``gym.make``; ``None`` is the recogniser's shared table.
         env_kwargs: Arguments of the environment in evaluations.
 
     Attributes:
@@ -89,15 +93,25 @@ class Record:
         found: The evaluations by name, one per training seed.
     """
 
-    def __init__(self, run: RunFolder, recognizer: AnyRecognizer, split: str, seed: int, **env_kwargs: Any) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        recognizer: AnyRecognizer,
+        split: str,
+        seed: int,
+        *,
+        features: FrozenFeatures | None = None,
+        **env_kwargs: Any,
+    ) -> None:
         self._run, self._split, self._seed, self._env_kwargs = run, split, seed, env_kwargs
+        self._trained_on = {"recognizer": recognizer} if features is None else {"features": features}
         self.recognizer = recognizer
         self.found: dict[str, list[Evaluation]] = {}
 
     def learn(
-        self, name: str, seed: int, episodes: int, settings: Mapping[str, Any], patch_policy: Any = None, **env: Any
+        self, name: str, seed: int, episodes: int, settings: Mapping[str, Any], patch_policy: Any = None, **kwargs: Any
     ) -> Reinforce:
-        """Load a policy from the folder, or train it with REINFORCE first; see :func:`kept_policy`."""
+        """Load a policy from the folder, or train it first; see :func:`kept_policy`."""
         return kept_policy(
             self._run.path / f"{name}-{seed}.pt",
             seed,
@@ -106,8 +120,8 @@ class Record:
             patch_policy,
             log_seconds=lambda seconds: self.log_training(name, seed, seconds),
             progress_bar=True,
-            recognizer=self.recognizer,
-            **env,
+            **self._trained_on,
+            **kwargs,
         )
 
     def log_training(self, name: str, seed: int, seconds: float) -> None:
