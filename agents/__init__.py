@@ -10,6 +10,7 @@ from agents.localizer import Localizer
 from agents.paper_ppo import PaperPPO
 from agents.pretrained import from_pretrained, load_policy
 from agents.reinforce import Reinforce
+from agents.soft_choices import SoftChoices
 from agents.soft_targets import SoftTargets
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Localizer",
     "PaperPPO",
     "Reinforce",
+    "SoftChoices",
     "SoftTargets",
     "baselines",
     "calibrate_exit",

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from adafocus_env.checks import Bounds
-from agents.reinforce import Hyperparameters, Reinforce, Rollout, rewards_to_go
+from agents.reinforce import Hyperparameters, Reinforce, rewards_to_go
+from agents.rollout import Rollout
 
 
 @dataclass(frozen=True)

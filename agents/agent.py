@@ -283,7 +283,8 @@ class Agent:
         if state["frozen_patches"] and patch_policy is None:
             if "patch_policy" not in state:
                 raise ValueError("this skip policy's frozen patch policy is not in the file: pass it as patch_policy")
-            patch_policy = cls._from_state(state["patch_policy"], None, device)
+            frozen = state["patch_policy"]
+            patch_policy = _with_network_of(frozen.get("algorithm"), cls, Agent)._from_state(frozen, None, device)
         shape, low, high = state["glance"]
         glance = spaces.Box(low, high, tuple(shape), np.float32)
         observation_space: spaces.Space[Any] = glance
@@ -302,10 +303,7 @@ class Agent:
             else spaces.Discrete(patches)
         )
         trained_by = state.get("algorithm", cls.__name__)
-        kind = cls
-        for known in _subclasses(cls):
-            if known.__name__ == trained_by and known._make_policy is not cls._make_policy:
-                kind = known  # no other class has its network
+        kind: Any = _with_network_of(trained_by, cls, cls)
         agent = kind.__new__(kind)
         settings = dict(state["hyperparameters"])
         if trained_by != kind.__name__:  # another class can act with it, by the settings that both know
@@ -369,6 +367,14 @@ class Agent:
             callback = ConvertCallback(callback) if callback is not None else CallbackList([])
         callback.init_callback(self)
         return callback
+
+
+def _with_network_of(trained_by: str | None, kind: type[Agent], base: type[Agent]) -> type[Any]:
+    """``kind``, unless the class of that name, if it is a subclass of ``base``, has a network of its own."""
+    for known in _subclasses(base):
+        if known.__name__ == trained_by and known._make_policy is not kind._make_policy:
+            return known
+    return kind
 
 
 def _subclasses(kind: type[Agent]) -> Iterator[type[Any]]:

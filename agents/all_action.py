@@ -19,7 +19,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from agents.reinforce import Reinforce, Rollout, rewards_to_go
+from agents.reinforce import Reinforce, rewards_to_go
+from agents.rollout import Rollout
 
 
 class AllAction(Reinforce):

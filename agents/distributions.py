@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Normal
 
 
@@ -12,6 +12,13 @@ class ActionDistribution:
 
     patch_log_probs: Tensor
     """(B, N) log-probabilities of all patches; (B, 0) where no distribution over patches is learnt."""
+    choice_log_probs: Tensor
+    """(B, K) log-probabilities of what can be done with the frame: look or skip or stop, those of them that are learnt.
+    K is 1, and they are 0, where there is no choice."""
+
+    def choice(self, drawn: Tensor) -> Tensor:
+        """(B,) int64, which of the K choices was drawn."""
+        return torch.zeros(len(drawn), dtype=torch.int64, device=drawn.device)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw one action per row, without gradient."""
@@ -44,6 +51,7 @@ class PatchDistribution(ActionDistribution):
     def __init__(self, logits: Tensor) -> None:
         self._logits, self._categorical = logits, Categorical(logits=logits)
         self.patch_log_probs = self._categorical.logits
+        self.choice_log_probs = logits.new_zeros(len(logits), 1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """(B,) int64 patch indices."""
@@ -73,6 +81,7 @@ class Frozen(ActionDistribution):
         self._choice = choice
         self._zero = torch.zeros(len(choice), device=choice.device)
         self.patch_log_probs = torch.empty(len(choice), 0, device=choice.device)
+        self.choice_log_probs = torch.zeros(len(choice), 1, device=choice.device)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """The choices."""
@@ -102,6 +111,13 @@ class SkipDistribution(ActionDistribution):
     def __init__(self, patches: ActionDistribution, logits: Tensor) -> None:
         self._patches, self._bernoulli = patches, Bernoulli(logits=logits)
         self.patch_log_probs = patches.patch_log_probs
+        self.choice_log_probs = torch.stack(
+            (nn.functional.logsigmoid(-logits), nn.functional.logsigmoid(logits)), dim=1
+        )
+
+    def choice(self, drawn: Tensor) -> Tensor:
+        """(B,) int64: 0, look, or 1, skip."""
+        return drawn[:, 1]
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """(B, 2) int64, patch index and skip bit."""
@@ -133,6 +149,13 @@ class StopDistribution(ActionDistribution):
     def __init__(self, frames: ActionDistribution, logits: Tensor) -> None:
         self._frames, self._bernoulli = frames, Bernoulli(logits=logits)
         self.patch_log_probs = frames.patch_log_probs
+        going_on = nn.functional.logsigmoid(-logits)[:, None] + frames.choice_log_probs
+        self.choice_log_probs = torch.cat((going_on, nn.functional.logsigmoid(logits)[:, None]), dim=1)
+
+    def choice(self, drawn: Tensor) -> Tensor:
+        """(B,) int64: what is done with the frame, or last, stop."""
+        last = self.choice_log_probs.shape[1] - 1
+        return torch.where(drawn[:, 2] == 1, last, self._frames.choice(drawn[:, :2]))
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """(B, 3) int64: patch index, skip bit and stop bit."""
@@ -168,6 +191,7 @@ class PositionDistribution(ActionDistribution):
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         self._normal = Normal(mean, std)
         self.patch_log_probs = torch.empty(len(mean), 0, device=mean.device)
+        self.choice_log_probs = torch.zeros(len(mean), 1, device=mean.device)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """(B, 2), from top left, 0, to bottom right, 1; some lie outside, and ``action`` clips them."""

@@ -11,7 +11,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from adafocus_env.patches import best_candidate
-from agents.reinforce import Reinforce, Rollout
+from agents.reinforce import Reinforce
+from agents.rollout import Rollout
 
 
 class Localizer(Reinforce):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from adafocus_env.recognition.official_policy import OfficialPolicy
-from agents.reinforce import Reinforce, Rollout, rewards_to_go
+from agents.reinforce import Reinforce, rewards_to_go
+from agents.rollout import Rollout
 
 PUBLISHED: dict[str, Any] = {
     "learning_rate": 3e-4,

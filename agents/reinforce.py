@@ -7,10 +7,8 @@ entropy bonus.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
@@ -31,6 +29,7 @@ from agents.distributions import (
     SkipDistribution,
     StopDistribution,
 )
+from agents.rollout import Rollout
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,11 @@ class RecurrentPolicy(nn.Module):
             features = torch.cat((features, self.encode_belief(belief)), dim=1)
         return self.gru(features, hidden if self.recurrent else torch.zeros_like(hidden))
 
+    def value(self, hidden: Tensor) -> Tensor:
+        """What the critic says of recurrent states, (B,); (B, K) if it says something of each choice."""
+        values = self.value_head(hidden)
+        return values[:, 0] if values.shape[1] == 1 else values
+
     def distribution(self, observation: dict[str, Tensor], hidden: Tensor, frozen: Tensor | None) -> ActionDistribution:
         """The distribution over actions.
 
@@ -165,64 +169,6 @@ class RecurrentPolicy(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------------------------- rollout
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """What a batch of whole episodes left behind, to learn from. T is the length of the longest; after the end of a
-    shorter one there are zeros, which add nothing to sums over time.
-
-    Attributes:
-        log_prob: (T, B) of the actions taken, by the trained heads.
-        entropy: (T, B) of the trained heads.
-        value: (T, B), what the critic said before each action.
-        action: (T, B, …), the actions taken.
-        reward: (T, B).
-        focused: (T, B) bool, whether the local CNN ran.
-        running: (T, B) bool, False after the end of the episode.
-        patch_log_probs: (T, B, N) of all patches; (T, B, 0) where the patches are not trained.
-        infos: (T, B, …) of every key in the agent's ``info_keys``.
-    """
-
-    log_prob: Tensor
-    entropy: Tensor
-    value: Tensor
-    action: Tensor
-    reward: Tensor
-    focused: Tensor
-    running: Tensor
-    patch_log_probs: Tensor
-    infos: dict[str, Tensor]
-
-    @classmethod
-    def stacked(cls, steps: Sequence[Rollout]) -> Rollout:
-        """Steps, each without the time axis, as one."""
-        return cls._combined(torch.stack, steps)
-
-    @classmethod
-    def joined(cls, rollouts: Sequence[Rollout]) -> Rollout:
-        """Several batches of episodes as one."""
-        longest = max(len(rollout.reward) for rollout in rollouts)
-
-        def join(parts: list[Tensor]) -> Tensor:
-            return torch.cat([torch.cat((part, _zeros_like(part, longest - len(part)))) for part in parts], dim=1)
-
-        shorter = any(len(rollout.reward) < longest for rollout in rollouts)
-        return cls._combined(join if shorter else functools.partial(torch.cat, dim=1), rollouts)
-
-    def restricted(self, lanes: Tensor) -> Rollout:
-        """One step, of ``lanes``, (B,) bool, alone; zeros elsewhere."""
-        return self._combined(lambda parts: parts[0] * lanes.view(-1, *[1] * (parts[0].ndim - 1)), [self])
-
-    @classmethod
-    def _combined(cls, combine: Callable[[list[Tensor]], Tensor], parts: Sequence[Rollout]) -> Rollout:
-        names = [field.name for field in fields(cls) if field.name != "infos"]
-        infos = {key: combine([part.infos[key] for part in parts]) for key in parts[0].infos}
-        return cls(**{name: combine([getattr(part, name) for part in parts]) for name in names}, infos=infos)
-
-
-def _zeros_like(values: Tensor, steps: int) -> Tensor:
-    return values.new_zeros(steps, *values.shape[1:])
 
 
 def rewards_to_go(rewards: Tensor, gamma: float) -> Tensor:
@@ -369,13 +315,15 @@ class Reinforce(Agent):
             rollout: The episodes.
             target: (T, B), what the critic is to predict.
         """
-        config = self.config
-        value_loss = nn.functional.mse_loss(rollout.value, target)
+        config, value = self.config, rollout.value
+        if value.ndim == 3:
+            value = value.gather(2, rollout.choice[..., None])[..., 0]
+        value_loss = nn.functional.mse_loss(value, target)
         loss = policy_loss + config.value_coefficient * value_loss - config.entropy_coefficient * rollout.entropy.mean()
         return loss, {
             "policy_loss": policy_loss.detach(),
             "value_loss": value_loss.detach(),
-            "explained_variance": explained_variance(target - rollout.value.detach(), target),
+            "explained_variance": explained_variance(target - value.detach(), target),
         }
 
     def collect(self, callback: BaseCallback | None = None) -> tuple[Rollout, bool]:
@@ -431,12 +379,14 @@ class Reinforce(Agent):
             step = Rollout(
                 log_prob=distribution.log_prob(drawn),
                 entropy=distribution.entropy(drawn),
-                value=self.policy.value_head(hidden)[:, 0],
+                value=self.policy.value(hidden),
                 action=action,
                 reward=torch.as_tensor(reward, dtype=torch.float32, device=self.device),
                 focused=action[:, 1] == 0 if self._has_skip else torch.ones_like(running),
                 running=running,
                 patch_log_probs=distribution.patch_log_probs,
+                choice_log_probs=distribution.choice_log_probs,
+                choice=distribution.choice(drawn),
                 infos={key: torch.as_tensor(info[key], device=self.device) for key in self.info_keys},
             )
             # Lanes end together unless the agent can stop; then what others play meanwhile belongs to no episode.

@@ -32,7 +32,8 @@ from torch import Tensor
 
 from adafocus_env.checks import Bounds
 from agents.all_action import AllAction
-from agents.reinforce import Hyperparameters, Rollout, rewards_to_go
+from agents.reinforce import Hyperparameters, rewards_to_go
+from agents.rollout import Rollout
 
 
 @dataclass(frozen=True)

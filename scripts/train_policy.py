@@ -27,7 +27,7 @@ from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, 
 from adafocus_env.recognition.optimization import clear_checkpoints
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
-from agents import Reinforce, evaluate, load_policy
+from agents import Reinforce, SoftChoices, evaluate, load_policy
 from agents.checkpointing import Checkpoints
 from agents.environments import vector_env_class
 from agents.experiments.algorithms import ALGORITHMS
@@ -39,15 +39,23 @@ from agents.presets import (
     PATCH_EPISODES,
     SKIP_EPISODES,
     SKIP_HYPERPARAMETERS,
+    SOFT_CHOICE_HYPERPARAMETERS,
 )
 from agents.pretrained import save_policy
 from agents.sb3 import PPO_EPISODES
+
+SKIP_LEARNERS: dict[str, tuple[type[Reinforce], dict[str, Any]]] = {
+    "reinforce": (Reinforce, SKIP_HYPERPARAMETERS),
+    "soft_choices": (SoftChoices, SOFT_CHOICE_HYPERPARAMETERS),
+}
+"""Learners of a skip head over frozen patches, and their settings."""
 
 
 @dataclass
 class Config:
     algo: str = "reinforce"
-    """A key of agents.experiments.algorithms.ALGORITHMS: reinforce, all_action, ppo, a2c, dqn, recurrent_ppo, …"""
+    """A key of agents.experiments.algorithms.ALGORITHMS: soft_targets, reinforce, all_action, ppo, a2c, dqn,
+    recurrent_ppo, …; with --train skip, reinforce or soft_choices."""
     train: Literal["patch", "skip", "both"] = "patch"
     """Heads to train: where to look, when not to look (over --patch-policy), or both jointly."""
     patch_policy: str = "roaming-fashion"
@@ -90,7 +98,8 @@ def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str
             f"--patch-policy: {config.patch_policy} is no policy of this package's own agents, and the skip policy's "
             "file holds no other; in Python there is Reinforce(env, patch_policy=…)"
         )
-    return Reinforce(env, seed=config.seed, patch_policy=patch_policy, **settings_for(config, SKIP_HYPERPARAMETERS))
+    kind, settings = SKIP_LEARNERS[config.algo]
+    return kind(env, seed=config.seed, patch_policy=patch_policy, **settings_for(config, settings))
 
 
 def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = True) -> dict[str, Any]:
@@ -165,10 +174,8 @@ def make_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any
 
 
 def main(config: Config) -> None:
-    check_known("--algo", [config.algo], ALGORITHMS)
+    check_known("--algo", [config.algo], SKIP_LEARNERS if config.train == "skip" else ALGORITHMS)
     check_positive(episodes=config.episodes, num_envs=config.num_envs)
-    if config.train == "skip" and config.algo != "reinforce":
-        raise ValueError("--train skip needs --algo reinforce: no other algorithm takes a frozen patch policy")
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
     of_clips = issubclass(env_class, AdaFocusTSMVectorEnv)
@@ -179,7 +186,9 @@ def main(config: Config) -> None:
     features = (
         FeatureBank.open(config.bank, recognizer, videos) if config.bank else FeatureBank.shared(recognizer, videos)
     )
-    env_kwargs = environment_arguments(config, ALGORITHMS[config.algo].env, of_clips=of_clips)
+    env_kwargs = environment_arguments(
+        config, {} if config.train == "skip" else ALGORITHMS[config.algo].env, of_clips=of_clips
+    )
     if config.resume:
         check_resumed(config)
     else:

@@ -14,9 +14,20 @@ from torch import Tensor
 
 from adafocus_env import AdaFocusVectorEnv, RoamingFashion
 from adafocus_env.patches import grid_corners
-from agents import AdvantageWeighted, AllAction, Localizer, PaperPPO, Reinforce, SoftTargets, evaluate, load_policy
+from agents import (
+    AdvantageWeighted,
+    AllAction,
+    Localizer,
+    PaperPPO,
+    Reinforce,
+    SoftChoices,
+    SoftTargets,
+    evaluate,
+    load_policy,
+)
 from agents.candidate_scores import CandidateScores
-from agents.reinforce import RecurrentPolicy, Rollout, explained_variance
+from agents.reinforce import RecurrentPolicy, explained_variance
+from agents.rollout import Rollout
 from agents.sb3 import SB3_ALGORITHMS, make_model, make_vec_env
 
 LANES, PATCHES = 6, 16
@@ -33,6 +44,8 @@ def make_rollout(logits: Tensor, action: Tensor, reward: Tensor, **infos: Tensor
         focused=torch.ones_like(reward, dtype=torch.bool),
         running=torch.ones_like(reward, dtype=torch.bool),
         patch_log_probs=log_probs,
+        choice_log_probs=torch.zeros(*reward.shape, 1),
+        choice=torch.zeros_like(reward, dtype=torch.int64),
         infos=infos,
     )
 
@@ -363,3 +376,59 @@ def test_sb3_models_come_back_by_their_name(name: str, env_kwargs: dict[str, Any
 def test_dqn_takes_no_skip_bit(env_kwargs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="skip=False"):
         make_model("dqn", make_vec_env(2, **env_kwargs))
+
+
+@pytest.mark.parametrize(("stop", "over_skips", "choices"), [(False, False, 2), (True, False, 3), (True, True, 2)])
+def test_soft_choices_learn_every_choice_that_is_left(
+    stop: bool, over_skips: bool, choices: int, env_kwargs: dict[str, Any], tmp_path: Path
+) -> None:
+    frozen = Reinforce(AdaFocusVectorEnv(LANES, skip=over_skips, output="torch", **env_kwargs), seed=1)
+    env = AdaFocusVectorEnv(LANES, stop=stop, reward="gain_over_previous", output="torch", **env_kwargs)
+    settings = {"episodes_per_batch": 2 * LANES, "averaging": 0.0, "seed": 0}
+    agent = SoftChoices(env, patch_policy=frozen, **settings)
+    rollout, _ = agent.collect()
+    torch.testing.assert_close(
+        rollout.choice_log_probs.exp().sum(-1)[rollout.running], torch.ones(rollout.running.sum())
+    )
+    assert rollout.choice_log_probs.shape[-1] == rollout.value.shape[-1] == choices
+    taken = rollout.choice_log_probs.gather(-1, rollout.choice[..., None])[..., 0]
+    torch.testing.assert_close(taken, rollout.log_prob)
+    agent.learn(4 * LANES * 4).save(tmp_path / "agent.pt")
+    again = load_policy(tmp_path / "agent.pt")
+    assert type(again) is SoftChoices
+    whole, resumed = SoftChoices(env, patch_policy=frozen, **settings), SoftChoices.load(tmp_path / "agent.pt", env)
+    whole.collect()  # as above
+    whole.learn(8 * LANES * 4)
+    resumed.learn(whole.num_timesteps - resumed.num_timesteps)
+    for one, other in zip(whole.policy.parameters(), resumed.policy.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_soft_choices_gradient_is_what_is_missing(env_kwargs: dict[str, Any]) -> None:
+    """The gradient of a choice's logit is its probability less its target, whatever was done."""
+    frozen = Reinforce(AdaFocusVectorEnv(LANES, skip=False, output="torch", **env_kwargs), seed=1)
+    env = AdaFocusVectorEnv(LANES, reward="gain_over_previous", output="torch", **env_kwargs)
+    agent = SoftChoices(env, patch_policy=frozen, value_coefficient=0.0, episodes_per_batch=LANES, temperature=0.1)
+    rollout, _ = agent.collect()
+    logits = torch.randn(*rollout.reward.shape, 2, requires_grad=True)
+    value = torch.randn(*rollout.reward.shape, 2)
+    changed = dataclasses.replace(rollout, choice_log_probs=logits.log_softmax(-1), value=value)
+    agent.loss(changed)[0].backward()
+    wanted = (logits.detach().softmax(-1) - (value / 0.1).softmax(-1)) / rollout.reward.numel()
+    torch.testing.assert_close(logits.grad, wanted)
+
+
+def test_soft_choices_need_frozen_patches(env_kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="pass patch_policy"):
+        SoftChoices(AdaFocusVectorEnv(2, **env_kwargs))
+
+
+def test_soft_choices_skip_what_is_too_dear(env_kwargs: dict[str, Any]) -> None:
+    frozen = Reinforce(AdaFocusVectorEnv(LANES, skip=False, output="torch", **env_kwargs), seed=1)
+    focused = []
+    for price in (0.5, 0.0):
+        env = AdaFocusVectorEnv(16, reward="confidence", skip_cost=price, output="torch", **env_kwargs)
+        agent = SoftChoices(env, patch_policy=frozen, seed=0, learning_rate=1e-2, episodes_per_batch=16)
+        agent.learn(16 * 4 * 30)
+        focused.append(evaluate(agent, "val", **env_kwargs).focused_per_video)
+    assert focused == [0, 4]
