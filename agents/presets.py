@@ -56,8 +56,8 @@ telescope to the confidence at the end minus the price of the focused frames, wh
 close to it and less noisy."""
 SKIP_EPISODES = 12_800
 
-SOFT_CHOICE_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1e-3, "use_belief": True, "temperature": 0.05}
-"""Soft targets for the skip bit, over a frozen π."""
+SOFT_CHOICE_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1e-3, "use_belief": True}
+"""Soft targets for the skip bit, over a frozen π; :mod:`agents.soft_choices` says how they compare with REINFORCE."""
 
 RESOLUTION_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 3e-3,
