@@ -351,7 +351,7 @@ import sys, gymnasium as gym
 assert "adafocus_env" not in sys.modules
 env = gym.make("adafocus_env:AdaFocus-v0", split="val", skip=False)
 again = gym.make("adafocus_env:AdaFocusTSM-v0", split="val", action="grid")
-stills = gym.make("adafocus_env:GlanceFocus-v0", split="val", recognizer="roaming-fashion")
+stills = gym.make("adafocus_env:GlanceFocus-v0", split="val")
 vector = gym.make_vec("adafocus_env:AdaFocus-v0", num_envs=2, split="val")
 rebuilt = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
 print(env.spec.id, again.spec.id, stills.spec.id, vector.spec.id, rebuilt.action_space == env.action_space)

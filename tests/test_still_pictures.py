@@ -464,3 +464,20 @@ def test_agents_that_know_more_learn_on_pictures(algorithm: type[Any], picture_k
     before = copy.deepcopy(agent.policy.state_dict())
     agent.learn(4 * LOOKS)
     assert any(not torch.equal(before[name], value) for name, value in agent.policy.state_dict().items())
+
+
+def test_the_shipped_policy_finds_what_the_shipped_recogniser_needs() -> None:
+    videos = RoamingFashion("val", num_videos=200, num_frames=1, visible_fraction=1.0)
+    arguments = {"env_id": "GlanceFocus-v0", "looks": 5, "videos": videos}
+    runs = {
+        name: agents.evaluate(policy, **arguments).accuracy_per_frame
+        for name, policy in {
+            "random": RandomPolicy,
+            "learned": agents.from_pretrained("still-fashion"),
+            "oracle": OraclePolicy,
+        }.items()
+    }
+    assert runs["oracle"][-1] > 0.75
+    assert runs["random"][0] < runs["random"][-1] < runs["oracle"][0]
+    assert runs["learned"][0] > runs["random"][0] + 0.5 * (runs["oracle"][0] - runs["random"][0])
+    assert runs["learned"][-1] > runs["random"][-1]
