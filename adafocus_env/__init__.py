@@ -18,7 +18,7 @@ from adafocus_env.features.resolution_bank import ResolutionBank
 from adafocus_env.recognition import Recognizer, RecognizerConfig, TSMConfig, TSMRecognizer, load_recognizer
 from adafocus_env.recognition.official_checkpoint import load_official_checkpoint
 from adafocus_env.version import __version__
-from adafocus_env.videos import FrameFolders, RoamingFashion, RoamingMotion, VideoDataset, VideoFiles
+from adafocus_env.videos import FrameFolders, PictureFolders, RoamingFashion, RoamingMotion, VideoDataset, VideoFiles
 
 __all__ = [
     "AdaFocusEnv",
@@ -30,6 +30,7 @@ __all__ = [
     "FrozenFeatures",
     "GlanceFocusEnv",
     "GlanceFocusVectorEnv",
+    "PictureFolders",
     "Recognizer",
     "RecognizerConfig",
     "ResolutionBank",

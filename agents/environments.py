@@ -49,6 +49,19 @@ def patches_alone(kind: type[AdaFocusVectorEnv]) -> dict[str, Any]:
     return {"action": "grid"} if issubclass(kind, AdaFocusTSMVectorEnv) else {"skip": False}
 
 
+def look_arguments(kind: type[AdaFocusVectorEnv], looks: int) -> dict[str, Any]:
+    """Arguments of an environment for so many looks at each frame; none for AdaFocus-TSM, which has no such argument.
+
+    Raises:
+        ValueError: AdaFocus-TSM is to look more than once.
+    """
+    if not issubclass(kind, AdaFocusTSMVectorEnv):
+        return {"looks": looks}
+    if looks != 1:
+        raise ValueError(f"looks must be 1, not {looks}: AdaFocusTSM-v0 looks at a clip once")
+    return {}
+
+
 def is_policy(policy: Any) -> bool:
     """Whether this is a policy itself, and not a callable that makes one."""
     return hasattr(policy, "predict") and not isinstance(policy, type)

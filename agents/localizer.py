@@ -42,8 +42,9 @@ class Localizer(Reinforce):
         """Cross-entropy with the best candidate where the item is in the picture."""
         assert self._env is not None
         env: Any = self._env.unwrapped
-        steps = len(rollout.infos["video"])
-        boxes, visible = (part[:, :steps] for part in env.videos.locations(rollout.infos["video"][0].cpu()))
+        frames, looks = env.num_steps // env.looks, env.looks
+        found = env.videos.locations(rollout.infos["video"][0].cpu())
+        boxes, visible = (part[:, :frames].repeat_interleave(looks, dim=1) for part in found)
         target = best_candidate(env.corners, env.patch_size, boxes).T.to(self.device)
         seen = visible.T.to(self.device)
         loss = nn.functional.nll_loss(rollout.patch_log_probs[seen], target[seen])

@@ -32,7 +32,8 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
 
     Args:
         name_or_path: ``"roaming-fashion"``: the patch policy π, which sees the belief too. ``"roaming-fashion-skip"``:
-            the skip policy π′ on top of it. ``"roaming-motion"``: the positions of AdaFocus-TSM. Or a path.
+            the skip policy π′ on top of it. ``"roaming-motion"``: the positions of AdaFocus-TSM.
+            ``"still-fashion"``: five patches of a picture, for ``GlanceFocus-v0``. Or a path.
         device: torch device.
 
     Raises:

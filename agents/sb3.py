@@ -116,7 +116,7 @@ def make_vec_env(
 
     Args:
         num_envs: Number of lanes.
-        env_id: ``"AdaFocus-v0"`` or ``"AdaFocusTSM-v0"``; ``None`` chooses by the recogniser that is passed.
+        env_id: As in :func:`agents.evaluate`; ``None`` chooses by the recogniser that is passed.
         seed: Lane i is seeded ``seed + i``; ``None`` leaves that to SB3's model.
         env_kwargs: As in ``gym.make("AdaFocus-v0", …)``.
 

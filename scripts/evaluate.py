@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from adafocus_env import FeatureBank, load_recognizer
-from adafocus_env.command_line import run_script
+from adafocus_env.command_line import check_positive, run_script
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import calibrate_exit, evaluate, load_policy
-from agents.environments import vector_env_class
+from agents.environments import look_arguments, vector_env_class
 from agents.figures import accuracy_against_compute
 from agents.report import print_table, table_row
 
-POLICIES = {"roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"), "roaming-motion": ("roaming-motion",)}
-"""Shipped policies by recogniser."""
+POLICIES = {
+    "roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"),
+    "roaming-motion": ("roaming-motion",),
+    "still-fashion": ("still-fashion",),
+}
+"""Shipped policies by recogniser, whose name is also that of its videos."""
 
 
 @dataclass
@@ -31,6 +35,8 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
+    looks: int = 1
+    """Looks at each frame: of GlanceFocus-v0, for still pictures."""
     bank: Path | None = None
     """A file that build_feature_bank.py made for these videos and this recogniser; by default several policies share a
     table in memory, and a single one needs none."""
@@ -46,11 +52,11 @@ class Config:
     """Folder for the table and its figure."""
 
 
-def threshold_for(config: Config, policy: Any, data: str, recognizer: Any) -> float | None:
+def threshold_for(config: Config, policy: Any, **env_kwargs: Any) -> float | None:
     """The threshold of conditional exit, chosen on validation videos if a budget or a loss is given."""
     if config.exit_gflops is None and config.exit_loss is None:
         return config.exit_threshold
-    found = evaluate(policy, "val", seed=config.seed, progress_bar=True, recognizer=recognizer, videos=data)
+    found = evaluate(policy, "val", seed=config.seed, progress_bar=True, **env_kwargs)
     threshold = calibrate_exit(found, gflops=config.exit_gflops, loss=config.exit_loss)
     print(f"exit threshold, chosen on the val split: {threshold:.4f}")
     return threshold
@@ -59,26 +65,28 @@ def threshold_for(config: Config, policy: Any, data: str, recognizer: Any) -> fl
 def main(config: Config) -> None:
     if sum(given is not None for given in (config.exit_threshold, config.exit_gflops, config.exit_loss)) > 1:
         raise ValueError("pass at most one of --exit-threshold, --exit-gflops and --exit-loss")
+    check_positive(looks=config.looks)
     recognizer = load_recognizer(config.recognizer)
-    default = vector_env_class(None, {"recognizer": recognizer}).default_name
-    data = config.videos or default
-    shipped = config.recognizer == default
-    located = ("oracle",) if data == default else ()
-    policies = config.policies or ("random", "center", "gaussian", *(POLICIES[default] if shipped else ()), *located)
+    env_class = vector_env_class(None, {"recognizer": recognizer})
+    data = config.videos or env_class.default_name
+    located = ("oracle",) if data in POLICIES else ()
+    policies = config.policies or ("random", "center", "gaussian", *POLICIES.get(config.recognizer, ()), *located)
     videos = get_videos(data, config.split)
-    looks: dict[str, Any] = {"recognizer": recognizer, "videos": videos}
+    arguments: dict[str, Any] = {"recognizer": recognizer, "videos": videos}
     if config.bank is not None:
-        looks = {"features": FeatureBank.open(config.bank, recognizer, videos)}
+        arguments = {"features": FeatureBank.open(config.bank, recognizer, videos)}
     elif len(policies) > 1:
-        looks = {"features": FeatureBank.shared(recognizer, videos)}  # one table for all
+        arguments = {"features": FeatureBank.shared(recognizer, videos)}  # one table for all
+    looks = look_arguments(env_class, config.looks)
+    arguments |= looks
     rows = []
     points: dict[str, tuple[float, float]] = {}
     with RunFolder(config.out, config) as run:
         for name in policies:
             policy = load_policy(name, config.seed)
-            threshold = threshold_for(config, policy, data, recognizer)
+            threshold = threshold_for(config, policy, recognizer=recognizer, videos=data, **looks)
             found = evaluate(
-                policy, config.split, seed=config.seed, progress_bar=True, exit_threshold=threshold, **looks
+                policy, config.split, seed=config.seed, progress_bar=True, exit_threshold=threshold, **arguments
             )
             run.log(f"{config.split}/{name}", 0, found.summary())
             rows.append(table_row(name, found))

@@ -12,13 +12,13 @@ from pathlib import Path
 from rich import print
 
 from adafocus_env import load_recognizer
-from adafocus_env.command_line import WITH_RESUME, run_script
+from adafocus_env.command_line import WITH_RESUME, check_positive, run_script
 from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.optimization import Progress, clear_checkpoints
 from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from agents import evaluate, finetune, load_policy
-from agents.environments import vector_env_class
+from agents.environments import look_arguments, vector_env_class
 from agents.figures import metric_curves
 from agents.presets import STAGE3
 
@@ -33,6 +33,8 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
+    looks: int = 1
+    """Looks at each frame: of GlanceFocus-v0, for still pictures."""
     rollouts: int = 1
     """Number of times that each video is rolled out; more than one makes sense for policies that draw at random."""
     device: str = "cpu"
@@ -47,9 +49,11 @@ class Config:
 
 
 def main(config: Config) -> None:
+    check_positive(looks=config.looks)
     with process_group(config.device) as device:
         recognizer = load_recognizer(config.recognizer, device=device)
-        default = vector_env_class(None, {"recognizer": recognizer}).default_name
+        env_class = vector_env_class(None, {"recognizer": recognizer})
+        default, looks = env_class.default_name, look_arguments(env_class, config.looks)
         videos, policy_name = config.videos or default, config.policy or default
         policy = load_policy(policy_name)
         if not config.resume:
@@ -57,14 +61,14 @@ def main(config: Config) -> None:
         with RunFolder(config.out, config, append=config.resume) as run:
             progress = Progress(run.log, bar=True, folder=config.out)
             drawn = {"videos": videos, "rollouts": config.rollouts, "seed": config.seed}
-            tuned = finetune(recognizer, policy, config.stage3, progress=progress, **drawn)
+            tuned = finetune(recognizer, policy, config.stage3, progress=progress, **drawn, **looks)
             tuned.metadata = {**recognizer.metadata, "stage3": f"policy {policy_name}, seed {config.seed}"}
             if process_number() > 0:
                 return
             tuned.save(config.out / "recognizer.safetensors")
             metric_curves(config.out)
             for name, model in (("before", recognizer), ("after", tuned)):
-                found = evaluate(policy, "val", recognizer=model, videos=videos, device=device).summary()
+                found = evaluate(policy, "val", recognizer=model, videos=videos, device=device, **looks).summary()
                 run.log(f"val/{name}", 0, found)
                 print(f"On the validation videos {name} stage 3:", found)
             print(config.out / "recognizer.safetensors")

@@ -7,6 +7,7 @@ python scripts/train_policy.py --algo ppo                   # patch policy, Stab
 python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.pt
 python scripts/train_policy.py --train both                 # patch and skip heads jointly
 python scripts/train_policy.py --recognizer roaming-motion  # AdaFocus-TSM: one continuous position per clip
+python scripts/train_policy.py --recognizer still-fashion --videos still-fashion --looks 5 --algo soft_targets
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import Reinforce, SoftChoices, evaluate, load_policy
 from agents.checkpointing import Checkpoints
-from agents.environments import vector_env_class
+from agents.environments import look_arguments, vector_env_class
 from agents.experiments.algorithms import ALGORITHMS
 from agents.figures import learning_curves
 from agents.presets import (
@@ -77,6 +78,8 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
+    looks: int = 1
+    """Looks at each frame: of GlanceFocus-v0, for still pictures."""
     action: Literal["continuous", "grid"] = "continuous"
     """AdaFocusTSM-v0 only: any position, or a patch index. Some algorithms act in patch indices alone."""
     bank: Path | None = None
@@ -175,7 +178,7 @@ def make_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any
 
 def main(config: Config) -> None:
     check_known("--algo", [config.algo], SKIP_LEARNERS if config.train == "skip" else ALGORITHMS)
-    check_positive(episodes=config.episodes, num_envs=config.num_envs)
+    check_positive(episodes=config.episodes, num_envs=config.num_envs, looks=config.looks)
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
     of_clips = issubclass(env_class, AdaFocusTSMVectorEnv)
@@ -186,9 +189,10 @@ def main(config: Config) -> None:
     features = (
         FeatureBank.open(config.bank, recognizer, videos) if config.bank else FeatureBank.shared(recognizer, videos)
     )
-    env_kwargs = environment_arguments(
-        config, {} if config.train == "skip" else ALGORITHMS[config.algo].env, of_clips=of_clips
-    )
+    defaults = {} if config.train == "skip" else ALGORITHMS[config.algo].env
+    looks = look_arguments(env_class, config.looks)
+    env_kwargs = {**environment_arguments(config, defaults, of_clips=of_clips), **looks}
+    num_steps = features.num_steps * config.looks
     if config.resume:
         check_resumed(config)
     else:
@@ -203,17 +207,17 @@ def main(config: Config) -> None:
             policy.set_logger(configure(str(config.out / config.algo), ["tensorboard", "csv"]))
         default = CLIP_EPISODES if of_clips else PATCH_EPISODES if own else PPO_EPISODES
         default = SKIP_EPISODES if config.train == "skip" else default
-        timesteps = (config.episodes or default) * features.num_steps
+        timesteps = (config.episodes or default) * num_steps
         if own:
             policy = train_own(policy, timesteps, config, run)
         else:
             policy.learn(timesteps, progress_bar=True)
         path = save_policy(policy, config.out / config.algo)
-        if points := curve_of(config, features.num_steps, own=own):
+        if points := curve_of(config, num_steps, own=own):
             learning_curves(config.out / "learning_curve.png", {config.algo: points}, ylabel="return of an episode")
         seconds = time.perf_counter() - started
         shared = {name: env_kwargs[name] for name in ("skip_cost", "reward") if name in env_kwargs}
-        found = evaluate(policy, "val", videos=data, recognizer=recognizer, **shared).summary()
+        found = evaluate(policy, "val", videos=data, recognizer=recognizer, **shared, **looks).summary()
         run.log("val", 0, {**found, "training_seconds": seconds})
         clear_checkpoints(config.out)
     print(f"{path} was trained in {seconds:.0f} s. On the validation videos:", found)

@@ -1,8 +1,8 @@
 """Train a recogniser: stages 0 and 1 of AdaFocus.
 
-`python scripts/train_recognizer.py` reproduces the shipped recogniser, and `--preset roaming-motion` that of
-AdaFocus-TSM (each in under 30 minutes on two cores). Other presets follow the paper's recipe, on videos that a TOML
-file describes:
+`python scripts/train_recognizer.py` reproduces the shipped recogniser, `--preset roaming-motion` that of AdaFocus-TSM,
+and `--preset still-fashion` that of still pictures (each in under 30 minutes on two cores). Other presets follow the
+paper's recipe, on videos that a TOML file describes:
 
 `torchrun --nproc-per-node 4 scripts/train_recognizer.py --preset activitynet-128 --videos activitynet.toml
 --backbone-weights DEFAULT --device cuda --stage1.precision float16`
@@ -22,7 +22,8 @@ import torch
 from rich import print
 
 from adafocus_env import Recognizer
-from adafocus_env.command_line import WITH_RESUME, check_known, run_script
+from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, run_script
+from adafocus_env.environments.glance_env import DEFAULT_LOOKS
 from adafocus_env.processes import process_group, process_number
 from adafocus_env.recognition.assessment import reference_accuracies
 from adafocus_env.recognition.backbones import BackboneConfig
@@ -34,6 +35,8 @@ from adafocus_env.recognition.recipes import (
     PAPER_STAGE0,
     PAPER_STAGE1,
     PAPER_TSM_STAGE1,
+    STILL_STAGE0,
+    STILL_STAGE1,
     Stage0Config,
     Stage1Config,
 )
@@ -47,6 +50,7 @@ from agents.figures import metric_curves
 
 EMBEDDED = "roaming-fashion"
 EMBEDDED_TSM = "roaming-motion"
+EMBEDDED_STILL = "still-fashion"
 EVERY_PRESET: dict[str, RecognizerConfig | TSMConfig] = {**PRESETS, **TSM_PRESETS}
 
 
@@ -71,7 +75,9 @@ class Config:
     shift: bool = True
     """AdaFocus-TSM only: shift channels in time. Without the shift, networks are blind to the order of frames."""
     start_from: str | None = None
-    """AdaFocus-TSM only: a shipped name or a file of the recogniser whose CNNs to start from."""
+    """A shipped name or a file of the recogniser of AdaFocus-v0 whose CNNs to start from."""
+    looks: int = 1
+    """Random patches of each frame in stage 1; the looks of GlanceFocus-v0."""
     device: str = "cpu"
     """torch device; under torchrun, "cuda" gives each process a GPU of its own."""
     resume: bool = False
@@ -104,10 +110,12 @@ def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMCon
 
 def make_recognizer(config: Config, num_classes: int) -> Recognizer | TSMRecognizer:
     """The untrained recogniser, with the weights that it starts from."""
-    sizes = network_sizes(config, num_classes)
-    if not isinstance(sizes, TSMConfig):
-        return Recognizer(sizes, backbone_weights=config.backbone_weights).to(config.device)
-    recognizer = TSMRecognizer(sizes, backbone_weights=config.backbone_weights).to(config.device)
+    sizes, weights = network_sizes(config, num_classes), config.backbone_weights
+    recognizer: Recognizer | TSMRecognizer = (
+        TSMRecognizer(sizes, backbone_weights=weights)
+        if isinstance(sizes, TSMConfig)
+        else Recognizer(sizes, backbone_weights=weights)
+    ).to(config.device)
     if config.start_from is not None:
         start_from(recognizer, Recognizer.from_pretrained(config.start_from))
     return recognizer
@@ -115,6 +123,7 @@ def make_recognizer(config: Config, num_classes: int) -> Recognizer | TSMRecogni
 
 def main(config: Config) -> None:
     check_known("--preset", [config.preset], EVERY_PRESET)
+    check_positive(looks=config.looks)
     started = time.perf_counter()
     with process_group(config.device) as device:
         torch.manual_seed(config.seed)
@@ -126,8 +135,8 @@ def main(config: Config) -> None:
             progress = Progress(run.log, bar=True, folder=config.out)
             recognizer = make_recognizer(config, videos.num_classes)
             train_stage0(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
-            train_stage1(recognizer, videos, config.stage1, seed=config.seed, progress=progress)
-            found = reference_accuracies(recognizer, get_videos(config.videos, "val"))
+            train_stage1(recognizer, videos, config.stage1, looks=config.looks, seed=config.seed, progress=progress)
+            found = reference_accuracies(recognizer, get_videos(config.videos, "val"), looks=config.looks)
             run.log("val", 0, found)
         recognizer.metadata = {
             "training": f"scripts/train_recognizer.py --preset {config.preset} --seed {config.seed}",
@@ -152,6 +161,9 @@ def preset_config() -> Config:
     if preset == EMBEDDED_TSM:
         recipe = {"stage0": EMBEDDED_TSM_STAGE0, "stage1": EMBEDDED_TSM_STAGE1}
         return Config(preset=preset, videos=EMBEDDED_TSM, start_from=EMBEDDED, **recipe)
+    if preset == EMBEDDED_STILL:
+        recipe = {"stage0": STILL_STAGE0, "stage1": STILL_STAGE1}
+        return Config(preset=preset, videos=EMBEDDED_STILL, start_from=EMBEDDED, looks=DEFAULT_LOOKS, **recipe)
     if preset in TSM_PRESETS:
         return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_TSM_STAGE1)
     return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_STAGE1)

@@ -24,16 +24,25 @@ import agents
 pytestmark = pytest.mark.clients
 
 
-@pytest.mark.parametrize("arguments", [{}, {"skip": False}, {"observation": "glance"}])
-def test_torchrl_checks_its_specs(arguments: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("env_id", "arguments", "steps"),
+    [
+        ("AdaFocus-v0", {}, 8),
+        ("AdaFocus-v0", {"skip": False}, 8),
+        ("AdaFocus-v0", {"observation": "glance"}, 8),
+        ("AdaFocus-v0", {"skip": False, "action": "continuous"}, 8),
+        ("GlanceFocus-v0", {"looks": 3}, 3),
+    ],
+)
+def test_torchrl_checks_its_specs(env_id: str, arguments: dict[str, Any], steps: int) -> None:
     pytest.importorskip("torchrl")
     from torchrl.envs import GymEnv
     from torchrl.envs.utils import check_env_specs
 
-    env = GymEnv("AdaFocus-v0", split="val", **arguments)
+    env = GymEnv(env_id, split="val", **arguments)
     check_env_specs(env)
     rollout = env.rollout(20)
-    assert len(rollout) == 8  # it ends with the video
+    assert len(rollout) == steps  # it ends with the video
     assert bool(rollout["next", "terminated"][-1])
 
 

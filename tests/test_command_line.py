@@ -129,10 +129,14 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
     "cost_table": (("--frames", "0"),),
     "evaluate": (
         ("--policies", "nowhere.pt"), ("--policies", "{file}"), ("--bank", "nowhere"), ("--bank", "{file}"),
-        ("--split", "nothing"), ("--out", "{file}"),
+        ("--split", "nothing"), ("--out", "{file}"), ("--looks", "0"),
+        ("--recognizer", "roaming-motion", "--looks", "2"),
     ),
     "extract_frames": ((), ("{file}", "nowhere.txt", "--num-classes", "3"), ("--check", "nowhere.toml")),
-    "finetune": (("--policy", "nowhere.pt"), ("--recognizer", "{file}"), ("--device", "nothing")),
+    "finetune": (
+        ("--policy", "nowhere.pt"), ("--recognizer", "{file}"), ("--device", "nothing"), ("--looks", "0"),
+        ("--recognizer", "roaming-motion", "--looks", "2"),
+    ),
     "import_checkpoint": (("nowhere.pth.tar",), ("{file}",)),
     "make_image_pool": (("--source", "nowhere"),),
     "quickstart": (("--out", "{file}"), ("--quick", "--out", "{file}/folder")),
@@ -144,10 +148,12 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--bank", "nowhere"), ("--bank", "{file}"), ("--train", "skip", "--algo", "ppo"), ("--skip-cost", "-1"),
         ("--train", "skip", "--patch-policy", "center"), ("--recognizer", "roaming-motion", "--train", "both"),
         ("--algo", "ppo", "--resume", "--out", "{folder}"), ("--episodes", "0"), ("--out", "{file}"),
+        ("--looks", "0"), ("--recognizer", "roaming-motion", "--looks", "2"),
     ),
     "train_recognizer": (
         ("--preset", "nothing"), ("--videos", "nowhere.toml"), ("--patch-size", "0"), ("--device", "cuda:99"),
         ("--global-backbone", "nothing"), ("--hidden-size", "-1"), ("--glance-size", "0"),
+        ("--looks", "0"),
     ),
     "tune": (("--algorithms", "nothing"), ("--videos", "nothing"), ("--settings", "0")),
 }  # fmt: skip

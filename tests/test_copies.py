@@ -351,12 +351,13 @@ import sys, gymnasium as gym
 assert "adafocus_env" not in sys.modules
 env = gym.make("adafocus_env:AdaFocus-v0", split="val", skip=False)
 again = gym.make("adafocus_env:AdaFocusTSM-v0", split="val", action="grid")
+stills = gym.make("adafocus_env:GlanceFocus-v0", split="val")
 vector = gym.make_vec("adafocus_env:AdaFocus-v0", num_envs=2, split="val")
 rebuilt = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
-print(env.spec.id, again.spec.id, vector.spec.id, rebuilt.action_space == env.action_space)
+print(env.spec.id, again.spec.id, stills.spec.id, vector.spec.id, rebuilt.action_space == env.action_space)
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True)
-    assert found.stdout.split() == ["AdaFocus-v0", "AdaFocusTSM-v0", "AdaFocus-v0", "True"]
+    assert found.stdout.split() == ["AdaFocus-v0", "AdaFocusTSM-v0", "GlanceFocus-v0", "AdaFocus-v0", "True"]
 
 
 def test_a_spec_makes_the_same_environment(env_kwargs: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A data set on disk through all stages, by the scripts alone."""
+"""Data sets on disk through all stages, by the scripts alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from adafocus_env import RoamingFashion
+from adafocus_env import RoamingFashion, load_recognizer
+from tests.forked_scripts import ForkedScripts
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -69,3 +70,50 @@ def test_all_stages_from_frame_folders(tmp_path: Path) -> None:
     run("render.py", *tuned, "--policy", skip_policy, "--split", "test", "--indices", 0, 1, "--out", tmp_path / "drawn")
     assert Image.open(tmp_path / "drawn" / "animation.gif").n_frames == 2 * 3  # type: ignore[attr-defined]
     assert Image.open(tmp_path / "drawn" / "film_strip.png").size[0] > 0
+
+
+@pytest.mark.slow
+def test_all_stages_from_picture_folders(tmp_path: Path) -> None:
+    """With three looks at each picture."""
+    for split, count in (("train", 30), ("val", 10)):
+        scenes = RoamingFashion("val", num_videos=count, num_frames=1, frame_size=48, visible_fraction=1.0)
+        for number, label in enumerate(scenes.labels.tolist()):
+            path = tmp_path / split / str(label) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = scenes.frames(torch.tensor([number]))[0, 0].permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(path)
+    description = tmp_path / "pictures.toml"
+    description.write_text(
+        'kind = "pictures"\nroot = "."\ntrain_folder = "train"\ntest_folder = "val"\nframe_size = 48\nresized = 48\n'
+        f"class_names = {[str(label) for label in range(10)]}\n"
+    )
+    scripts = ForkedScripts()
+    common = ("--videos", description, "--looks", 3)
+
+    def run_forked(name: str, *arguments: object) -> None:
+        found = scripts.run(name, *common, *arguments, log=tmp_path / f"{name}.log")
+        assert found.status == 0, found.errors[-3000:]
+
+    try:
+        run_forked(
+            "train_recognizer", "--patch-size", 24, "--hidden-size", 8, "--glance-size", 24, "--stage0.epochs", 1,
+            "--stage0.videos-per-step", 8, "--stage1.epochs", 1, "--stage1.videos-per-step", 8, "--out", tmp_path,
+        )  # fmt: skip
+        trained = ("--recognizer", tmp_path / "roaming-fashion.safetensors")
+        train = (*trained, "--num-envs", 4, "--episodes", 32, "--out", tmp_path)
+        run_forked("train_policy", *train)
+        run_forked("train_policy", *train, "--algo", "ppo", "--num-envs", 64)
+        policy = tmp_path / "reinforce.pt"
+        run_forked("finetune", *trained, "--policy", policy, "--stage3.epochs", 1, "--out", tmp_path)
+        before, after = (load_recognizer(path).classifier for path in (trained[1], tmp_path / "recognizer.safetensors"))
+        assert not torch.equal(before.fc.weight, after.fc.weight)
+        policies = ("random", policy, tmp_path / "ppo.zip")
+        run_forked("evaluate", *trained, "--split", "test", "--policies", *policies, "--out", tmp_path)
+    finally:
+        scripts.close()
+    with open(tmp_path / "test.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    cost = load_recognizer(trained[1]).cost()
+    spent = cost.glance + 3 * (cost.local + cost.classifier)  # a picture is glanced at once
+    assert float(rows[0]["gflops"]) == pytest.approx(spent, abs=1e-4)

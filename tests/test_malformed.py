@@ -141,13 +141,16 @@ POSITIONS = [[2, 0], [0, -1.01], [NAN, 0], [0, INF], [0], 0, None, ["0", "0"], [
 
 
 @pytest.mark.parametrize("position", POSITIONS)
-def test_positions(position: Any) -> None:
-    arguments = {"recognizer": make_clip_recognizer(), "videos": make_clips()}
-    env = gym.make("AdaFocusTSM-v0", **arguments).unwrapped
+@pytest.mark.parametrize("env_id", ["AdaFocus-v0", "AdaFocusTSM-v0"])
+def test_positions(env_id: str, position: Any, env_kwargs: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"recognizer": make_clip_recognizer(), "videos": make_clips()}
+    if env_id == "AdaFocus-v0":
+        arguments = {"action": "continuous", "skip": False, **env_kwargs}
+    env = gym.make(env_id, **arguments).unwrapped
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"^action must be \(2,\) numbers \(row and column from -1 .* to 1 .*\), not"):
         env.step(position)
-    vector = gym.make_vec("AdaFocusTSM-v0", 2, **arguments)
+    vector = gym.make_vec(env_id, 2, **arguments)
     vector.reset(seed=0)
     with pytest.raises(ValueError, match=r"^actions must be \(2, 2\) numbers"):
         vector.step([position, position])

@@ -14,12 +14,17 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
+from adafocus_env import RoamingFashion
 from agents.sb3 import make_vec_env
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_episode_statistics_in_every_mode(mode: AutoresetMode, env_kwargs: dict[str, Any]) -> None:
-    env = RecordEpisodeStatistics(gym.make_vec("AdaFocus-v0", 2, autoreset_mode=mode, **env_kwargs))
+@pytest.mark.parametrize("env_id", ["AdaFocus-v0", "GlanceFocus-v0"])
+def test_episode_statistics_in_every_mode(env_id: str, mode: AutoresetMode, env_kwargs: dict[str, Any]) -> None:
+    if env_id == "GlanceFocus-v0":
+        still = RoamingFashion("val", num_videos=12, num_frames=1, visible_fraction=1.0, frame_size=48)
+        env_kwargs |= {"videos": still, "looks": 4, "skip": True}
+    env = RecordEpisodeStatistics(gym.make_vec(env_id, 2, autoreset_mode=mode, **env_kwargs))
     env.reset(seed=0)
     found = []
     total = np.zeros(2)

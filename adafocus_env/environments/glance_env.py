@@ -49,7 +49,7 @@ class GlanceFocusEnv(AdaFocusEnv):
     once, and the agent then chooses patches one after the other. After each of them the recurrent classifier
     knows more, and the agent is paid in confidence on the picture's true label. After "Glance and Focus: a Dynamic
     Approach to Reducing Spatial Redundancy in Image Classification" (GFNet, NeurIPS 2020); here the networks are those
-    of AdaFocus, trained as its stages 0 and 1 are.
+    of AdaFocus, trained as in its stages, but on several random patches of a picture in stage 1.
 
     By default the pictures are single scenes of ``RoamingFashion``, and the recogniser is the one that ships with the
     package: no downloads, no GPU.

@@ -17,7 +17,7 @@ def load_recognizer(
     """Load a shipped recogniser by name, or a saved one by path, of the kind that its file holds.
 
     Args:
-        name_or_path: ``"roaming-fashion"``, ``"roaming-motion"``, or a path.
+        name_or_path: ``"roaming-fashion"``, ``"roaming-motion"``, ``"still-fashion"``, or a path.
         device: torch device.
 
     Returns:

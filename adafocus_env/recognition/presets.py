@@ -37,23 +37,26 @@ _EMBEDDED: dict[str, Any] = {
     "mean": (0.43, 0.43, 0.43),
     "std": (0.21, 0.21, 0.21),
 }
-"""What the recognisers of both embedded benchmarks share, as their videos share the scenery."""
+"""What the recognisers of all embedded benchmarks share, as their videos and pictures share the scenery."""
+
+_EMBEDDED_CONFIG = RecognizerConfig(
+    **_EMBEDDED,
+    local_backbone=BackboneConfig("tiny_resnet", widths=(32, 32, 64, 128), strides=(2, 1, 2, 2)),
+    patch_size=32,
+    hidden_size=128,
+)
 
 PRESETS: dict[str, RecognizerConfig] = {
-    "roaming-fashion": RecognizerConfig(
-        **_EMBEDDED,
-        local_backbone=BackboneConfig("tiny_resnet", widths=(32, 32, 64, 128), strides=(2, 1, 2, 2)),
-        patch_size=32,
-        hidden_size=128,
-    ),
+    "roaming-fashion": _EMBEDDED_CONFIG,
+    "still-fashion": _EMBEDDED_CONFIG,
     **{
         f"{name}-{patch_size}": paper_config(num_classes, patch_size)
         for name, num_classes in NUM_CLASSES.items()
         for patch_size in PATCH_SIZES
     },
 }
-"""Configurations by name: ``"roaming-fashion"``, and the paper's by data set and patch size, such as
-``"activitynet-96"``, ``"fcvid-128"``, ``"mini-kinetics-160"``."""
+"""Configurations by name: ``"roaming-fashion"`` and ``"still-fashion"``, and the paper's by data set and patch size,
+such as ``"activitynet-96"``, ``"fcvid-128"``, ``"mini-kinetics-160"``."""
 
 TSM_PATCH_SIZES = (144, 160, 176)
 TSM_PRESETS: dict[str, TSMConfig] = {

@@ -82,3 +82,8 @@ EMBEDDED_TSM_STAGE1 = Stage1Config(
     steps=400, videos_per_step=32, local_learning_rate=5e-4, classifier_learning_rate=1e-3
 )
 """The recipes of the embedded benchmark of AdaFocus-TSM; the defaults are those of ``RoamingFashion``."""
+
+STILL_STAGE0 = Stage0Config(global_steps=0, local_steps=0)
+STILL_STAGE1 = Stage1Config(steps=2000, videos_per_step=32)
+"""The recipes of the embedded benchmark of still pictures. There is no stage 0, as the CNNs start from those that were
+trained on ``RoamingFashion``."""

@@ -72,12 +72,12 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
 
         Args:
             frames: (B, T, 3, H, W) uint8 RGB at full resolution.
-            corners: (B, T, 2) int64, top-left pixels of the patches.
-            skipped: (B, T) bool; the local CNN doesn't run on a skipped frame, and the frame doesn't change the
-                classifier's state.
+            corners: (B, T·k, 2) int64, top-left pixels of the patches of k ≥ 1 looks at each frame.
+            skipped: (B, T·k) bool; the local CNN doesn't run on a skipped look, which doesn't change the classifier's
+                state.
 
         Returns:
-            (B, T, classes) float32 logits.
+            (B, T·k, classes) float32 logits.
 
         Raises:
             ValueError: A type, shape or dtype is wrong.
@@ -85,26 +85,25 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         """
         if not (isinstance(frames, Tensor) and isinstance(corners, Tensor)):
             raise ValueError(f"frames and corners must be tensors, not {type(frames)} and {type(corners)}")
-        if frames.ndim != 5 or corners.shape != (*frames.shape[:2], 2):
+        looks = corners.shape[1] // max(1, frames.shape[1]) if frames.ndim == 5 and corners.ndim == 3 else 0
+        if not looks or corners.shape != (frames.shape[0], looks * frames.shape[1], 2):
             raise ValueError(
-                f"frames must be (B, T, 3, H, W) and corners (B, T, 2), not {tuple(frames.shape)} and "
-                f"{tuple(corners.shape)}"
+                f"frames must be (B, T, 3, H, W) and corners (B, T, 2), or (B, T·k, 2) for k looks at each frame, not "
+                f"{tuple(frames.shape)} and {tuple(corners.shape)}"
             )
-        videos, times = frames.shape[:2]
-        flat = frames.flatten(0, 1)
-        _, global_vectors = self.glance(flat)
-        patches = crop(flat, corners.flatten(0, 1), self.config.patch_size)
+        flat, steps = frames.flatten(0, 1), corners.shape[:2]
+        global_vectors = self.glance(flat)[1].repeat_interleave(looks, dim=0)
+        source = torch.arange(len(flat), device=flat.device).repeat_interleave(looks)
+        patches = crop(flat, corners.flatten(0, 1), self.config.patch_size, source)
         if skipped is None:
             local_vectors = self.look(patches)
         else:
             focused = ~skipped.flatten().to(flat.device)
-            local_vectors = global_vectors.new_zeros(videos * times, self.local_size)
+            local_vectors = global_vectors.new_zeros(len(patches), self.local_size)
             if bool(focused.any()):
                 local_vectors[focused.to(self.device)] = self.look(patches[focused])
             skipped = skipped.to(self.device)
-        return self.classifier(
-            global_vectors.unflatten(0, (videos, times)), local_vectors.unflatten(0, (videos, times)), skipped
-        )
+        return self.classifier(global_vectors.unflatten(0, steps), local_vectors.unflatten(0, steps), skipped)
 
     def recognize(
         self,

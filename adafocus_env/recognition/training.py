@@ -61,17 +61,26 @@ def train_stage1(
     videos: VideoDataset,
     config: Stage1Config,
     *,
+    looks: int = 1,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
-    """Train f_L and the classifier on one uniformly random patch per unit, with f_G frozen; in place.
+    """Train f_L and the classifier on uniformly random patches of every unit, with f_G frozen; in place.
 
-    The arguments are those of :func:`train_stage0`.
+    The arguments are those of :func:`train_stage0`, and:
+
+    Args:
+        looks: Patches of a unit, which the classifier reads one after the other, as in ``GlanceFocus-v0``.
+
+    Raises:
+        ValueError: ``looks`` is above 1, and the recogniser is a TSM recogniser, which reads one patch of a clip.
     """
+    if looks > 1 and isinstance(recognizer, TSMRecognizer):
+        raise ValueError("a TSM recogniser reads one patch of a clip: looks must be 1")
     generator = torch.Generator().manual_seed(seed)
 
     def draw(rows: int) -> tuple[Tensor]:
-        return (torch.rand(rows, recognizer.num_steps(videos.num_frames), 2, generator=generator),)
+        return (torch.rand(rows, recognizer.num_steps(videos.num_frames) * looks, 2, generator=generator),)
 
     def read(frames: Tensor, places: Tensor) -> Tensor:
         return recognizer.read(frames, random_corners(videos.frame_size, recognizer.config.patch_size, places))
@@ -130,8 +139,9 @@ def train_stage3(
 
     Args:
         indices: (n,) int64, which videos; a video may occur several times.
-        corners: (n, units, 2) int64, the patches that the policy picked, top and left in pixels.
-        skipped: (n, units) bool, the units that it skipped.
+        corners: (n, looks, 2) int64, the patches that the policy picked, top and left in pixels: one of each unit, or
+            an equal number of each.
+        skipped: (n, looks) bool, the looks that it skipped.
 
     Raises:
         ValueError: ``config`` sets a learning rate for the f_L of a TSM recogniser.
@@ -169,7 +179,7 @@ def patch_accuracy(
     Args:
         recognizer: In evaluation mode.
         videos: The data set.
-        corners: (V, units, 2) int64, top and left of the patches, pixels.
+        corners: (V, looks, 2) int64, top and left of the patches, pixels, as many of each unit.
         blank: Replace the local vectors by zeros, so that only the glances count.
     """
     indices, skipped = torch.arange(len(videos)), torch.zeros(corners.shape[:2], dtype=torch.bool)
@@ -181,7 +191,7 @@ def patch_accuracy(
 
 
 class _Evidence:
-    """f_G's vectors of some videos, and for one patch per unit either f_L's vector or the patch, to be read later.
+    """f_G's vectors of some videos, and for every look either f_L's vector or the patch, to be read later.
 
     Several processes share the work of the CNNs.
     """
@@ -203,18 +213,19 @@ class _Evidence:
         size = recognizer.config.patch_size
         global_vectors: list[Tensor] = []
         local = [torch.zeros(0, recognizer.local_size) if look else torch.zeros(0, 3, size, size, dtype=torch.uint8)]
+        looks = skipped.shape[1] // recognizer.num_steps(videos.num_frames)  # at each unit
         own = share(torch.arange(len(indices)))
         for rows in tqdm(own.split(32), desc="patches", disable=not progress_bar, leave=False):
             units = recognizer.units(videos.frames(indices[rows]))
             said = recognizer.glance(recognizer.glanced(units))[1]
-            global_vectors.append(said.unflatten(0, self._focused[rows].shape).cpu())
+            global_vectors.append(said.repeat_interleave(looks, dim=0).unflatten(0, self._focused[rows].shape).cpu())
             focused = self._focused[rows].flatten().nonzero()[:, 0]
-            patches = recognizer.cut(units, corners[rows].flatten(0, 1)[focused], focused)
+            patches = recognizer.cut(units, corners[rows].flatten(0, 1)[focused], focused // looks)
             local.append((self._look(patches) if look else patches).cpu())
         found = gather((torch.cat(global_vectors), torch.cat(local)) if len(own) else None)
         parts = [part for part in found if part is not None]  # processes without videos give None
         self._global, self._local = (torch.cat(each) for each in zip(*parts, strict=True))
-        self._where = torch.full(skipped.shape, -1)  # each focused unit's place in ``local``
+        self._where = torch.full(skipped.shape, -1)  # each focused look's place in ``local``
         self._where[self._focused] = torch.arange(int(self._focused.sum()))
 
     def _look(self, patches: Tensor) -> Tensor:
@@ -225,7 +236,7 @@ class _Evidence:
         return torch.cat([model.patch_vectors(part) for part in model.batches(patches, model.config.patch_size)])
 
     def vectors(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """f_G's vectors (B, units, …) and f_L's (B, units, local_size), zero where the unit was skipped."""
+        """f_G's vectors (B, looks, …) and f_L's (B, looks, local_size), zero where the look was skipped."""
         device, focused = self._recognizer.device, self._focused[rows]
         found = self._local[self._where[rows][focused]]
         found = found.to(device) if self._looked else self._recognizer.patch_vectors(found)

@@ -151,11 +151,11 @@ def clips(
     return Objective((recognizer.global_cnn, global_networks), videos, glance_loss), local
 
 
-def start_from(recognizer: TSMRecognizer, other: Recognizer) -> None:
+def start_from(recognizer: ImageNetworks[Any], other: Recognizer) -> None:
     """Copy another recogniser's CNNs as far as names and shapes agree, with or without temporal shift, in place.
 
-    Stage 0 of the embedded benchmark starts like this, as the paper's starts from ImageNet's weights: from networks
-    that know objects, but no motion.
+    The embedded benchmarks of clips and of still pictures start like this, as the paper starts from ImageNet's weights:
+    from networks that know the objects of ``RoamingFashion``.
     """
     for name in ("global_cnn", "local_cnn"):
         own, known = (getattr(model, name).state_dict() for model in (recognizer, other))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,22 @@ from torch import Tensor
 
 from adafocus_env.checks import Bounds, brief, check_choice, check_flag, check_integer
 from adafocus_env.videos.dataset import check_indices
-from adafocus_env.videos.lists import MIN_FRAMES, Entry, OnError, Separator, read_list, summary
+from adafocus_env.videos.lists import MIN_FRAMES, Entry, OnError, Separator, VideoList, read_list, summary
 from adafocus_env.videos.views import Repeat, Resize, evaluation_view, middle_frames, random_frames, training_view
 
+_T = TypeVar("_T")
 Choice = Callable[[int], npt.NDArray[np.int64]]
 """Takes the number of frames that there are, and returns the (T,) wanted ones, counted from 0."""
 _MOST = 2**14
 """Limit of frames, pixels of a side, and workers, so that a typing error doesn't ask for all memory."""
 _MOST_CLASSES = 2**20
+
+
+def check_names(names: Any) -> Sequence[str]:
+    """Return the names of classes as they are; raise ``ValueError`` if they are no sequence of strings."""
+    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"class_names must be a sequence of strings, not {brief(names)}")
+    return names
 
 
 def every(available: int) -> int:
@@ -130,13 +138,7 @@ class ListedVideos(ABC):
         self.repeat: Repeat = repeat
         self.resize: Resize = resize
         self.num_frames, self.frame_size, self.num_classes = sum(self.samplings), (frame_size, frame_size), num_classes
-        self.class_names: Sequence[str] = [str(k) for k in range(num_classes)] if class_names is None else class_names
-        if (
-            not isinstance(self.class_names, Sequence)
-            or isinstance(self.class_names, str)
-            or not all(isinstance(name, str) for name in self.class_names)
-        ):
-            raise ValueError(f"class_names must be a sequence of strings, not {brief(class_names)}")
+        self.class_names = [str(k) for k in range(num_classes)] if class_names is None else check_names(class_names)
         if len(self.class_names) != num_classes:
             raise ValueError(f"class_names must be {num_classes} names, not {len(self.class_names)}")
         self.training, self.flip = check_flag("training", training), check_flag("flip", flip)
@@ -146,15 +148,7 @@ class ListedVideos(ABC):
         self._resized = resized
         workers = check_integer("num_workers", num_workers or 0, Bounds(at_least=0, at_most=_MOST))
         self._num_workers, self._in_processes = workers or os.cpu_count(), check_flag("processes", processes)
-        listed = read_list(
-            list_file,
-            num_classes,
-            separator=separator,
-            counted=self.counted,
-            multi_label=multi_label,
-            on_error=on_error,
-            root=root,
-        )
+        listed = self._listed(separator, multi_label, on_error)
         self.entries, self.skipped = tuple(filter(keep, listed.entries)), list(listed.problems)
         if not self.entries:
             raise ValueError(
@@ -299,6 +293,27 @@ class ListedVideos(ABC):
         """How many of the available frames, from the first on, training may draw; see :func:`random_frames`."""
         short = available if self.repeat == "last" else 1
         return max(available // count * count or short for count in self.samplings)
+
+    def _listed(self, separator: Separator | None, multi_label: bool | None, on_error: OnError) -> VideoList:
+        """The videos of the list; the arguments are those of :func:`adafocus_env.videos.lists.read_list`."""
+        return read_list(
+            self.list_file,
+            self.num_classes,
+            separator=separator,
+            counted=self.counted,
+            multi_label=multi_label,
+            on_error=on_error,
+            root=self.root,
+        )
+
+    def _found(self, entry: Entry, path: str | os.PathLike[str], look: Callable[[], _T]) -> _T:
+        """What ``look`` finds in a video's file at ``path``, with errors that name the file and where it is listed."""
+        try:
+            return look()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path} is missing ({self.where(entry)})") from None
+        except ValueError as error:
+            raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
 
     def where(self, entry: Entry) -> str:
         """List file and line of a video, for messages."""

@@ -45,12 +45,7 @@ class VideoFiles(ListedVideos):
 
     def _read(self, entry: Entry, choose: Choice) -> Tensor:
         path = self._file(entry)
-        try:
-            return torch.from_numpy(read_frames(path, choose)).permute(0, 3, 1, 2)
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{path} is missing ({self.where(entry)})") from None
-        except ValueError as error:
-            raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
+        return torch.from_numpy(self._found(entry, path, lambda: read_frames(path, choose))).permute(0, 3, 1, 2)
 
     def _decode(self, entry: Entry, share: Callable[[int], int] = every) -> int:
         available = 0
@@ -62,10 +57,7 @@ class VideoFiles(ListedVideos):
 
         self._read(entry, count)
         path, frames = self._file(entry), share(available)
-        try:
-            decoded = sum(1 for _ in islice(pictures(path), frames))
-        except ValueError as error:
-            raise ValueError(f"{path} can't be decoded ({self.where(entry)}): {error}") from error
+        decoded = self._found(entry, path, lambda: sum(1 for _ in islice(pictures(path), frames)))
         if decoded < frames:
             raise ValueError(f"{path} has {decoded} of {frames} frames ({self.where(entry)}): it is damaged")
         return frames
