@@ -29,6 +29,7 @@ from agents.distributions import (
     PositionDistribution,
     SkipDistribution,
 )
+from agents.score_map import CandidateScores, MeanPlace
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Hyperparameters:
         hidden_size: Length of the policy's own recurrent state.
         recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
         score_map: Also score every candidate by a convolution of the glance's map where the candidate lies (see
-            :class:`CandidateScores`).
+            :class:`~agents.score_map.CandidateScores`); continuous positions are the mean place under such scores.
         use_belief: Let the policy see ``belief`` and ``time`` as well, which the environment must then
             show (``observation="full"``); ``False`` is the glance alone (the paper's state).
         position_std: Of continuous positions: standard deviation around their mean, on the scale [0, 1] (the paper's
@@ -78,34 +79,6 @@ class Hyperparameters:
 
 
 # ---------------------------------------------------------------------------------------------------------- network
-
-
-class CandidateScores(nn.Module):
-    """Logits of all candidates, (B, N), from the glance's map, scored cell by cell and resampled to the g×g grid.
-
-    The linear path through the encoder has to learn for every place anew what an item looks like; a convolution learns
-    it once. The policy's recurrent state determines what to look for. Candidates near the border lie up to half a cell
-    further in than the cells that they are resampled from; the 3×3 window covers that.
-
-    Args:
-        channels: C, of the glance.
-        hidden_size: Length of the recurrent state.
-        grid: g, N = g².
-        width: Channels in between.
-    """
-
-    def __init__(self, channels: int, hidden_size: int, grid: int, width: int = 32) -> None:
-        super().__init__()
-        self.grid = grid
-        self.read = nn.Conv2d(channels, width, 3, padding=1)
-        self.seek = nn.Linear(hidden_size, width)
-        self.score = nn.Conv2d(width, 1, 1)
-
-    def forward(self, glance: Tensor, hidden: Tensor) -> Tensor:
-        """(B, N) logits from glances (B, C, h, w) and recurrent states (B, hidden_size)."""
-        features = nn.functional.relu(self.read(glance) + self.seek(hidden)[:, :, None, None])
-        size = (self.grid, self.grid)
-        return nn.functional.interpolate(self.score(features), size, mode="bilinear", align_corners=True).flatten(1)
 
 
 class RecurrentPolicy(nn.Module):
@@ -141,13 +114,15 @@ class RecurrentPolicy(nn.Module):
         if config.score_map and num_patches:
             self.candidate_scores = CandidateScores(channels, config.hidden_size, math.isqrt(num_patches))
         self.skip_head = nn.Linear(config.hidden_size, 1) if has_skip else None
-        self.position_head = nn.Linear(config.hidden_size, 2) if continuous else None
+        self.position_head: nn.Linear | MeanPlace | None = None
         if continuous:
+            of_map = channels, config.hidden_size, max(height, width)
+            self.position_head = MeanPlace(*of_map) if config.score_map else nn.Linear(config.hidden_size, 2)
             log_std = torch.tensor(config.position_std).log()
             self.position_log_std = nn.Parameter(log_std, requires_grad=config.learn_position_std)
         self.value_head = nn.Linear(config.hidden_size, 1)
         for head in (self.patch_head, self.skip_head, self.position_head, self.value_head):
-            if head is not None:  # start undecided
+            if isinstance(head, nn.Linear):  # start undecided
                 nn.init.orthogonal_(head.weight, gain=0.01)
                 nn.init.zeros_(head.bias)
 
@@ -170,7 +145,12 @@ class RecurrentPolicy(nn.Module):
             frozen_patch: (B,) int64, patches that another policy has chosen, for a network without a patch head.
         """
         if self.position_head is not None:
-            return PositionDistribution(self.position_head(hidden).sigmoid(), self.position_log_std.exp())
+            mean = (
+                self.position_head(observation["glance"], hidden)
+                if isinstance(self.position_head, MeanPlace)
+                else self.position_head(hidden).sigmoid()
+            )
+            return PositionDistribution(mean, self.position_log_std.exp())
         skip_logits = None if self.skip_head is None else self.skip_head(hidden)[:, 0]
         patches: ActionDistribution
         if self.patch_head is not None:
@@ -402,10 +382,7 @@ class Reinforce(Agent):
     def _rollout(self, env: VectorEnv[Any, Any, Any], callback: BaseCallback | None) -> tuple[Rollout, bool]:
         """One whole episode per lane, and whether to go on."""
         lanes = env.num_envs
-        # Rollouts are numbered and each has seeds of its own, so the agent's state needs no environment state.
-        raw, _ = env.reset(seed=(self.seed * 1_000_003 + self._num_rollouts * lanes) % 2**31)
-        self._num_rollouts += 1
-        self._num_episodes += lanes
+        raw = self._start_episodes(env)
         hidden = torch.zeros(lanes, self.config.hidden_size, device=self.device)
         patch_state: Any = None
         episode_start = np.ones(lanes, dtype=bool)
