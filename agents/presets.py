@@ -41,6 +41,16 @@ SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {
 it, and 77.4 % at τ = 0.05 on 500 validation videos. There the all-action agent reaches 75.4 %, random patches 56.8 %,
 and the true location 79.6 %."""
 
+DIFFERENTIABLE_HYPERPARAMETERS: dict[str, Any] = {
+    "learning_rate": 2e-3,
+    "gamma": 1.0,
+    "use_belief": True,
+    "episodes_per_batch": 16,
+    "interpolate": "vectors",
+    "score_map": True,
+}
+"""TODO"""
+
 SKIP_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "gamma": 0.9,
