@@ -103,7 +103,7 @@ class Differentiable(Reinforce):
             raise ValueError(
                 "Differentiable learns positions: make the environment with action='continuous', skip=False"
             )
-        _check_frames(env)
+        _frame_by_frame(env)
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The mean cross-entropy of all predictions."""
@@ -112,7 +112,7 @@ class Differentiable(Reinforce):
 
     def _rollout(self, env: VectorEnv[Any, Any, Any], callback: BaseCallback | None) -> tuple[Rollout, bool]:
         """One whole episode per lane, recognised along the policy's positions, and whether to go on."""
-        world = _check_frames(env)
+        world = _frame_by_frame(env)
         self._start_episodes(env)
         steps, lanes, video = world.num_steps, env.num_envs, world.current_videos
         load = functools.cache(lambda: world.features.load_to_cut(video))
@@ -184,7 +184,7 @@ def _as_rollout(losses: Tensor, positions: Tensor) -> Rollout:
     )
 
 
-def _check_frames(env: Any) -> AdaFocusVectorEnv:
+def _frame_by_frame(env: Any) -> AdaFocusVectorEnv:
     """The environment itself, without wrappers.
 
     Raises:

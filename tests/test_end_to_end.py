@@ -69,3 +69,14 @@ def test_all_stages_from_frame_folders(tmp_path: Path) -> None:
     run("render.py", *tuned, "--policy", skip_policy, "--split", "test", "--indices", 0, 1, "--out", tmp_path / "drawn")
     assert Image.open(tmp_path / "drawn" / "animation.gif").n_frames == 2 * 3  # type: ignore[attr-defined]
     assert Image.open(tmp_path / "drawn" / "film_strip.png").size[0] > 0
+
+
+@pytest.mark.slow
+def test_one_stage_from_frame_folders(tmp_path: Path) -> None:
+    videos = ("--videos", write_activitynet(tmp_path, num_train=24, num_test=8, num_frames=3, size=64))
+    short = ("--stage0.epochs", 1, "--stage0.videos-per-step", 8, "--end-to-end.epochs", 2)
+    run("train_end_to_end.py", *videos, *short, "--end-to-end.videos-per-step", 8, "--out", tmp_path / "trained")
+    trained = (*videos, "--recognizer", tmp_path / "trained" / "recognizer.safetensors")
+    policy = tmp_path / "trained" / "policy.pt"
+    run("evaluate.py", *trained, "--split", "test", "--policies", policy, "--out", tmp_path / "evaluation")
+    assert len((tmp_path / "evaluation" / "test.csv").read_text().splitlines()) == 2

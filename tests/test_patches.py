@@ -11,6 +11,7 @@ from adafocus_env.patches import (
     best_candidate,
     crop,
     grid_corners,
+    grid_neighbours,
     interpolated_crop,
     overlap,
     position_corners,
@@ -164,3 +165,14 @@ def test_pixels_of_positions_are_their_corners_rounded_down(row: float, column: 
     positions = torch.tensor([row, column], dtype=torch.float64)
     real, pixels = real_corners(positions, (28, 20), 8), position_corners(positions, (28, 20), 8)
     assert bool(((pixels <= real + 1e-4) & (real < pixels + 1)).all())
+
+
+def test_places_between_candidates_weigh_the_four_around() -> None:
+    places = torch.tensor([[0.0, 1.0], [1 / 3, 2 / 3], [0.5, 0.25], [1.0, 1.0]], requires_grad=True)
+    candidates, weights = grid_neighbours(places, 4)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
+    cells = torch.stack((candidates // 4, candidates % 4), dim=2) / 3
+    torch.testing.assert_close((weights[..., None] * cells).sum(dim=1), places)
+    assert bool(((cells - places[:, None]).abs() <= 1 / 3 + 1e-6).all())
+    (gradient,) = torch.autograd.grad((weights * cells[..., 0]).sum(), places)
+    torch.testing.assert_close(gradient, torch.tensor([[1.0, 0.0]]).expand(4, 2))
