@@ -15,8 +15,8 @@ from adafocus_env import FrozenFeatures, Recognizer, RoamingFashion
 from adafocus_env.recognition.optimization import Progress
 from agents import Differentiable, EndToEndConfig, evaluate, load_policy, train_end_to_end
 from agents.baselines import RandomPolicy
+from agents.candidate_scores import MeanPlace
 from agents.end_to_end import _objective, _untrained_policy
-from agents.score_map import MeanPlace
 from tests.conftest import make_tiny_recognizer, make_tiny_videos
 
 LANES = 6
