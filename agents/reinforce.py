@@ -50,7 +50,8 @@ class Hyperparameters:
         hidden_size: Length of the policy's own recurrent state.
         recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
         score_map: Also score every candidate by a convolution of the glance's map where the candidate lies (see
-            :class:`~agents.candidate_scores.CandidateScores`); continuous positions are the mean place under such scores.
+            :class:`~agents.candidate_scores.CandidateScores`); continuous positions are the mean place under such
+            scores.
         use_belief: Let the policy see ``belief`` and ``time`` as well, which the environment must then
             show (``observation="full"``); ``False`` is the glance alone (the paper's state).
         position_std: Of continuous positions: standard deviation around their mean, on the scale [0, 1] (the paper's
