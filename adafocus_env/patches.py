@@ -77,21 +77,58 @@ def crop(frames: Tensor, corners: Tensor, patch_size: int, source: Tensor | None
         ValueError: The patch is larger than the frame, or corners are not integers.
         IndexError: A patch leaves its frame.
     """
-    height, width = frames.shape[-2:]
-    check_patch_size(patch_size, (height, width))
     if corners.is_floating_point() or corners.dtype == torch.bool:
         raise ValueError(f"corners must be integers (pixels), not {corners.dtype}")
+    corners, source = _checked_places(frames, corners, patch_size, source)
+    windows = frames.unfold(2, patch_size, 1).unfold(3, patch_size, 1)
+    return windows[source, :, corners[:, 0], corners[:, 1]]
+
+
+def interpolated_crop(frames: Tensor, corners: Tensor, patch_size: int, source: Tensor | None = None) -> Tensor:
+    """Cut square patches at real-valued corners by bilinear interpolation: :func:`crop` between the pixels.
+
+    A corner's fractional parts weigh each pixel of the patch between the four around it, so gradients flow to the
+    corners (AdaFocusV2, CVPR 2022, Sec. 3.2, after the sampler of Spatial Transformer Networks, NeurIPS 2015). At
+    integer corners the patch is that of :func:`crop`.
+
+    Args:
+        frames: (M, 3, H, W), any dtype.
+        corners: (B, 2) floating point, top and left of each patch, pixels.
+        patch_size: P, pixels.
+        source: As for :func:`crop`.
+
+    Returns:
+        (B, 3, P, P) of the corners' dtype, on the scale of the frames' values, with the channels last in memory.
+
+    Raises:
+        ValueError: The patch is larger than the frame, or corners are not real numbers.
+        IndexError: A patch leaves its frame.
+    """
+    if not corners.is_floating_point():
+        raise ValueError(f"corners must be floating-point numbers (pixels), not {corners.dtype}")
+    corners, source = _checked_places(frames, corners, patch_size, source)
+    start = corners.detach().floor()
+    share = (corners - start)[:, :, None, None, None]
+    offsets = torch.arange(patch_size + 1, device=frames.device)
+    # One row and column more than the patch; beyond the border there is none, and there its weight is 0.
+    rows, columns = ((start[:, axis, None].long() + offsets).clamp(max=frames.shape[2 + axis] - 1) for axis in range(2))
+    pixels = frames[source[:, None, None], :, rows[:, :, None], columns[:, None, :]].to(corners.dtype)
+    pixels = torch.lerp(pixels[:, :-1], pixels[:, 1:], share[:, 0])
+    return torch.lerp(pixels[:, :, :-1], pixels[:, :, 1:], share[:, 1]).permute(0, 3, 1, 2)
+
+
+def _checked_places(frames: Tensor, corners: Tensor, patch_size: int, source: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Corners on the frames' device and the frames that patches are cut from, once no patch leaves its frame."""
+    height, width = frames.shape[-2:]
+    check_patch_size(patch_size, (height, width))
     corners = corners.to(frames.device)
-    limit = corners.new_tensor((height - patch_size, width - patch_size))
-    if bool(((corners < 0) | (corners > limit)).any()):
+    limit = torch.tensor((height - patch_size, width - patch_size), device=frames.device)
+    if not bool(((corners >= 0) & (corners <= limit)).all()):  # NaN fails these comparisons too
         raise IndexError(
             f"corners must be between (0, 0) and {tuple(limit.tolist())} for patches of {patch_size} pixels in frames "
             f"of {height}×{width}"
         )
-    if source is None:
-        source = torch.arange(len(frames), device=frames.device)
-    windows = frames.unfold(2, patch_size, 1).unfold(3, patch_size, 1)
-    return windows[source, :, corners[:, 0], corners[:, 1]]
+    return corners, torch.arange(len(frames), device=frames.device) if source is None else source
 
 
 def overlap(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
@@ -128,8 +165,8 @@ def best_candidate(corners: Tensor, patch_size: int, boxes: Tensor) -> Tensor:
     return (overlap(corners, patch_size, boxes).double() * 1e6 + nearness).argmax(dim=-1)
 
 
-def position_corners(positions: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:
-    """Top-left corners of continuous positions.
+def real_corners(positions: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:
+    """Top-left corners of continuous positions, between pixels, with gradients to the positions.
 
     Args:
         positions: (…, 2), row and column, from −1 (top or left) to 1 (bottom or right).
@@ -137,18 +174,42 @@ def position_corners(positions: Tensor, frame_size: tuple[int, int], patch_size:
         patch_size: P, pixels.
 
     Returns:
-        (…, 2) int64: top and left, pixels, floor((position + 1) / 2 · (side − P)).
+        (…, 2) of the positions' dtype: top and left, pixels, (position + 1) / 2 · (side − P).
     """
     check_patch_size(patch_size, frame_size)
-    room = torch.tensor(frame_size, dtype=torch.float64, device=positions.device) - patch_size
+    room = torch.tensor(frame_size, dtype=positions.dtype, device=positions.device) - patch_size
+    return (positions + 1) / 2 * room
+
+
+def position_corners(positions: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:
+    """Top-left pixels of continuous positions: :func:`real_corners`, rounded down, (…, 2) int64."""
+    room = torch.tensor(frame_size, device=positions.device) - patch_size
     # The small term keeps float32's rounding from turning a corner into the one before it.
-    return ((positions.double() + 1) / 2 * room + 1e-4).floor().long().clamp(max=room.long())
+    return (real_corners(positions.double(), frame_size, patch_size) + 1e-4).floor().long().clamp(max=room)
 
 
 def corner_positions(corners: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:
     """The inverse of :func:`position_corners`, (…, 2) float32; 0 where the patch fills the frame."""
     room = torch.tensor(frame_size, device=corners.device) - patch_size
     return torch.where(room > 0, 2 * corners / room.clamp(min=1) - 1, 0.0).float()
+
+
+def grid_neighbours(places: Tensor, grid: int) -> tuple[Tensor, Tensor]:
+    """The four candidates around places, and their weights in bilinear interpolation, with gradients to the places.
+
+    Args:
+        places: (B, 2), from top left, 0, to bottom right, 1.
+        grid: g.
+
+    Returns:
+        (B, 4) int64 patch indices, and (B, 4) weights, which add up to 1.
+    """
+    cells = places * (grid - 1)
+    low = cells.detach().floor().clamp(0, grid - 2)
+    (down, right), (row, column) = (cells - low).unbind(dim=1), low.long().unbind(dim=1)
+    first = row * grid + column
+    weights = ((1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right)
+    return torch.stack((first, first + 1, first + grid, first + grid + 1), dim=1), torch.stack(weights, dim=1)
 
 
 def centered_corners(boxes: Tensor, frame_size: tuple[int, int], patch_size: int) -> Tensor:

@@ -118,6 +118,20 @@ class Agent:
         decay = min(self.config.averaging, int(count) / (int(count) + 1))
         return torch.lerp(current, average, decay)
 
+    def adopt_weights(self) -> None:
+        """Act with the weights that ``policy`` has now, trained elsewhere, instead of their moving average."""
+        self._average.module.load_state_dict(self.policy.state_dict())
+
+    def _start_episodes(self, env: VectorEnv[Any, Any, Any]) -> Any:
+        """Start one episode in every lane, and return the first observations.
+
+        Rollouts are numbered and each has seeds of its own, so the agent's state needs no environment state.
+        """
+        observation, _ = env.reset(seed=(self.seed * 1_000_003 + self._num_rollouts * env.num_envs) % 2**31)
+        self._num_rollouts += 1
+        self._num_episodes += env.num_envs
+        return observation
+
     # ----------------------------------------------------------------------------------------------------- predict
 
     @torch.no_grad()

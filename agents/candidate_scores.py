@@ -1,7 +1,8 @@
-"""A convolutional head that scores every candidate patch where it lies."""
+"""Heads of a policy's network that score the places of the glance's map one by one."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -31,3 +32,19 @@ class CandidateScores(nn.Module):
         features = nn.functional.relu(self.read(glance) + self.seek(hidden)[:, :, None, None])
         size = (self.grid, self.grid)
         return nn.functional.interpolate(self.score(features), size, mode="bilinear", align_corners=True).flatten(1)
+
+
+class MeanPlace(CandidateScores):
+    """The mean place under the softmax of the scores, (B, 2) from top left, 0, to bottom right, 1.
+
+    It starts near the centre, and moves to wherever scores rise. Arguments as of :class:`CandidateScores`.
+    """
+
+    def __init__(self, channels: int, hidden_size: int, grid: int, width: int = 32) -> None:
+        super().__init__(channels, hidden_size, grid, width)
+        places = torch.linspace(0, 1, grid)
+        self.register_buffer("places", torch.cartesian_prod(places, places), persistent=False)
+
+    def forward(self, glance: Tensor, hidden: Tensor) -> Tensor:
+        """(B, 2) positions from glances (B, C, h, w) and recurrent states (B, hidden_size)."""
+        return super().forward(glance, hidden).softmax(dim=1) @ self.get_buffer("places")

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from adafocus_env.checks import Bounds, check_fields, check_number
 from agents.agent import Agent
-from agents.candidate_scores import CandidateScores
+from agents.candidate_scores import CandidateScores, MeanPlace
 from agents.distributions import (
     ActionDistribution,
     Frozen,
@@ -50,7 +50,8 @@ class Hyperparameters:
         hidden_size: Length of the policy's own recurrent state.
         recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
         score_map: Also score every candidate by a convolution of the glance's map where the candidate lies (see
-            :class:`~agents.candidate_scores.CandidateScores`).
+            :class:`~agents.candidate_scores.CandidateScores`); continuous positions are the mean place under such
+            scores.
         use_belief: Let the policy see ``belief`` and ``time`` as well, which the environment must then
             show (``observation="full"``); ``False`` is the glance alone (the paper's state).
         position_std: Of continuous positions: standard deviation around their mean, on the scale [0, 1] (the paper's
@@ -116,13 +117,15 @@ class RecurrentPolicy(nn.Module):
             self.candidate_scores = CandidateScores(channels, config.hidden_size, math.isqrt(num_patches))
         self.skip_head = nn.Linear(config.hidden_size, 1) if has_skip else None
         self.stop_head = nn.Linear(config.hidden_size, 1) if has_stop else None
-        self.position_head = nn.Linear(config.hidden_size, 2) if continuous else None
+        self.position_head: nn.Linear | MeanPlace | None = None
         if continuous:
+            of_map = channels, config.hidden_size, max(height, width)
+            self.position_head = MeanPlace(*of_map) if config.score_map else nn.Linear(config.hidden_size, 2)
             log_std = torch.tensor(config.position_std).log()
             self.position_log_std = nn.Parameter(log_std, requires_grad=config.learn_position_std)
         self.value_head = nn.Linear(config.hidden_size, 1)
         for head in (self.patch_head, self.skip_head, self.stop_head, self.position_head, self.value_head):
-            if head is not None:  # start undecided
+            if isinstance(head, nn.Linear):  # start undecided
                 nn.init.orthogonal_(head.weight, gain=0.01)
                 nn.init.zeros_(head.bias)
 
@@ -149,7 +152,12 @@ class RecurrentPolicy(nn.Module):
                 these heads.
         """
         if self.position_head is not None:
-            return PositionDistribution(self.position_head(hidden).sigmoid(), self.position_log_std.exp())
+            mean = (
+                self.position_head(observation["glance"], hidden)
+                if isinstance(self.position_head, MeanPlace)
+                else self.position_head(hidden).sigmoid()
+            )
+            return PositionDistribution(mean, self.position_log_std.exp())
         skip_logits = None if self.skip_head is None else self.skip_head(hidden)[:, 0]
         stop_logits = None if self.stop_head is None else self.stop_head(hidden)[:, 0]
         distribution: ActionDistribution
@@ -351,10 +359,7 @@ class Reinforce(Agent):
     def _rollout(self, env: VectorEnv[Any, Any, Any], callback: BaseCallback | None) -> tuple[Rollout, bool]:
         """One whole episode per lane, and whether to go on."""
         lanes = env.num_envs
-        # Rollouts are numbered and each has seeds of its own, so the agent's state needs no environment state.
-        raw, _ = env.reset(seed=(self.seed * 1_000_003 + self._num_rollouts * lanes) % 2**31)
-        self._num_rollouts += 1
-        self._num_episodes += lanes
+        raw = self._start_episodes(env)
         hidden = torch.zeros(lanes, self.config.hidden_size, device=self.device)
         patch_state: Any = None
         episode_start = np.ones(lanes, dtype=bool)

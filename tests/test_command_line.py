@@ -143,6 +143,9 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
     "render": (("--policy", "nowhere.pt"), ("--indices", "100000"), ("--out", "{file}"), ("--recognizer", "{file}")),
     "reproduce_motion": (("--recognizer", "nowhere"), ("--split", "nothing")),
     "reproduce_results": (("--split", "nothing"),),
+    "train_end_to_end": (
+        ("--preset", "nothing"), ("--videos", "nowhere.toml"), ("--start-from", "{file}"), ("--device", "nothing"),
+    ),
     "train_policy": (
         ("--algo", "nothing"), ("--videos", "nowhere.toml"), ("--num-envs", "0"), ("--reward", "nothing"),
         ("--bank", "nowhere"), ("--bank", "{file}"), ("--train", "skip", "--algo", "ppo"), ("--skip-cost", "-1"),
@@ -173,6 +176,7 @@ REFUSED_EARLY = [
     ("train_recognizer", "--stage0.learning-rate", "nan"), ("train_recognizer", "--stage0.covered", "1.5"),
     ("train_recognizer", "--stage1.epochs", "-2"), ("train_recognizer", "--stage1.precision", "float8"),
     ("train_recognizer", "--stage1.weight-decay", "inf"), ("train_policy", "--train", "everything"),
+    ("train_end_to_end", "--end-to-end.random-share", "2"),
     ("build_feature_bank", "--dtype", "int8"), ("extract_frames", "--decode", "some"), ("evaluate", "--no-such", "3"),
 ]  # fmt: skip
 """What is wrong with a command line before anything is looked at."""

@@ -117,3 +117,14 @@ def test_all_stages_from_picture_folders(tmp_path: Path) -> None:
     cost = load_recognizer(trained[1]).cost()
     spent = cost.glance + 3 * (cost.local + cost.classifier)  # a picture is glanced at once
     assert float(rows[0]["gflops"]) == pytest.approx(spent, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_one_stage_from_frame_folders(tmp_path: Path) -> None:
+    videos = ("--videos", write_activitynet(tmp_path, num_train=24, num_test=8, num_frames=3, size=64))
+    short = ("--stage0.epochs", 1, "--stage0.videos-per-step", 8, "--end-to-end.epochs", 2)
+    run("train_end_to_end.py", *videos, *short, "--end-to-end.videos-per-step", 8, "--out", tmp_path / "trained")
+    trained = (*videos, "--recognizer", tmp_path / "trained" / "recognizer.safetensors")
+    policy = tmp_path / "trained" / "policy.pt"
+    run("evaluate.py", *trained, "--split", "test", "--policies", policy, "--out", tmp_path / "evaluation")
+    assert len((tmp_path / "evaluation" / "test.csv").read_text().splitlines()) == 2

@@ -7,7 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adafocus_env.patches import best_candidate, crop, grid_corners, overlap, random_corners
+from adafocus_env.patches import (
+    best_candidate,
+    crop,
+    grid_corners,
+    grid_neighbours,
+    interpolated_crop,
+    overlap,
+    position_corners,
+    random_corners,
+    real_corners,
+)
 
 
 @given(st.integers(2, 10), st.integers(8, 300), st.integers(8, 300), st.data())
@@ -97,3 +107,72 @@ def test_random_corners_stay_inside_and_reach_the_reference_range() -> None:
     assert torch.equal(corners[:, 0].unique(), torch.arange(12))  # 0 … H − P − 1
     assert torch.equal(corners[:, 1].unique(), torch.arange(2))
     assert int(random_corners((28, 28), 28, torch.rand(5, 2)).max()) == 0
+
+
+@given(st.floats(0, 20), st.floats(0, 12), st.integers(1, 8))
+def test_interpolated_crop_weighs_the_four_pixels_around(top: float, left: float, size: int) -> None:
+    frames = torch.rand(2, 3, 28, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    patches = interpolated_crop(frames, torch.tensor([[top, left]] * 2, dtype=torch.float64), size)
+    around = torch.nn.functional.pad(frames, (0, 1, 0, 1), mode="replicate")
+    (row, down), (column, right) = ((math.floor(each), each - math.floor(each)) for each in (top, left))
+    wanted = sum(
+        (down if i else 1 - down)
+        * (right if j else 1 - right)
+        * around[:, :, row + i : row + i + size, column + j : column + j + size]
+        for i in (0, 1)
+        for j in (0, 1)
+    )
+    torch.testing.assert_close(patches, wanted)
+
+
+@pytest.mark.parametrize("size", [1, 8, 20])  # the last one fills the frame's width
+def test_interpolated_crop_equals_crop_at_every_pixel(size: int) -> None:
+    frames = torch.randint(256, (3, 3, 24, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    corners = torch.cartesian_prod(torch.arange(24 - size + 1), torch.arange(20 - size + 1))
+    source = torch.arange(len(corners)) % 3
+    patches = interpolated_crop(frames, corners.float(), size, source)
+    assert torch.equal(patches, crop(frames, corners, size, source).float())
+
+
+def test_gradients_of_corners_are_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.rand(4, 3, 28, 20, generator=generator, dtype=torch.float64)
+    room = torch.tensor([20.0, 12.0], dtype=torch.float64)
+    pixels = (room * torch.rand(4, 2, generator=generator, dtype=torch.float64)).floor()
+    corners = (pixels + 0.1 + 0.8 * torch.rand(4, 2, generator=generator, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda corners: interpolated_crop(frames, corners, 8), corners)
+
+
+def test_gradients_reach_positions() -> None:
+    """A frame that brightens by 2 per row and 3 per column: moving a patch by a pixel brightens it just so."""
+    frames = (2 * torch.arange(28.0)[:, None] + 3 * torch.arange(20.0)).expand(1, 3, 28, 20)
+    positions = torch.tensor([[0.25, -0.5]], requires_grad=True)
+    interpolated_crop(frames, real_corners(positions, (28, 20), 8), 8).mean().backward()
+    torch.testing.assert_close(positions.grad, torch.tensor([[2 * 10.0, 3 * 6.0]]))  # half the room per unit
+
+
+def test_interpolated_crop_refuses_what_leaves_the_frame() -> None:
+    frames = torch.zeros(1, 3, 28, 20)
+    for corner in ([0.0, 12.01], [-0.01, 0.0], [math.nan, 0.0]):
+        with pytest.raises(IndexError, match=r"between \(0, 0\) and \(20, 12\)"):
+            interpolated_crop(frames, torch.tensor([corner]), 8)
+    with pytest.raises(ValueError, match="floating-point"):
+        interpolated_crop(frames, torch.tensor([[0, 1]]), 8)
+
+
+@given(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32))
+def test_pixels_of_positions_are_their_corners_rounded_down(row: float, column: float) -> None:
+    positions = torch.tensor([row, column], dtype=torch.float64)
+    real, pixels = real_corners(positions, (28, 20), 8), position_corners(positions, (28, 20), 8)
+    assert bool(((pixels <= real + 1e-4) & (real < pixels + 1)).all())
+
+
+def test_places_between_candidates_weigh_the_four_around() -> None:
+    places = torch.tensor([[0.0, 1.0], [1 / 3, 2 / 3], [0.5, 0.25], [1.0, 1.0]], requires_grad=True)
+    candidates, weights = grid_neighbours(places, 4)
+    torch.testing.assert_close(weights.sum(dim=1), torch.ones(4))
+    cells = torch.stack((candidates // 4, candidates % 4), dim=2) / 3
+    torch.testing.assert_close((weights[..., None] * cells).sum(dim=1), places)
+    assert bool(((cells - places[:, None]).abs() <= 1 / 3 + 1e-6).all())
+    (gradient,) = torch.autograd.grad((weights * cells[..., 0]).sum(), places)
+    torch.testing.assert_close(gradient, torch.tensor([[1.0, 0.0]]).expand(4, 2))

@@ -113,6 +113,17 @@ def test_normalisation_and_glance_size() -> None:
     torch.testing.assert_close(seen[0].mean(dim=(0, 2, 3)), torch.tensor([-1.0, -0.5, 0.0]))
 
 
+def test_patches_between_pixels_are_read_with_gradients(recognizer: Recognizer) -> None:
+    whole = torch.randint(256, (2, 3, 24, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    patches = whole.float().requires_grad_()
+    vectors = recognizer.look(patches)
+    assert torch.equal(vectors, recognizer.look(whole))
+    assert torch.equal(patches, whole.float())  # nothing was written into them
+    vectors.sum().backward()
+    assert patches.grad is not None
+    assert bool(patches.grad.any())
+
+
 @pytest.mark.parametrize("bad", [torch.zeros(1, 4, 3, 48, 48), torch.zeros(1, 4, 1, 48, 48, dtype=torch.uint8)])
 def test_bad_frames_are_errors(bad: torch.Tensor, recognizer: Recognizer) -> None:
     with pytest.raises(ValueError, match="uint8 RGB"):

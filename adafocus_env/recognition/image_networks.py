@@ -141,8 +141,9 @@ class ImageNetworks(nn.Module, Generic[Config]):
         wanted = max(1, budget // (itemsize * side**2 * math.prod(images.shape[1:-3])))
         yield from images.tensor_split(max(1, round(len(images) / wanted)))
 
-    def _check(self, images: Tensor) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+    def _check(self, images: Tensor, *more_dtypes: torch.dtype) -> None:
+        """Raise ``ValueError`` unless these are uint8 images, or images of another dtype that is allowed too."""
+        if images.dtype not in (torch.uint8, *more_dtypes) or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(
                 f"images must be (B, 3, height, width) uint8 RGB, not {images.dtype} of shape {tuple(images.shape)}"
             )
@@ -157,14 +158,19 @@ class ImageNetworks(nn.Module, Generic[Config]):
         return resize(frames.to(self.device), size, InterpolationMode(self.config.glance_interpolation))
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalise (B, 3, height, width) uint8 images to the float32 that the CNNs read."""
-        rows = images.to(self.device).permute(0, 2, 3, 1).flatten(2)  # whole rows: five times as fast as single pixels
+        """Normalise (B, 3, height, width) images to the float32 that the CNNs read.
+
+        They are uint8, or float32 on the same scale from 0 to 255, as :func:`~adafocus_env.patches.interpolated_crop`
+        cuts them; gradients flow back to these.
+        """
+        rows = images.to(self.device).permute(0, 2, 3, 1).flatten(2)  # whole rows: five times as fast as pixels
         mean, std = (self.get_buffer(name).repeat(images.shape[-1]) for name in ("mean", "std"))
-        values = rows.float().div_(255).sub_(mean).div_(std)  # torchvision's order, to the last bit
+        values = rows.to(torch.float32, copy=True)  # what follows writes into it
+        values = values.div_(255).sub_(mean).div_(std)  # torchvision's order, to the last bit
         return values.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
     def _run(self, cnn: nn.Module, images: Tensor) -> Tensor:
-        """Normalise uint8 images and run a CNN on them in the precision of its weights; return float32 maps."""
+        """Normalise images and run a CNN on them in the precision of its weights; return float32 maps."""
         maps: Tensor = cnn(self.normalize(images).to(next(cnn.parameters()).dtype))
         return maps.float()
 

@@ -63,8 +63,16 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         return maps, maps.mean(dim=(2, 3))
 
     def look(self, patches: Tensor) -> Tensor:
-        """Run f_L on (B, 3, P, P) uint8 RGB patches; return their local vectors e^L, (B, local_size) float32."""
-        self._check(patches)
+        """Run f_L on patches.
+
+        Args:
+            patches: (B, 3, P, P) RGB, uint8, or float32 from 0 to 255, as
+                :func:`~adafocus_env.patches.interpolated_crop` cuts them; gradients flow back to these.
+
+        Returns:
+            Their local vectors e^L, (B, local_size) float32.
+        """
+        self._check(patches, torch.float32)
         return self._run(self.local_cnn, patches.to(self.device)).mean(dim=(2, 3))
 
     def forward(self, frames: Tensor, corners: Tensor, skipped: Tensor | None = None) -> Tensor:

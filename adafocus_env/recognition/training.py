@@ -113,7 +113,7 @@ def train_local_and_classifier(
     recognizer.requires_grad_(False)
 
     def loss_of(rows: Tensor, frames: Tensor, *drawn: Tensor) -> tuple[Tensor, Tensor]:
-        return _loss_after_every_unit(read(frames, *drawn), videos.labels[rows])
+        return loss_after_every_unit(read(frames, *drawn), videos.labels[rows])
 
     objective = Objective(trained, videos, loss_of, draw=draw).requires_grad_(True)
     rates = config.local_learning_rate, config.classifier_learning_rate
@@ -159,7 +159,7 @@ def train_stage3(
 
     def loss_of(rows: Tensor, _: None) -> tuple[Tensor, Tensor]:
         logits = recognizer.classify(*evidence.vectors(rows), skipped[rows].to(recognizer.device))
-        return _loss_after_every_unit(logits, videos.labels[indices[rows]])
+        return loss_after_every_unit(logits, videos.labels[indices[rows]])
 
     objective = Objective(tuple(trained), videos, loss_of, read=lambda rows: None)
     objective.networks.train().requires_grad_(True)
@@ -245,7 +245,7 @@ class _Evidence:
         return self._global[rows].to(device), local
 
 
-def _loss_after_every_unit(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def loss_after_every_unit(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy against the video's label, averaged over units, and whether the last prediction is right."""
     labels = labels.to(logits.device)
     target = labels[:, None].expand(logits.shape[:2])

@@ -10,10 +10,16 @@ from adafocus_env import FeatureBank
 from agents.advantage_weighted import AdvantageWeighted
 from agents.all_action import AllAction
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.differentiable import Differentiable
 from agents.environments import patches_alone, vector_env_class
 from agents.localizer import Localizer
 from agents.paper_ppo import PaperPPO
-from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS, SOFT_TARGET_HYPERPARAMETERS
+from agents.presets import (
+    ALL_ACTION_HYPERPARAMETERS,
+    DIFFERENTIABLE_HYPERPARAMETERS,
+    PATCH_HYPERPARAMETERS,
+    SOFT_TARGET_HYPERPARAMETERS,
+)
 from agents.reinforce import Reinforce
 from agents.sb3 import PPO_HYPERPARAMETERS, make_model, make_vec_env
 from agents.soft_targets import SoftTargets
@@ -32,7 +38,7 @@ class Algorithm:
     Attributes:
         title: Its name in tables and figures.
         make: Function that makes the model.
-        env: Arguments of the environment besides those that make its actions patch indices.
+        env: Arguments of the environment besides, or instead of, those that make its actions patch indices.
         settings: Hyper-parameters to start from, under the names that the algorithm's own library gives them.
         search: Values that tuning tries for some hyper-parameters; empty if all are to stay as published.
     """
@@ -77,6 +83,11 @@ ALGORITHMS: dict[str, Algorithm] = {
     "soft_targets": Algorithm(
         "soft targets (ours)", _own(SoftTargets), {"baseline": "exact"}, SOFT_TARGET_HYPERPARAMETERS,
         {"learning_rate": _RATES, "temperature": (0.01, 0.02, 0.05), "gamma": (0.0, 0.3), "score_map": (False, True)},
+    ),
+    "differentiable": Algorithm(
+        "gradients through the vectors (ours)", _own(Differentiable), {"action": "continuous"},
+        DIFFERENTIABLE_HYPERPARAMETERS,
+        {"learning_rate": (*_RATES, 6e-3), "gamma": (0.0, 0.3, 1.0), "random_share": (0.0, 0.5)},
     ),
     "advantage_weighted": Algorithm(
         "advantage-weighted regression (ours)", _own(AdvantageWeighted), {}, PATCH_HYPERPARAMETERS,
