@@ -26,10 +26,10 @@ from agents import Reinforce, SoftTargets, evaluate, finetune
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.figures import accuracy_against_compute, animation, film_strip, learning_curves, play
 from agents.presets import (
+    QUICK_EPISODES,
     QUICK_VIDEOS,
     SKIP_EPISODES,
     SKIP_HYPERPARAMETERS,
-    SOFT_TARGET_EPISODES,
     SOFT_TARGET_HYPERPARAMETERS,
     STAGE3,
 )
@@ -78,7 +78,7 @@ def train(config: Config, run: RunFolder, recognizer: Recognizer) -> Trained:
     """Stage 2, AdaFocus+ and stage 3."""
     # Soft targets ask about every candidate of every frame that they visit, so they visit fewer videos.
     videos = RoamingFashion("train", num_videos=48 if config.quick else QUICK_VIDEOS)
-    patch_episodes, skip_episodes = (n // (100 if config.quick else 1) for n in (SOFT_TARGET_EPISODES, SKIP_EPISODES))
+    patch_episodes, skip_episodes = (n // (100 if config.quick else 1) for n in (QUICK_EPISODES, SKIP_EPISODES))
     bank = FeatureBank.shared(recognizer, videos)  # held here, so that all training shares one table
     env = functools.partial(gym.make_vec, "AdaFocus-v0", features=bank, output="torch")
     print("[bold]Stage 2: where to look")
