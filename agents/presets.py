@@ -44,8 +44,8 @@ and the true location 79.6 %."""
 SOFT_TARGET_EPISODES = 19_200
 QUICK_VIDEOS, QUICK_EPISODES = 1_200, 12_800
 """Training videos and episodes of soft targets in the quickstart. The table of all candidates of these videos takes
-about as long to fill as REINFORCE's of what it visits on all 6,000. On the 500 validation videos above they reach 76.8 %
-(seed 0); with 19,200 episodes it was 76.6 %."""
+about as long to fill as REINFORCE's of what it visits on all 6,000. On the 500 validation videos above they reach
+76.8 % (seed 0); with 19,200 episodes it was 76.6 %."""
 
 DIFFERENTIABLE_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 2e-3,
