@@ -88,7 +88,8 @@ def accuracy_against_compute(
 def play(
     policy: Any, indices: Sequence[int], split: str = "test", **env_kwargs: Any
 ) -> list[list[npt.NDArray[np.uint8]]]:
-    """Pictures of every step of a deterministic policy on some videos: a list of (height, width, 3) uint8 per video."""
+    """Pictures of every step of a deterministic policy on some videos: a list of (height, width, 3) uint8 per video,
+    which ends where the policy stops."""
     kind = vector_env_class(None, env_kwargs, policy)
     env_kwargs = fitting_arguments(policy, kind, env_kwargs)
     env = kind(len(indices), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
@@ -98,19 +99,26 @@ def play(
     observation, _ = env.reset(seed=0, options={"video": np.asarray(indices)})
     pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in indices]
     state, start = None, np.ones(len(indices), dtype=bool)
-    for _ in range(env.num_steps):
+    running = start.copy()
+    while running.any():
         actions, state = policy.predict(observation, state=state, episode_start=start, deterministic=True)
-        observation, *_ = env.step(actions)
-        start[:] = False
-        for strip, picture in zip(pictures, env.render() or (), strict=True):
-            strip.append(picture)
+        observation, _, over, _, _ = env.step(actions)
+        start = np.zeros_like(start)
+        for strip, picture, shown in zip(pictures, env.render() or (), running, strict=True):
+            if shown:
+                strip.append(picture)
+        running &= ~over
+        if over.any() and running.any():  # lanes go on together
+            observation, _ = env.reset(options={"reset_mask": over, "video": np.asarray(indices)})
     env.close()
     return pictures
 
 
 def film_strip(path: Path, pictures: Sequence[Sequence[npt.NDArray[np.uint8]]], scale: float = 0.5) -> None:
-    """Write a PNG with one row per video and one column per frame."""
-    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in pictures], axis=0)
+    """Write a PNG with one row per video and one column per frame, blank after the end of shorter rows."""
+    longest, blank = max(map(len, pictures)), np.full_like(pictures[0][0], 255)
+    rows = [[*row, *[blank] * (longest - len(row))] for row in pictures]
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
     image = Image.fromarray(sheet)
     image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS).save(path)
 

@@ -13,11 +13,13 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
+from PIL import Image
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RoamingFashion
 from agents import Reinforce, evaluate, load_policy
+from agents.figures import film_strip, play
 from agents.sb3 import GlanceExtractor, make_vec_env
 
 LANES, FRAMES = 5, 4
@@ -212,6 +214,14 @@ def test_sb3_trains_on_it(env_kwargs: dict[str, Any]) -> None:
     assert lengths <= set(range(1, FRAMES + 1))
     assert len(lengths) > 1
     assert evaluate(model, **STOPPING, **env_kwargs).frames_per_video <= FRAMES
+
+
+def test_film_strips_end_where_videos_were_stopped(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    policy = Scripted(AdaFocusVectorEnv(2, **STOPPING, **env_kwargs))
+    found, pictures = evaluate(policy, **STOPPING, **env_kwargs), play(policy, range(6), **STOPPING, **env_kwargs)
+    assert [len(strip) for strip in pictures] == found.frames[:6].tolist()
+    film_strip(tmp_path / "strip.png", pictures, scale=1)
+    assert Image.open(tmp_path / "strip.png").width == FRAMES * pictures[0][0].shape[1]
 
 
 def test_pictures_say_where_it_stopped(env_kwargs: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 A reward is one small object. The built-in ones compare the confidence on the true label after the chosen patch with a
 reference, both from the same hidden state of the classifier; ``confidence`` alone has none. A reward names its
-reference, and :func:`adafocus_env.environments.dynamics.decide` finds the reference's value.
+reference, and :func:`adafocus_env.environments.dynamics.decide` finds the reference's value. Where the agent can stop,
+``Lanes.step`` subtracts the price of going on afterwards.
 """
 
 from __future__ import annotations

@@ -400,6 +400,8 @@ def table_arrays(
     last three are tables whose rows are handed out from 1 in the order of filling; their row 0 is zero. ``video_row``
     holds the row of a video's first unit in ``maps`` and ``global_gates``, which the others follow; ``patch_row`` the
     row in ``local_gates`` of patch (video · T + unit) · N + candidate. In both, 0 means that it is not filled.
+    ``filled`` counts the videos and the patches in the tables; rows beyond these counts were left by a killed process
+    and count as not filled.
 
     Raises:
         ValueError: The grid or the dtype is not allowed.
