@@ -46,9 +46,10 @@ class AdvantageWeighted(Reinforce):
         config = self.config
         returns = rewards_to_go(rollout.reward, config.gamma)
         advantage = returns - rollout.value.detach()
-        scale = advantage.std(correction=0) + 1e-8 if config.normalize_advantage else 1.0
-        weights = torch.softmax((advantage / (scale * config.temperature)).flatten(), dim=0) * advantage.numel()
+        taken = advantage[rollout.running]
+        scale = taken.std(correction=0) + 1e-8 if config.normalize_advantage else 1.0
+        weights = torch.softmax(taken / (scale * config.temperature), dim=0) * taken.numel()
         # Weights average 1. That constant part of them has an expected gradient of 0 under π: it only adds variance.
-        policy_loss = -((weights.view_as(advantage) - 1) * rollout.log_prob).mean()
+        policy_loss = -((weights - 1) * rollout.log_prob[rollout.running]).mean()
         loss, figures = self.with_critic(policy_loss, rollout, returns)
         return loss, {**figures, "largest_weight": weights.max()}

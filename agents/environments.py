@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, GlanceFocusVectorEnv, TSMRecognizer, load_recognizer
 from adafocus_env.checks import brief
+from adafocus_env.environments.glance_env import DEFAULT_LOOKS
 from adafocus_env.patches import grid_of
 
 VECTOR_ENVS: dict[str, type[AdaFocusVectorEnv]] = {
@@ -37,7 +38,9 @@ def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: 
     if features is not None:
         recognizer = getattr(features, "recognizer", None)  # the environment itself checks the features
     if recognizer is None:
-        of_clips = acts_in_positions(policy) and "belief" not in observed_shapes(policy.observation_space)
+        of_clips = acts_in_positions(policy) and "belief" not in observed_shapes(
+            getattr(policy, "observation_space", None)
+        )
         return AdaFocusTSMVectorEnv if of_clips else AdaFocusVectorEnv
     if not hasattr(recognizer, "cost"):
         recognizer = load_recognizer(recognizer)
@@ -47,6 +50,18 @@ def vector_env_class(env_id: str | None, env_kwargs: Mapping[str, Any], policy: 
 def patches_alone(kind: type[AdaFocusVectorEnv]) -> dict[str, Any]:
     """Arguments that make an environment's actions patch indices, without a skip bit."""
     return {"action": "grid"} if issubclass(kind, AdaFocusTSMVectorEnv) else {"skip": False}
+
+
+def shipped_pair(recognizer: str, kind: type[AdaFocusVectorEnv]) -> tuple[str, int]:
+    """Name of the videos, and number of looks at each frame, that go with a recogniser unless others are asked for.
+
+    Args:
+        recognizer: A shipped name, or a path.
+        kind: Its environment.
+    """
+    if recognizer == GlanceFocusVectorEnv.default_name:
+        return recognizer, DEFAULT_LOOKS
+    return kind.default_name, 1
 
 
 def look_arguments(kind: type[AdaFocusVectorEnv], looks: int) -> dict[str, Any]:

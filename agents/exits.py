@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from adafocus_env.checks import Bounds, check_number
+from adafocus_env.checks import Bounds, check_integer, check_number
 from agents.evaluation import Evaluation
 
 NEVER = 1.01
@@ -37,10 +37,13 @@ def exit_curve(found: Evaluation, num_thresholds: int = 200) -> ExitCurve:
             doesn't hold every step's confidence.
     """
     if found.confidences.shape != found.predictions.shape or not found.step_gflops.all():
-        raise ValueError("found must be an evaluation of whole episodes: evaluate without exit_threshold")
+        raise ValueError(
+            "found must be an evaluation of whole episodes: evaluate without exit_threshold, and no policy that stops"
+        )
     if found.confidences.shape[1] < 2:
         raise ValueError("found has one step for each video, so that none can be left early")
-    quantiles = np.quantile(found.confidences[:, :-1].astype(np.float64), np.linspace(1, 0, max(1, num_thresholds - 1)))
+    num_thresholds = check_integer("num_thresholds", num_thresholds, Bounds(at_least=2))
+    quantiles = np.quantile(found.confidences[:, :-1].astype(np.float64), np.linspace(1, 0, num_thresholds - 1))
     thresholds = np.concatenate(([NEVER], np.unique(quantiles)[::-1]))
     spent = found.step_gflops.cumsum(axis=1)
     accuracy, gflops = np.empty(len(thresholds)), np.empty(len(thresholds))

@@ -62,7 +62,8 @@ class PaperPPO(Reinforce):
         """PPO's clipped objective, with returns that are normalised over the batch."""
         config = self.config
         returns = rewards_to_go(rollout.reward, config.gamma)
-        returns = (returns - returns.mean()) / (returns.std() + 1e-5)
+        taken = returns[rollout.running]
+        returns = (returns - taken.mean()) / (taken.std() + 1e-5) * rollout.running
         advantage = returns - rollout.value.detach()
         ratio = torch.exp(rollout.log_prob - rollout.log_prob.detach())
         clipped = ratio.clamp(1 - CLIP, 1 + CLIP)

@@ -11,7 +11,7 @@ from adafocus_env.command_line import check_positive, run_script
 from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import calibrate_exit, evaluate, load_policy
-from agents.environments import look_arguments, vector_env_class
+from agents.environments import look_arguments, shipped_pair, vector_env_class
 from agents.figures import accuracy_against_compute
 from agents.report import print_table, table_row
 
@@ -35,8 +35,8 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
-    looks: int = 1
-    """Looks at each frame: of GlanceFocus-v0, for still pictures."""
+    looks: int | None = None
+    """Looks at each frame, for still pictures (GlanceFocus-v0); by default 5 with --recognizer still-fashion, else 1."""
     bank: Path | None = None
     """A file that build_feature_bank.py made for these videos and this recogniser; by default several policies share a
     table in memory, and a single one needs none."""
@@ -68,7 +68,8 @@ def main(config: Config) -> None:
     check_positive(looks=config.looks)
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
-    data = config.videos or env_class.default_name
+    default_videos, default_looks = shipped_pair(config.recognizer, env_class)
+    data = config.videos or default_videos
     located = ("oracle",) if data in POLICIES else ()
     policies = config.policies or ("random", "center", "gaussian", *POLICIES.get(config.recognizer, ()), *located)
     videos = get_videos(data, config.split)
@@ -77,7 +78,7 @@ def main(config: Config) -> None:
         arguments = {"features": FeatureBank.open(config.bank, recognizer, videos)}
     elif len(policies) > 1:
         arguments = {"features": FeatureBank.shared(recognizer, videos)}  # one table for all
-    looks = look_arguments(env_class, config.looks)
+    looks = look_arguments(env_class, config.looks or default_looks)
     arguments |= looks
     rows = []
     points: dict[str, tuple[float, float]] = {}

@@ -18,7 +18,7 @@ from adafocus_env.recognition.optimization import Progress, clear_checkpoints
 from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.run_folder import RunFolder
 from agents import evaluate, finetune, load_policy
-from agents.environments import look_arguments, vector_env_class
+from agents.environments import look_arguments, shipped_pair, vector_env_class
 from agents.figures import metric_curves
 from agents.presets import STAGE3
 
@@ -33,8 +33,8 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
-    looks: int = 1
-    """Looks at each frame: of GlanceFocus-v0, for still pictures."""
+    looks: int | None = None
+    """Looks at each frame, for still pictures (GlanceFocus-v0); by default 5 with --recognizer still-fashion, else 1."""
     rollouts: int = 1
     """Number of times that each video is rolled out; more than one makes sense for policies that draw at random."""
     device: str = "cpu"
@@ -53,7 +53,8 @@ def main(config: Config) -> None:
     with process_group(config.device) as device:
         recognizer = load_recognizer(config.recognizer, device=device)
         env_class = vector_env_class(None, {"recognizer": recognizer})
-        default, looks = env_class.default_name, look_arguments(env_class, config.looks)
+        default, default_looks = shipped_pair(config.recognizer, env_class)
+        looks = look_arguments(env_class, config.looks or default_looks)
         videos, policy_name = config.videos or default, config.policy or default
         policy = load_policy(policy_name)
         if not config.resume:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adafocus_env import TSMRecognizer, load_recognizer
+from adafocus_env import load_recognizer
 from adafocus_env.command_line import run_script
 from adafocus_env.run_folder import RunFolder
 from agents import load_policy
+from agents.environments import look_arguments, shipped_pair, vector_env_class
 from agents.figures import animation, film_strip, play
+
+POLICIES = {
+    "roaming-fashion": "roaming-fashion-skip",
+    "roaming-motion": "roaming-motion",
+    "still-fashion": "still-fashion",
+}
+"""The shipped policy that is drawn, by shipped videos."""
 
 
 @dataclass
@@ -26,6 +34,8 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
+    looks: int | None = None
+    """Looks at each frame, for still pictures (GlanceFocus-v0); by default 5 with --recognizer still-fashion, else 1."""
     seed: int = 0
     """Seed of a baseline's random choices."""
     out: Path = Path("runs/render")
@@ -34,10 +44,14 @@ class Config:
 
 def main(config: Config) -> None:
     recognizer = load_recognizer(config.recognizer)
-    default = "roaming-motion" if isinstance(recognizer, TSMRecognizer) else "roaming-fashion-skip"
-    policy = load_policy(config.policy or default, config.seed)
+    env_class = vector_env_class(None, {"recognizer": recognizer})
+    default, default_looks = shipped_pair(config.recognizer, env_class)
+    looks = look_arguments(env_class, config.looks or default_looks)
+    policy = load_policy(config.policy or POLICIES[default], config.seed)
     with RunFolder(config.out, config):
-        pictures = play(policy, config.indices, config.split, videos=config.videos, recognizer=recognizer)
+        pictures = play(
+            policy, config.indices, config.split, videos=config.videos or default, recognizer=recognizer, **looks
+        )
         film_strip(config.out / "film_strip.png", pictures)
         animation(config.out / "animation.gif", pictures)
     print(config.out / "film_strip.png", config.out / "animation.gif", sep="\n")

@@ -19,7 +19,7 @@ from rich import print
 from stable_baselines3 import PPO
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
-from adafocus_env.command_line import SAME_COMMAND, run_script
+from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
 from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents import Reinforce, SoftTargets, finetune
@@ -145,9 +145,10 @@ def main(config: Config) -> None:
         for seed in config.seeds:
             # Only the first seed gets the curve over prices; all seeds get the default price.
             further_costs = config.skip_costs if seed == config.seeds[0] else ()
-            for name, make in trainings(record, bank, seed, {DEFAULT_SKIP_COST, *further_costs}).items():
-                if not config.names or name in config.names:
-                    record.add(name, seed, make)
+            made = trainings(record, bank, seed, {DEFAULT_SKIP_COST, *further_costs})
+            check_known("--names", config.names, made)
+            for name in config.names or made:
+                record.add(name, seed, made[name])
         record.write_results(("map", "gflops", "focused", "mean_return"))
         record.write_claims(GAPS, DIFFERENCES)
         places = {name: (record.mean(name, "gflops_per_video"), 100 * record.mean(name)) for name in record.found}

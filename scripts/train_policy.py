@@ -30,7 +30,7 @@ from adafocus_env.run_folder import RunFolder
 from adafocus_env.videos import get_videos
 from agents import Reinforce, SoftChoices, evaluate, load_policy
 from agents.checkpointing import Checkpoints
-from agents.environments import look_arguments, vector_env_class
+from agents.environments import look_arguments, shipped_pair, vector_env_class
 from agents.experiments.algorithms import ALGORITHMS
 from agents.figures import learning_curves
 from agents.presets import (
@@ -78,8 +78,8 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
-    looks: int = 1
-    """Looks at each frame: of GlanceFocus-v0, for still pictures."""
+    looks: int | None = None
+    """Looks at each frame, for still pictures (GlanceFocus-v0); by default 5 with --recognizer still-fashion, else 1."""
     action: Literal["continuous", "grid"] = "continuous"
     """AdaFocusTSM-v0 only: any position, or a patch index. Some algorithms act in patch indices alone."""
     bank: Path | None = None
@@ -184,15 +184,16 @@ def main(config: Config) -> None:
     of_clips = issubclass(env_class, AdaFocusTSMVectorEnv)
     if of_clips and config.train != "patch":
         raise ValueError("--train: AdaFocusTSM-v0 has no skip bit, so there is only the patch to train")
-    data = config.videos or env_class.default_name
+    default_videos, default_looks = shipped_pair(config.recognizer, env_class)
+    data, number = config.videos or default_videos, config.looks or default_looks
     videos = get_videos(data, "train")
     features = (
         FeatureBank.open(config.bank, recognizer, videos) if config.bank else FeatureBank.shared(recognizer, videos)
     )
     defaults = {} if config.train == "skip" else ALGORITHMS[config.algo].env
-    looks = look_arguments(env_class, config.looks)
+    looks = look_arguments(env_class, number)
     env_kwargs = {**environment_arguments(config, defaults, of_clips=of_clips), **looks}
-    num_steps = features.num_steps * config.looks
+    num_steps = features.num_steps * number
     if config.resume:
         check_resumed(config)
     else:

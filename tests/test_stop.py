@@ -57,7 +57,9 @@ def test_stopping_ends_the_episode_and_changes_nothing(env_kwargs: dict[str, Any
     assert (last["stopped"], last["frames"], last["skipped"]) == (True, 2, True)
     assert last["confidence"] == first["confidence"]
     np.testing.assert_array_equal(after["belief"], observation["belief"])
-    assert after["time"] == 1
+    assert after["time"] == 2 / FRAMES
+    np.testing.assert_array_equal(after["glance"], observation["glance"])  # the last frame that was glanced at
+    assert (env.unwrapped.current_steps.item(), env.unwrapped.current_frames.item()) == (2, 2)
     assert last["video_gflops"] == pytest.approx(first["gflops"] + last["gflops"])
     with pytest.raises(gym.error.ResetNeeded):
         env.step([0, 0])

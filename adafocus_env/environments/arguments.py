@@ -50,8 +50,8 @@ class EnvironmentArguments:
         looks: Decisions about each frame before the next one, each of them a step.
         skip: Whether the action carries a skip bit.
         stop: Whether an action can also end the episode: the second component is then 0, look, 1, skip, or 2, stop.
-        glance_cost: The price of going on to the next frame, that is of one more glance and one more step of policy and
-            classifier, in the reward's unit; only where the agent can stop.
+        glance_cost: The price of going on to the next step, that is of one more glance (where it is about another
+            frame) and one more step of policy and classifier, in the reward's unit; only where the agent can stop.
         skip_cost: λ ≥ 0, the price of a focused frame in the reward's unit, which is label confidence by default;
             ``None`` is 0 without skip bit, else 0.015. Where candidates differ in compute, this is the price of the
             costliest, and the others' are in proportion.

@@ -69,7 +69,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
 
     r = focused · (p(chosen) − p(reference) − λ), where p is the softmax confidence on the true label after this frame,
     and everything starts from the same hidden state; 0 on a skipped frame. Where the agent can stop, every decision
-    that leads to another frame also costs `glance_cost`: the price of one more glance and one more step of policy and
+    that leads to another step also costs `glance_cost`: the price of one more glance and one more step of policy and
     classifier. With `gain_over_previous` the return is then the confidence at the end, minus that at the start, minus
     the price of all compute that decisions can save. The reference is what `reward` names:
 
@@ -104,7 +104,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     network on focused frames. The last step adds `is_success` and `video_gflops`, and with
     `stop=True` also `stopped` and `frames`, the number of frames glanced at. With `baseline="exact"` and a
     reward whose reference is a random patch, `step` also gives `candidate_rewards`, (N,): what every candidate would
-    have earned on this frame, 0 where it was skipped.
+    have earned on this frame, 0 where it was skipped; the price of going on is not taken off.
 
     ## Arguments
 
@@ -118,7 +118,7 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `looks` | `1` | steps about each frame, which is glanced at once |
     | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
     | `stop` | `False` | whether an action can end the episode; needs `skip` |
-    | `glance_cost` | `0.0` | price of going on to the next frame, in confidence; needs `stop` |
+    | `glance_cost` | `0.0` | price of going on to the next step, in confidence; needs `stop` |
     | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.015 |
     | `reward` | `"gain_over_random"` | a name as above, or an object with the members of `rewards.Reward` |
     | `baseline` | `"sample"` | the random patch: one uniform candidate (`"sample"`), the mean over all candidates \

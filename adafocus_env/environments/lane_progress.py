@@ -23,6 +23,7 @@ class LaneProgress:
         num_steps: Steps of an episode.
         device: torch device of the tensors.
         looks: Steps about each frame.
+        stopped: (num_envs,) bool, lanes whose episodes have ended before their last step; ``None``: no lane's.
 
     Attributes:
         steps: The same.
@@ -37,15 +38,23 @@ class LaneProgress:
         all_at_new_frame: Whether all are.
     """
 
-    def __init__(self, steps: NDArray[np.int64], num_steps: int, device: torch.device, looks: int = 1) -> None:
+    def __init__(
+        self,
+        steps: NDArray[np.int64],
+        num_steps: int,
+        device: torch.device,
+        looks: int = 1,
+        stopped: BoolArray | None = None,
+    ) -> None:
         self.steps, self._num_steps, self._looks, self._device = steps, num_steps, looks, device
-        self.over: BoolArray = steps == num_steps
+        self._stopped = np.zeros_like(steps, dtype=bool) if stopped is None else stopped
+        self.over: BoolArray = (steps == num_steps) | self._stopped
         self.running: BoolArray = ~self.over
         self.any_over, self.all_over = bool(self.over.any()), bool(self.over.all())
         self.share = (steps.astype(np.float32) / np.float32(num_steps))[:, None]
         self.at_new_frame: BoolArray = steps % looks == 0
         self.all_at_new_frame = bool(self.at_new_frame.all())
-        step = np.minimum(steps, num_steps - 1)
+        step = steps - self.over
         self.frame = torch.from_numpy(step // looks).to(device)
         self.now: tuple[slice, slice] | tuple[Tensor, Tensor]
         if bool((step == step[0]).all()):
@@ -56,12 +65,15 @@ class LaneProgress:
     @functools.cached_property
     def next(self) -> LaneProgress:
         """After a step of every lane that is running."""
-        return LaneProgress(self.steps + self.running, self._num_steps, self._device, self._looks)
+        return self._with(self.steps + self.running, self._stopped)
 
-    def ended(self, lanes: BoolArray) -> LaneProgress:
+    def stopped(self, lanes: BoolArray) -> LaneProgress:
         """After the end of the episodes of some lanes."""
-        return LaneProgress(np.where(lanes, self._num_steps, self.steps), self._num_steps, self._device, self._looks)
+        return self._with(self.steps, self._stopped | lanes)
 
     def restarted(self, lanes: BoolArray) -> LaneProgress:
         """After a restart of some lanes."""
-        return LaneProgress(np.where(lanes, 0, self.steps), self._num_steps, self._device, self._looks)
+        return self._with(np.where(lanes, 0, self.steps), self._stopped & ~lanes)
+
+    def _with(self, steps: NDArray[np.int64], stopped: BoolArray) -> LaneProgress:
+        return LaneProgress(steps, self._num_steps, self._device, self._looks, stopped)

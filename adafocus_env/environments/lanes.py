@@ -196,7 +196,7 @@ class Lanes:
         self.state, reward = outcome.state, outcome.reward
         self.progress = before.next.restarted(before.over) if before.any_over else before.next
         if self._stop:
-            self.progress = self.progress.ended(stopped.cpu().numpy() & before.running)
+            self.progress = self.progress.stopped(stopped.cpu().numpy() & before.running)
             going_on = upload(before.running & self.progress.running, self.device)
             reward = reward - self._glance_cost * going_on
         self._check_finite(reward)

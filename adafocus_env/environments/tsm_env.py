@@ -36,7 +36,7 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
     default_name: ClassVar[str] = "roaming-motion"
 
     def __init__(self, num_envs: int = 1, *, action: str = "continuous", **kwargs: Any) -> None:
-        for name in kwargs.keys() & {"skip", "looks"}:
+        for name in kwargs.keys() & {"skip", "looks", "stop", "glance_cost"}:
             raise TypeError(f"AdaFocusTSM-v0 takes no argument {name!r}: there is one look at a clip, never skipped")
         super().__init__(num_envs, action=action, skip=False, **kwargs)
 

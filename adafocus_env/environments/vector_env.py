@@ -59,7 +59,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         skip: Whether the action carries a skip bit.
         skip_cost: λ.
         stop: Whether an action can end the episode.
-        glance_cost: The price of going on to the next frame.
+        glance_cost: The price of going on to the next step.
         reward: What is rewarded.
         baseline: How the random patch is found.
         observation: What observations hold.
@@ -251,9 +251,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         """SAME_STEP autoreset: keep the end of the finished episodes in the info, start the next ones."""
         final_obs = self._outputs.observations(self._observe(), done)
         final_info = self._outputs.restricted(info, done)
-        of_the_end = {
-            f"{mask}{name}" for mask in ("", "_") for name in ("is_success", "video_gflops", "stopped", "frames")
-        }
+        of_the_end = {f"{mask}{name}" for mask in ("", "_") for name in _OF_THE_END}
         going_on = {key: value for key, value in info.items() if key not in of_the_end and not done.all()}
         continuing = self._outputs.restricted(going_on, ~done)
         self._lanes.start(done)

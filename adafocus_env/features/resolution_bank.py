@@ -154,7 +154,10 @@ class ResolutionBank(FrozenFeatures):
             ValueError: The query has patches besides candidates, which whole frames don't have.
         """
         if query.anywhere is not None:
-            raise ValueError("whole frames have no patches besides the candidates: take another baseline than 'pixel'")
+            raise ValueError(
+                "whole frames have no patches besides the candidates: take action='grid', and another baseline than "
+                "'pixel'"
+            )
         row, time = self._where(query.video, query.time)
         gates = self._local_gates[row[:, None], time[:, None], query.candidates.to(row.device)].to(self.device)
         return gates if query.focused is None else gates * query.focused[:, None, None]
