@@ -36,7 +36,7 @@ class Config:
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
     looks: int | None = None
-    """Looks at each frame, for still pictures (GlanceFocus-v0); by default 5 with --recognizer still-fashion, else 1."""
+    """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
     bank: Path | None = None
     """A file that build_feature_bank.py made for these videos and this recogniser; by default several policies share a
     table in memory, and a single one needs none."""

@@ -34,7 +34,7 @@ class Config:
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
     looks: int | None = None
-    """Looks at each frame, for still pictures (GlanceFocus-v0); by default 5 with --recognizer still-fashion, else 1."""
+    """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
     rollouts: int = 1
     """Number of times that each video is rolled out; more than one makes sense for policies that draw at random."""
     device: str = "cpu"

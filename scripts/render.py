@@ -35,7 +35,7 @@ class Config:
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
     looks: int | None = None
-    """Looks at each frame, for still pictures (GlanceFocus-v0); by default 5 with --recognizer still-fashion, else 1."""
+    """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
     seed: int = 0
     """Seed of a baseline's random choices."""
     out: Path = Path("runs/render")

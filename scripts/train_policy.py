@@ -79,7 +79,7 @@ class Config:
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
     looks: int | None = None
-    """Looks at each frame, for still pictures (GlanceFocus-v0); by default 5 with --recognizer still-fashion, else 1."""
+    """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
     action: Literal["continuous", "grid"] = "continuous"
     """AdaFocusTSM-v0 only: any position, or a patch index. Some algorithms act in patch indices alone."""
     bank: Path | None = None
