@@ -77,7 +77,7 @@ def learn(run: RunFolder, stage: str, agent: Reinforce, episodes: int) -> Reinfo
 def train(config: Config, run: RunFolder, recognizer: Recognizer) -> Trained:
     """Stage 2, AdaFocus+ and stage 3."""
     # Soft targets ask about every candidate of every frame that they visit, so they visit fewer videos.
-    videos = RoamingFashion("train", num_videos=48 if config.quick else QUICK_VIDEOS)
+    videos = RoamingFashion("train", num_videos=32 if config.quick else QUICK_VIDEOS)
     patch_episodes, skip_episodes = (n // (100 if config.quick else 1) for n in (QUICK_EPISODES, SKIP_EPISODES))
     bank = FeatureBank.shared(recognizer, videos)  # held here, so that all training shares one table
     env = functools.partial(gym.make_vec, "AdaFocus-v0", features=bank, output="torch")
@@ -95,7 +95,7 @@ def train(config: Config, run: RunFolder, recognizer: Recognizer) -> Trained:
     print("[bold]Stage 3: the classifier learns from the chosen patches")
     stage3, progress = Stage3Config(epochs=1) if config.quick else STAGE3, Progress(run.log, bar=True)
     skip_policy = skip_policies[DEFAULT_SKIP_COST]
-    videos = RoamingFashion("train", num_videos=48 if config.quick else None)
+    videos = RoamingFashion("train", num_videos=32 if config.quick else None)
     tuned = finetune(recognizer, skip_policy, stage3, videos=videos, seed=config.seed, progress=progress)
     tuned.save(config.out / "recognizer.safetensors")
     del bank
@@ -141,7 +141,7 @@ def test(
 def main(config: Config) -> None:
     started = time.perf_counter()
     recognizer = Recognizer.from_pretrained("roaming-fashion")
-    videos = RoamingFashion("test", num_videos=256 if config.quick else None)
+    videos = RoamingFashion("test", num_videos=128 if config.quick else None)
     with RunFolder(config.out, config) as run:
         trained = train(config, run, recognizer)
         rows = test(config, run, recognizer, trained, videos)

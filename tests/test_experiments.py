@@ -124,6 +124,7 @@ def test_processes_find_what_one_process_finds(bench: Bench, tmp_path: Path) -> 
     assert not equal(alone[0], alone[1])
 
 
+@pytest.mark.slow
 def test_dask_workers_find_what_one_process_finds(bench: Bench, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     trials = [trial("reinforce", seed=seed) for seed in (0, 1)] + [Trial("random", "random")]
