@@ -48,6 +48,11 @@ def grid_of(action_space: spaces.Space[Any]) -> int | None:
     return None
 
 
+def can_stop(action_space: spaces.Space[Any]) -> bool:
+    """Whether actions of a space can end the episode: their second component is look, skip or stop."""
+    return isinstance(action_space, spaces.MultiDiscrete) and bool(action_space.nvec[1] > 2)
+
+
 def check_patch_size(patch_size: int, frame_size: tuple[int, int]) -> None:
     """Raise ``ValueError`` unless a patch of ``patch_size`` pixels fits into a frame of ``frame_size``."""
     if not 1 <= patch_size <= min(frame_size):

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from adafocus_env.checks import Bounds, as_device, check_integer
 from adafocus_env.files import write_atomically
+from adafocus_env.patches import can_stop
 from adafocus_env.policies import decide
 from adafocus_env.weights import load_weights, read_torch_file
 from agents.environments import observed_shapes
@@ -76,7 +77,7 @@ class Agent:
         self.seed, self.patch_policy = int(seed), patch_policy
         self.device = torch.device(device)
         self._has_skip = isinstance(action_space, spaces.MultiDiscrete)
-        self._has_stop = isinstance(action_space, spaces.MultiDiscrete) and bool(action_space.nvec[1] > 2)
+        self._has_stop = can_stop(action_space)
         frozen_space = getattr(patch_policy, "action_space", None)
         self._frozen_skips = self._has_stop and isinstance(frozen_space, spaces.MultiDiscrete)
         self._num_patches = _number_of_patches(action_space)

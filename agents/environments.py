@@ -10,7 +10,7 @@ from gymnasium import spaces
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, GlanceFocusVectorEnv, TSMRecognizer, load_recognizer
 from adafocus_env.checks import brief
 from adafocus_env.environments.glance_env import DEFAULT_LOOKS
-from adafocus_env.patches import grid_of
+from adafocus_env.patches import can_stop, grid_of
 
 VECTOR_ENVS: dict[str, type[AdaFocusVectorEnv]] = {
     "AdaFocus-v0": AdaFocusVectorEnv,
@@ -134,7 +134,7 @@ def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv], env_kwargs: Ma
     arguments: dict[str, Any] = {"action": "continuous" if acts_in_positions(policy) else "grid"}
     if not issubclass(kind, AdaFocusTSMVectorEnv):
         arguments["skip"] = isinstance(space, spaces.MultiDiscrete)
-        arguments["stop"] = isinstance(space, spaces.MultiDiscrete) and bool(space.nvec[1] > 2)
+        arguments["stop"] = can_stop(space)
     if env_kwargs.get("features") is None and (grid := grid_of(space)) is not None:
         arguments["grid"] = grid
     if isinstance(getattr(policy, "observation_space", None), spaces.Box):

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from adafocus_env.checks import Bounds, as_array, brief, check_integer
-from adafocus_env.patches import crop, grid_corners, grid_of, position_corners
+from adafocus_env.patches import can_stop, crop, grid_corners, grid_of, position_corners
 from adafocus_env.policies import decide, rows_of_state
 from adafocus_env.recognition.compute_cost import policy_gflops
 from adafocus_env.recognition.image_networks import ImageNetworks
@@ -252,7 +252,7 @@ class _Choices:
         self._policy, self._space, self._state = policy, policy.action_space, None
         self._sizes = (frames.shape[-2], frames.shape[-1]), recognizer.config.patch_size
         self._device = recognizer.device
-        self.can_stop = isinstance(self._space, spaces.MultiDiscrete) and bool(self._space.nvec[1] > 2)
+        self.can_stop = can_stop(self._space)
         self._candidates: Tensor | None = None
         acts_in = grid_of(self._space)
         if acts_in != (grid or acts_in) or (acts_in is None and not isinstance(self._space, spaces.Box)):
