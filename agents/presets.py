@@ -47,6 +47,9 @@ QUICK_VIDEOS, QUICK_EPISODES = 1_200, 12_800
 about as long to fill as REINFORCE's of what it visits on all 6,000. On the 500 validation videos above they reach
 76.8 % (seed 0); with 19,200 episodes it was 76.6 %."""
 
+STILL_PICTURES, STILL_EPISODES = 2_000, 9_600
+"""Training pictures and episodes of soft targets on still pictures."""
+
 DIFFERENTIABLE_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 2e-3,
     "gamma": 0.0,
@@ -94,6 +97,10 @@ CLIP_HYPERPARAMETERS: dict[str, Any] = {
 CLIP_PATCH_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1e-3, "gamma": 0.0, "entropy_coefficient": 0.01}
 """The same with patch indices as actions."""
 CLIP_EPISODES = 19_200
+CLIP_SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {**SOFT_TARGET_HYPERPARAMETERS, "use_belief": False}
+"""Soft targets with patch indices as actions."""
+CLIP_SOFT_TARGET_VIDEOS = 6_000
+"""Number of training clips for soft targets, whose table of all candidates is to fill in minutes."""
 CLIP_STAGE3 = Stage3Config(epochs=5, classifier_learning_rate=1e-3)
 """Stage 3 of AdaFocus-TSM."""
 

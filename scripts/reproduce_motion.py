@@ -1,8 +1,9 @@
 """Reproduce README's figures of AdaFocus-TSM on RoamingMotion, with several training seeds, on the whole test split.
 
-For every seed, REINFORCE learns where to look (stage 2), over continuous positions and on the grid, and stage 3 follows
-the continuous policy. They are compared with policies that learn nothing, and with a recogniser that is blind to the
-order of frames. Hyper-parameters were chosen on the validation split. What a killed run has finished is not done again.
+For every seed, REINFORCE learns where to look (stage 2), over continuous positions and on the grid, and soft targets
+learn it on the grid. Stage 3 follows the continuous policy. They are compared with policies that learn nothing, and
+with a recogniser that is blind to the order of frames. Hyper-parameters were chosen on the validation split. What a
+killed run has finished is not done again.
 """
 
 from __future__ import annotations
@@ -18,12 +19,20 @@ from rich import print
 from adafocus_env import FeatureBank, RoamingMotion, TSMRecognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.run_folder import RunFolder, check_settings
-from agents import Reinforce, finetune
+from agents import Reinforce, SoftTargets, finetune
 from agents.baselines import OraclePolicy
 from agents.experiments.record import Record
-from agents.presets import CLIP_EPISODES, CLIP_HYPERPARAMETERS, CLIP_PATCH_HYPERPARAMETERS, CLIP_STAGE3
+from agents.presets import (
+    CLIP_EPISODES,
+    CLIP_HYPERPARAMETERS,
+    CLIP_PATCH_HYPERPARAMETERS,
+    CLIP_SOFT_TARGET_HYPERPARAMETERS,
+    CLIP_SOFT_TARGET_VIDEOS,
+    CLIP_STAGE3,
+)
 
 NAMES = {"continuous": "learned", "grid": "learned on the grid"}
+SOFT_TARGETS = "soft targets on the grid"
 SETTINGS = {"continuous": CLIP_HYPERPARAMETERS, "grid": CLIP_PATCH_HYPERPARAMETERS}
 STAGE3_VIDEOS = 6000
 """Number of training videos in stage 3, enough for a linear head."""
@@ -40,7 +49,12 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Training seeds."""
     actions: tuple[Literal["continuous", "grid"], ...] = ("continuous", "grid")
-    """Kinds of actions to learn policies with; stage 3 follows the continuous policy."""
+    """Kinds of actions for REINFORCE to learn; stage 3 follows the continuous policy."""
+    soft_targets: bool = True
+    """Let soft targets learn on the grid, too. They ask about all candidates of every clip, so they get fewer clips."""
+    bank: Path | None = None
+    """A file of a feature bank of the clips for soft targets, which is filled where it isn't; by default a table in
+    memory."""
     episodes: int = CLIP_EPISODES
     """Training episodes of stage 2."""
     split: str = "test"
@@ -51,7 +65,9 @@ class Config:
     """Folder for the tables, the policies and the evaluations."""
 
 
-def trainings(record: Record, seed: int, config: Config) -> dict[str, Callable[[], tuple[Any, TSMRecognizer]]]:
+def trainings(
+    record: Record, seed: int, config: Config, every_candidate: FeatureBank
+) -> dict[str, Callable[[], tuple[Any, TSMRecognizer]]]:
     """Functions by name that train with one seed and return a policy and the recogniser to evaluate it with."""
     recognizer = record.recognizer
 
@@ -62,8 +78,17 @@ def trainings(record: Record, seed: int, config: Config) -> dict[str, Callable[[
         policy, videos = learned("continuous"), RoamingMotion("train", num_videos=STAGE3_VIDEOS)
         return policy, finetune(recognizer, policy, CLIP_STAGE3, videos=videos, seed=seed)
 
+    def soft_targets() -> tuple[Reinforce, TSMRecognizer]:
+        settings, env = CLIP_SOFT_TARGET_HYPERPARAMETERS, {"action": "grid", "baseline": "exact"}
+        found = record.learn(
+            "soft_targets", seed, config.episodes, settings, kind=SoftTargets, features=every_candidate, **env
+        )
+        return found, recognizer
+
     made = {NAMES[action]: lambda action=action: (learned(action), recognizer) for action in config.actions}
-    return {**made, "learned + stage 3": with_stage3} if "continuous" in config.actions else made
+    if "continuous" in config.actions:
+        made["learned + stage 3"] = with_stage3
+    return {**made, SOFT_TARGETS: soft_targets} if config.soft_targets else made
 
 
 def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRecognizer | None) -> dict[str, Any]:
@@ -71,6 +96,7 @@ def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRe
     return {
         "evaluation": [config.split, config.seed, RoamingMotion(config.split).fingerprint],
         "policies": [config.episodes, SETTINGS],
+        "soft targets": [CLIP_SOFT_TARGET_HYPERPARAMETERS, CLIP_SOFT_TARGET_VIDEOS],
         "stage 3": [dataclasses.asdict(CLIP_STAGE3), STAGE3_VIDEOS],
         "recognizer": recognizer.fingerprint(),
         "order-blind": blind and blind.fingerprint(),
@@ -83,6 +109,8 @@ def main(config: Config) -> None:
     check_settings(config.out / "settings.json", determining_settings(config, recognizer, blind))
     # The two tables are held here, so that all that follows shares them.
     banks = [FeatureBank.shared(recognizer, RoamingMotion(split)) for split in ("train", config.split)]
+    fewer = RoamingMotion("train", num_videos=CLIP_SOFT_TARGET_VIDEOS)
+    every_candidate = FeatureBank(recognizer, fewer, path=config.bank)
     with RunFolder(config.out, config, append=True) as run:
         # The reward doesn't affect these figures, so take the one that needs no reference patches.
         record = Record(run, recognizer, config.split, config.seed, reward="confidence")
@@ -90,10 +118,10 @@ def main(config: Config) -> None:
         if blind is not None:
             record.add(BLIND, 0, lambda: (OraclePolicy, blind))
         for seed in config.seeds:
-            for name, make in trainings(record, seed, config).items():
+            for name, make in trainings(record, seed, config, every_candidate).items():
                 record.add(name, seed, make)
         record.write_results(("confidence", "gflops"))
-        record.write_claims(NAMES.values(), DIFFERENCES)
+        record.write_claims((*NAMES.values(), SOFT_TARGETS), DIFFERENCES)
     del banks
     print(f"Everything is in {config.out}.")
 

@@ -111,7 +111,9 @@ class Record:
     def learn(
         self, name: str, seed: int, episodes: int, settings: Mapping[str, Any], patch_policy: Any = None, **kwargs: Any
     ) -> Reinforce:
-        """Load a policy from the folder, or train it first; see :func:`kept_policy`."""
+        """Load a policy from the folder, or train it first; see :func:`kept_policy`. ``features`` among the arguments
+        are trained on in place of the record's own."""
+        trained_on = {} if "features" in kwargs else self._trained_on
         return kept_policy(
             self._run.path / f"{name}-{seed}.pt",
             seed,
@@ -120,7 +122,7 @@ class Record:
             patch_policy,
             log_seconds=lambda seconds: self.log_training(name, seed, seconds),
             progress_bar=True,
-            **self._trained_on,
+            **trained_on,
             **kwargs,
         )
 
@@ -193,3 +195,25 @@ class Record:
         for claim in claims:
             bounds = f" ({claim['low']} to {claim['high']})" if claim["low"] != "" else ""
             print(f"{claim['claim']}: {claim['value']}{bounds}")
+
+    def write_steps(self, pair: tuple[str, str]) -> None:
+        """Write ``steps.csv``: the accuracy in percent after every step, as mean over seeds with the range of seeds.
+
+        Args:
+            pair: Two names; the last rows are by how many points the first is more accurate than the second after every
+                step, with the paired bootstrap's 95 % interval.
+        """
+        rows: list[tuple[Any, ...]] = []
+        for name, results in self.found.items():
+            per_seed = 100 * np.stack([result.accuracy_per_frame for result in results])
+            for step, each in enumerate(per_seed.T, start=1):
+                rows.append((name, step, each.mean(), each.min(), each.max()))
+        correct = [
+            np.stack([result.predictions == result.labels[:, None] for result in self.found[name]]) for name in pair
+        ]
+        for step in range(correct[0].shape[2]):
+            found = paired_difference(*(part[:, :, step] for part in correct), seed=self._seed)
+            rows.append((f"{pair[0]} - {pair[1]}", step + 1, *(100 * value for value in found)))
+        columns = ("name", "step", "accuracy", "low", "high")
+        rounded = [(*row[:2], *(round(float(value), 2) for value in row[2:])) for row in rows]
+        self._run.write_table("steps", [dict(zip(columns, row, strict=True)) for row in rounded])
