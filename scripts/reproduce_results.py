@@ -1,9 +1,9 @@
 """Reproduce README's figures, with several training seeds and paired bootstrap intervals, on the whole test split.
 
-For every seed, soft targets, REINFORCE and Stable-Baselines3 PPO learn where to look (stage 2), skip policies learn
-when not to look at several prices, and stage 3 follows the policies of soft targets. As a control, stage 3 also runs
-equally long on random patches. Hyper-parameters were chosen on the validation split. What a killed run has finished is
-not done again.
+For every seed, soft targets, REINFORCE, Stable-Baselines3 PPO and gradients through the patches learn where to look
+(stage 2), skip policies learn when not to look at several prices, and stage 3 follows the policies of soft targets. As
+a control, stage 3 also runs equally long on random patches. Hyper-parameters were chosen on the validation split. What
+a killed run has finished is not done again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
 from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
 from adafocus_env.run_folder import RunFolder, check_settings
-from agents import Reinforce, SoftTargets, finetune
+from agents import Differentiable, Reinforce, SoftTargets, finetune
 from agents.baselines import RandomPolicy
 from agents.experiments.record import Record
 from agents.figures import accuracy_against_compute
 from agents.presets import (
+    DIFFERENTIABLE_EPISODES,
+    DIFFERENTIABLE_HYPERPARAMETERS,
     PATCH_EPISODES,
     PATCH_HYPERPARAMETERS,
     SKIP_EPISODES,
@@ -37,10 +39,12 @@ from agents.presets import (
 )
 from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
 
-GAPS = ("learned", "REINFORCE", "SB3 PPO")
+POSITIONS = "learned by gradients, any position"
+GAPS = ("learned", POSITIONS, "REINFORCE", "SB3 PPO")
 DIFFERENCES = (
     ("learned", "random"),
     ("learned", "REINFORCE"),
+    (POSITIONS, "learned"),
     ("SB3 PPO", "random"),
     ("learned + stage 3", "learned"),
     ("learned + stage 3", "learned + stage 3 on random patches"),
@@ -79,6 +83,10 @@ def trainings(
         settings, env = SOFT_TARGET_HYPERPARAMETERS, {"skip": False, "baseline": "exact"}
         return record.learn("patch", seed, SOFT_TARGET_EPISODES, settings, kind=SoftTargets, **env)
 
+    def positions() -> Reinforce:
+        settings, env = DIFFERENTIABLE_HYPERPARAMETERS, {"skip": False, "action": "continuous"}
+        return record.learn("position", seed, DIFFERENTIABLE_EPISODES, settings, kind=Differentiable, **env)
+
     def reinforce() -> Reinforce:
         return record.learn("reinforce", seed, PATCH_EPISODES, PATCH_HYPERPARAMETERS, skip=False)
 
@@ -112,6 +120,7 @@ def trainings(
         # random patches in every pass.
         "learned + stage 3 on random patches": lambda: with_control(STAGE3.epochs, 1),
         "learned + stage 3 on fresh random patches": lambda: with_control(1, STAGE3.epochs),
+        POSITIONS: lambda: (positions(), recognizer),
         "REINFORCE": lambda: (reinforce(), recognizer),
         "SB3 PPO": lambda: (ppo(), recognizer),
     }
@@ -122,6 +131,7 @@ def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, An
     return {
         "evaluation": [config.split, config.seed, RoamingFashion(config.split).fingerprint],
         "patch": [SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS],
+        "position": [DIFFERENTIABLE_EPISODES, DIFFERENTIABLE_HYPERPARAMETERS],
         "reinforce": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
         "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS, DEFAULT_SKIP_COST],
         "ppo": [PPO_EPISODES, PPO_HYPERPARAMETERS],

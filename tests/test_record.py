@@ -38,6 +38,7 @@ def make_record(folder: Path, recognizer: Recognizer, videos: RoamingFashion) ->
             made.add("learned", seed, learned)
         made.write_results(("map", "focused"))
         made.write_claims(("learned", "not there"), (("learned", "random"), ("not there", "random")))
+        made.write_steps(("learned", "random"))
     return made
 
 
@@ -57,6 +58,15 @@ def test_a_record_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     difference = 100 * (made.mean("learned") - made.mean("random"))
     assert float(claims[1]["value"]) == pytest.approx(difference, abs=0.01)
     assert float(claims[1]["low"]) <= difference <= float(claims[1]["high"])
+
+    steps = {(row["name"], int(row["step"])): float(row["accuracy"]) for row in read(tmp_path / "steps.csv")}
+    for name in ("learned", "random"):
+        for step in range(4):
+            each = [100 * result.accuracy_per_frame[step] for result in made.found[name]]
+            assert steps[name, step + 1] == pytest.approx(sum(each) / len(each), abs=0.01)
+    for step in range(1, 5):
+        difference = steps["learned", step] - steps["random", step]
+        assert steps["learned - random", step] == pytest.approx(difference, abs=0.02)
 
     def not_again(*arguments: Any, **kwargs: Any) -> None:
         raise AssertionError
