@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
@@ -20,13 +19,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from adafocus_env.checks import Bounds, as_device, check_integer
-from adafocus_env.files import write_atomically
 from adafocus_env.patches import can_stop
 from adafocus_env.policies import decide
-from adafocus_env.weights import load_weights, read_torch_file
+from adafocus_env.weights import load_weights
 from agents.environments import observed_shapes
-
-FORMAT = "adafocus-reinforce-1"
+from agents.policy_file import made_for, read_state, write_state
 
 
 class Agent:
@@ -57,6 +54,7 @@ class Agent:
             as_device(device if device is not None else getattr(vector_env.unwrapped, "device", "cpu")),
         )  # fmt: skip
         self._env: VectorEnv[Any, Any, Any] | None = vector_env
+        self.made_for = made_for(vector_env)
         self._tensorboard_log = tensorboard_log
 
     def _build(
@@ -100,6 +98,7 @@ class Agent:
         self._num_rollouts = 0
         self._num_episodes = 0
         self._trained_by = type(self).__name__
+        self.made_for: dict[str, Any] = {}
         self._env = None
         self._tensorboard_log = None
         self._logger: Logger | None = None
@@ -205,17 +204,15 @@ class Agent:
     # ----------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str], *, training_state: bool = True) -> None:
-        """Write the agent, with its frozen patch policy if that is one of ours too, atomically.
+        """Write the agent, with its frozen patch policy if that is one of ours too, as a safetensors file, atomically.
 
-        The file is an archive with checksums of all that is in it, which :meth:`load` verifies.
+        Its metadata describes the policy and what it was made for, and holds a checksum, which :meth:`load` verifies.
 
         Args:
-            path: File to write; by custom it ends in ``.pt``.
-            training_state: Keep what exact resumption needs; without it the file is a third as large.
+            path: File to write; by custom it ends in ``.safetensors``.
+            training_state: Keep what exact resumption needs; without it the file is a fifth as large.
         """
-        buffer = io.BytesIO()
-        torch.save(self._state(training_state), buffer)
-        write_atomically(path, buffer.getvalue())
+        write_state(path, self._state(training_state))
 
     def _state(self, training_state: bool) -> dict[str, Any]:
         glance, belief = self.observation_space, 0
@@ -226,7 +223,6 @@ class Agent:
             )
         assert isinstance(glance, spaces.Box)
         state: dict[str, Any] = {
-            "format": FORMAT,
             "algorithm": type(self).__name__,
             "hyperparameters": asdict(self.config),
             "glance": [list(glance.shape), float(glance.low.min()), float(glance.high.max())],
@@ -234,6 +230,7 @@ class Agent:
             "num_patches": self._num_patches,
             "skip": self._has_skip,
             "stop": self._has_stop,
+            "made_for": self.made_for,
             "seed": self.seed,
             "num_timesteps": self.num_timesteps,
             "num_rollouts": self._num_rollouts,
@@ -260,7 +257,7 @@ class Agent:
         tensorboard_log: str | os.PathLike[str] | None = None,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Load an agent that :meth:`save` wrote.
+        """Load an agent that :meth:`save` wrote, or that of an earlier version, whose files were torch's (``.pt``).
 
         What another class wrote acts as it did, but doesn't learn on. If that is a subclass with a network of its own,
         which must have been imported, the agent is of that subclass.
@@ -279,15 +276,13 @@ class Agent:
                 weights are not finite, or it doesn't fit the environment.
         """
         path = Path(path)
-        state = read_torch_file(path, "a policy file of Reinforce.save")
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a policy file of format {FORMAT!r}; write one with Reinforce.save")
+        state = read_state(path)
         try:
             agent = cls._from_state(state, patch_policy, device)
         except ValueError as error:
             raise ValueError(f"{path} can't be used as a policy: {error}") from error
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise ValueError(f"{path} can't be used as a policy of format {FORMAT!r}: {error!r}") from error
+            raise ValueError(f"{path} can't be used as a policy: {error!r}") from error
         if env is not None:
             agent.set_env(env)
         agent._tensorboard_log = tensorboard_log
@@ -328,10 +323,11 @@ class Agent:
         load_weights(agent.policy, state.get("policy", state["average"]))
         agent._trained_by = trained_by
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
-        agent._num_rollouts = state["num_rollouts"]
+        agent._num_rollouts, agent.made_for = state["num_rollouts"], state.get("made_for", {})
         if "optimizer" in state:
             agent._average.n_averaged = state["num_averaged"].to(agent.device)
-            agent.optimizer.load_state_dict(state["optimizer"])
+            moments = {int(number): moment for number, moment in state["optimizer"].get("state", {}).items()}
+            agent.optimizer.load_state_dict({**state["optimizer"], "state": moments})
             agent._generator.set_state(state["generator"])
         return agent
 
@@ -365,7 +361,7 @@ class Agent:
                 f"the agent was trained on {self.observation_space} and {self.action_space}, but env has "
                 f"{vector_env.single_observation_space} and {vector_env.single_action_space}"
             )
-        self._env = vector_env
+        self._env, self.made_for = vector_env, made_for(vector_env)
 
     def get_env(self) -> Any:
         """The vector environment that the agent learns in, or ``None``."""

@@ -26,7 +26,7 @@ POLICIES = {
 @dataclass
 class Config:
     policies: tuple[str, ...] = ()
-    """Names of baselines or shipped policies, files such as reinforce.pt or ppo.zip, and released checkpoints
+    """Names of baselines or shipped policies, files such as reinforce.safetensors or ppo.zip, and released checkpoints
     (.pth.tar). By default the baselines, and with a shipped recogniser its shipped policies."""
     split: str = "val"
     """Split of the figures; make choices on "val", and look at "test" once."""

@@ -26,8 +26,8 @@ from agents.presets import STAGE3
 @dataclass
 class Config:
     policy: str | None = None
-    """Any policy: the name of a baseline or a shipped policy, or a file such as reinforce.pt or ppo.zip; by default the
-    shipped policy."""
+    """Any policy: the name of a baseline or a shipped policy, or a file such as reinforce.safetensors or ppo.zip; by
+    default the shipped policy."""
     recognizer: str = "roaming-fashion"
     """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
     videos: str | None = None

@@ -23,8 +23,8 @@ POLICIES = {
 @dataclass
 class Config:
     policy: str | None = None
-    """The name of a baseline or a shipped policy, or a file such as reinforce.pt or ppo.zip; by default the shipped
-    policy for the recogniser's kind."""
+    """The name of a baseline or a shipped policy, or a file such as reinforce.safetensors or ppo.zip; by default the
+    shipped policy for the recogniser's kind."""
     indices: tuple[int, ...] = (0, 1, 2, 3)
     """Indices of videos in the split."""
     split: str = "val"

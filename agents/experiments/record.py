@@ -113,7 +113,7 @@ class Record:
     ) -> Reinforce:
         """Load a policy from the folder, or train it first; see :func:`kept_policy`."""
         return kept_policy(
-            self._run.path / f"{name}-{seed}.pt",
+            self._run.path / f"{name}-{seed}.safetensors",
             seed,
             episodes,
             settings,
