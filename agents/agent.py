@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,7 +23,7 @@ from adafocus_env.patches import can_stop
 from adafocus_env.policies import decide
 from adafocus_env.weights import load_weights
 from agents.environments import observed_shapes
-from agents.policy_file import made_for, read_state, write_state
+from agents.policy_file import made_for, read_state, with_network_of, write_state
 
 
 class Agent:
@@ -97,7 +97,7 @@ class Agent:
         self.history: list[dict[str, float]] = []
         self._num_rollouts = 0
         self._num_episodes = 0
-        self._trained_by = type(self).__name__
+        self.trained_by, self._hyperparameters = type(self).__name__, asdict(self.config)
         self.made_for: dict[str, Any] = {}
         self._env = None
         self._tensorboard_log = None
@@ -223,8 +223,8 @@ class Agent:
             )
         assert isinstance(glance, spaces.Box)
         state: dict[str, Any] = {
-            "algorithm": type(self).__name__,
-            "hyperparameters": asdict(self.config),
+            "algorithm": self.trained_by,
+            "hyperparameters": self._hyperparameters,
             "glance": [list(glance.shape), float(glance.low.min()), float(glance.high.max())],
             "belief": belief,
             "num_patches": self._num_patches,
@@ -294,7 +294,7 @@ class Agent:
             if "patch_policy" not in state:
                 raise ValueError("this skip policy's frozen patch policy is not in the file: pass it as patch_policy")
             frozen = state["patch_policy"]
-            patch_policy = _with_network_of(frozen.get("algorithm"), cls, Agent)._from_state(frozen, None, device)
+            patch_policy = with_network_of(frozen.get("algorithm"), cls, Agent)._from_state(frozen, None, device)
         shape, low, high = state["glance"]
         glance = spaces.Box(low, high, tuple(shape), np.float32)
         observation_space: spaces.Space[Any] = glance
@@ -313,7 +313,7 @@ class Agent:
             else spaces.Discrete(patches)
         )
         trained_by = state.get("algorithm", cls.__name__)
-        kind: Any = _with_network_of(trained_by, cls, cls)
+        kind: Any = with_network_of(trained_by, cls, cls)
         agent = kind.__new__(kind)
         settings = dict(state["hyperparameters"])
         if trained_by != kind.__name__:  # another class can act with it, by the settings that both know
@@ -321,7 +321,7 @@ class Agent:
         agent._build(observation_space, action_space, state["seed"], patch_policy, settings, device)
         load_weights(agent._average.module, state["average"])
         load_weights(agent.policy, state.get("policy", state["average"]))
-        agent._trained_by = trained_by
+        agent.trained_by, agent._hyperparameters = trained_by, {**agent._hyperparameters, **state["hyperparameters"]}
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
         agent._num_rollouts, agent.made_for = state["num_rollouts"], state.get("made_for", {})
         if "optimizer" in state:
@@ -350,8 +350,8 @@ class Agent:
         if env is None:
             self._env = None
             return
-        if self._trained_by != type(self).__name__:
-            raise ValueError(f"this agent was trained by {self._trained_by}: go on with {self._trained_by}.load")
+        if self.trained_by != type(self).__name__:
+            raise ValueError(f"this agent was trained by {self.trained_by}: go on with {self.trained_by}.load")
         vector_env = _as_vector_env(env)
         seen: Any = vector_env.single_observation_space
         if isinstance(seen, spaces.Dict) and isinstance(self.observation_space, spaces.Box):
@@ -378,20 +378,6 @@ class Agent:
             callback = ConvertCallback(callback) if callback is not None else CallbackList([])
         callback.init_callback(self)
         return callback
-
-
-def _with_network_of(trained_by: str | None, kind: type[Agent], base: type[Agent]) -> type[Any]:
-    """``kind``, unless the class of that name, if it is a subclass of ``base``, has a network of its own."""
-    for known in _subclasses(base):
-        if known.__name__ == trained_by and known._make_policy is not kind._make_policy:
-            return known
-    return kind
-
-
-def _subclasses(kind: type[Agent]) -> Iterator[type[Any]]:
-    for subclass in kind.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
 
 
 def _names(dataclass: Any) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +103,17 @@ def made_for(env: Any) -> dict[str, Any]:
         "glance": recognizer.glance_fingerprint(),
         **{name: getattr(single, name) for name in _SETTINGS if hasattr(single, name)},
     }
+
+
+def with_network_of(trained_by: str | None, kind: type[Any], base: type[Any]) -> type[Any]:
+    """``kind``, unless the class of that name, if it is a subclass of ``base``, has a network of its own."""
+    for known in _subclasses(base):
+        if known.__name__ == trained_by and known._make_policy is not kind._make_policy:
+            return known
+    return kind
+
+
+def _subclasses(kind: type[Any]) -> Iterator[type[Any]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
