@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from adafocus_env.checks import brief
 from adafocus_env.files import write_atomically
+from adafocus_env.hub import download, is_repository
 
 _WRAPPERS = {"module", "_orig_mod"}
 """Prefixes that DataParallel and torch.compile add to the names of what they wrap."""
@@ -77,20 +78,24 @@ def read_safetensors(path: Path, *, with_tensors: bool = True) -> tuple[dict[str
 def find_file(kind: str, name_or_path: object, shipped: Path, suffix: str) -> Path:
     """Find a shipped file by its name, any file by its path, or the file named for its kind in a folder.
 
+    What is neither, but is the name of a repository on the Hugging Face Hub, is downloaded from there.
+
     Args:
         kind: What the file should hold, such as ``"policy"``.
-        name_or_path: A name without suffix, or a path.
+        name_or_path: A name without suffix, a path, or, if it is neither, ``"org/name"`` on the Hugging Face Hub.
         shipped: Folder of the shipped files.
         suffix: Suffix of the shipped files.
 
     Raises:
-        FileNotFoundError: It is neither a shipped name nor a file.
+        FileNotFoundError: There is no such file.
         ValueError: It is neither a string nor a path.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise ValueError(f"{kind} must be a name or a path, not {brief(name_or_path)}")
     named, path = shipped / f"{os.fspath(name_or_path)}{suffix}", Path(name_or_path)
     found = next((each for each in (named, path, path / f"{kind}{suffix}") if each.is_file()), None)
+    if found is None and is_repository(name_or_path):
+        return download(str(name_or_path), f"{kind}{suffix}")
     if found is None:
         names = sorted(file.stem for file in shipped.glob(f"*{suffix}"))
         raise FileNotFoundError(f"{kind} {str(path)!r} is neither a file nor one of the shipped ones: {names}")

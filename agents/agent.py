@@ -15,7 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger, configure
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from adafocus_env.checks import Bounds, as_device, check_integer
@@ -118,6 +118,11 @@ class Agent:
         decay = min(self.config.averaging, int(count) / (int(count) + 1))
         return torch.lerp(current, average, decay)
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks that :meth:`predict` runs; a frozen policy that has none to show raises ``AttributeError``."""
+        return [self._average.module, *(() if self.patch_policy is None else self.patch_policy.networks)]
+
     def adopt_weights(self) -> None:
         """Act with the weights that ``policy`` has now, trained elsewhere, instead of their moving average."""
         self._average.module.load_state_dict(self.policy.state_dict())
@@ -162,7 +167,7 @@ class Agent:
                 else observation[None]
             )
         tensors = self._tensors(observation)
-        batch = len(tensors["glance"])
+        batch = tensors["glance"].shape[0]  # len would fix it in exported graphs
         hidden_array, patch_state = (None, None) if state is None else state
         hidden = torch.zeros(batch, self.config.hidden_size, device=self.device)
         if hidden_array is not None:

@@ -1,8 +1,9 @@
-"""A recogniser and its policy in one folder, beside a model card: ``save_pair`` and ``load_pair``."""
+"""A recogniser and its policy in one folder, or in one repository of the Hugging Face Hub, beside a model card."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from adafocus_env import Recognizer, TSMRecognizer, load_recognizer
 from adafocus_env.files import write_atomically
+from adafocus_env.hub import is_repository, load_hub
 from agents.agent import Agent
 from agents.environments import observed_shapes
 from agents.model_card import CardNotes, model_card
@@ -70,13 +72,46 @@ def save_pair(
     return folder
 
 
+def push_to_hub(
+    repository: str, recognizer: Recognizer | TSMRecognizer, policy: Agent, *, private: bool = False, **card: Any
+) -> str:
+    """Upload a recogniser, its policy and a model card to the Hugging Face Hub, with the rights that
+    ``huggingface_hub`` finds there (``hf auth login``).
+
+    Args:
+        repository: ``"org/name"``, which is made if it doesn't exist.
+        recognizer: See :func:`save_pair`.
+        policy: See :func:`save_pair`.
+        private: Whether a repository that is made is private.
+        card: What the card is to say; see :func:`save_pair`.
+
+    Returns:
+        The address of the repository. :func:`load_pair` takes its name.
+
+    Raises:
+        ImportError: ``huggingface_hub`` isn't installed.
+        ValueError: ``repository`` is no such name, or recogniser and policy can't be saved as a pair.
+    """
+    if not is_repository(repository):
+        raise ValueError(
+            f'repository must be "org/name" on the Hugging Face Hub, and no folder here, not {repository!r}'
+        )
+    api = load_hub().HfApi()
+    with tempfile.TemporaryDirectory() as folder:
+        save_pair(folder, recognizer, policy, **{"title": repository.split("/")[1], **card})
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="A recogniser and its policy")
+    return str(address)
+
+
 def load_pair(
     folder: str | os.PathLike[str], device: str | torch.device = "cpu"
 ) -> tuple[Recognizer | TSMRecognizer, Reinforce]:
     """Load a recogniser and its policy, for ``recognizer.recognize(frames, policy)``.
 
     Args:
-        folder: A folder that :func:`save_pair` wrote, or the shipped name of a recogniser and a policy.
+        folder: A folder that :func:`save_pair` wrote, the shipped name of a recogniser and a policy, or the name of a
+            repository on the Hugging Face Hub, ``"org/name"``.
         device: torch device of both.
 
     Raises:

@@ -34,7 +34,8 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
         name_or_path: ``"roaming-fashion"``: the patch policy π, which sees the belief too. ``"roaming-fashion-skip"``:
             the skip policy π′ on top of it. ``"roaming-motion"``: the positions of AdaFocus-TSM.
             ``"still-fashion"``: five patches of a picture, for ``GlanceFocus-v0``. Or the path of a file, or of a
-            folder that :func:`agents.save_pair` wrote.
+            folder that :func:`agents.save_pair` wrote; or ``"org/name"`` on the Hugging Face Hub
+            (:func:`agents.push_to_hub`).
         device: torch device.
 
     Raises:

@@ -30,7 +30,7 @@ class Config:
     split: str = "val"
     """Split of the videos."""
     recognizer: str = "roaming-fashion"
-    """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
+    """Name of a shipped recogniser, or a file or folder, for AdaFocus or AdaFocus-TSM."""
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
