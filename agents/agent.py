@@ -36,6 +36,7 @@ class Agent:
     """A dataclass with at least ``learning_rate``, ``averaging``, ``hidden_size`` and ``use_belief``."""
     takes_tensors: ClassVar[bool] = True
     policy: Any
+    made_for: dict[str, Any]
 
     def __init__(
         self,
@@ -98,7 +99,7 @@ class Agent:
         self._num_rollouts = 0
         self._num_episodes = 0
         self.trained_by, self._hyperparameters = type(self).__name__, asdict(self.config)
-        self.made_for: dict[str, Any] = {}
+        self.made_for = {}
         self._env = None
         self._tensorboard_log = None
         self._logger: Logger | None = None

@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 from adafocus_env.checks import Bounds, check_choice, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.patches import grid_of
-from adafocus_env.recognition import exported
+from adafocus_env.recognition.exported import FORMAT, GRAPHS
 from adafocus_env.recognition.image_networks import ImageNetworks
 
 Graphs = Literal["pt2", "onnx"]
@@ -48,10 +48,10 @@ def export_graphs(
         "classify": (_Classify(recognizer), (gates, gates.clone(), skipped, belief)),  # one tensor would be one input
     }
     folder = Path(folder)
-    for name in exported.GRAPHS:
+    for name in GRAPHS:
         write_atomically(folder / f"{name}.{graphs}", _graph(*modules[name], graphs))
     settings = {
-        "format": exported.FORMAT,
+        "format": FORMAT,
         "graphs": graphs,
         "glance_size": config.glance_size,
         "glance_interpolation": config.glance_interpolation,
@@ -63,7 +63,7 @@ def export_graphs(
         "states": [list(state.shape[1:]) for state in decide.states],
     }
     write_atomically(folder / "settings.json", json.dumps(settings, indent=2).encode())
-    write_atomically(folder / "exported.py", inspect.getsource(exported).encode())
+    write_atomically(folder / "exported.py", Path(__file__).with_name("exported.py").read_bytes())
     return folder
 
 
