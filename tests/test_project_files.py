@@ -19,9 +19,11 @@ def test_contributors_are_sent_to_what_exists() -> None:
     assert len(paths) > 10
     for path in paths:
         assert (ROOT / path).exists() or any(any(folder.rglob(path)) for folder in folders), path
-    for name in ("Reward", "REWARDS", "VideoDataset", "register_videos", "Rollout", "info_keys", "hyperparameters_class",
-                 "_make_policy", "_own", "ALGORITHMS", "SB3_ALGORITHMS", "EnvironmentArguments", "ABLATIONS",
-                 "PIPELINES"):  # fmt: skip
+    named = (
+        "Reward", "REWARDS", "VideoDataset", "register_videos", "Rollout", "info_keys", "hyperparameters_class",
+        "_make_policy", "_own", "ALGORITHMS", "SB3_ALGORITHMS", "EnvironmentArguments", "ABLATIONS", "PIPELINES",
+    )  # fmt: skip
+    for name in named:
         assert name in text, name
         assert re.search(rf"\b{name}\b", source), name
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
