@@ -1,4 +1,4 @@
-"""Safe reading of weights: files are verified by checksums, and tensors are compared with the network's.
+"""Safe files of weights: they are verified by checksums, and tensors are compared with the network's.
 
 Files that this package writes reveal whether their bytes have changed. ``.safetensors`` files carry a checksum in their
 metadata (:func:`checksum`). Files of ``torch.save`` are archives with checksums of their own, which torch doesn't
@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from adafocus_env.checks import brief
+from adafocus_env.files import write_atomically
+from adafocus_env.hub import download, is_repository
 
 _WRAPPERS = {"module", "_orig_mod"}
 """Prefixes that DataParallel and torch.compile add to the names of what they wrap."""
@@ -33,23 +37,65 @@ def checksum(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def find_file(kind: str, name_or_path: object, shipped: Path, suffix: str) -> Path:
-    """Find a shipped file by its name, or any file by its path.
+def write_safetensors(path: str | os.PathLike[str], header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors and text about them, with a checksum of both, atomically; the same content gives the same bytes.
 
     Args:
-        kind: What the file should hold, for messages, such as ``"policy"``.
-        name_or_path: A name without suffix, or a path.
+        path: The file, by custom with suffix ``.safetensors``.
+        header: The file's metadata, without ``checksum``.
+        tensors: By name.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {**header, "checksum": checksum(header, plain)}
+    data = save(plain, metadata=metadata)
+    size = int.from_bytes(data[:8], "little")
+    described = {**json.loads(data[8 : 8 + size]), "__metadata__": metadata}  # safetensors orders it at random
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)
+    write_atomically(path, len(text).to_bytes(8, "little") + text + data[8 + size :])
+
+
+def read_safetensors(path: Path, *, with_tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and, unless told otherwise, tensors; these only together with a checksum that is right, if any.
+
+    Raises:
+        ValueError: It is not a safetensors file, or its bytes have changed since it was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys() if with_tensors else ()
+            header, tensors = dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a safetensors file, or not a whole one: {first_sight(path) or error}"
+        ) from error
+    content = {name: text for name, text in header.items() if name != "checksum"}
+    if with_tensors and header.get("checksum") not in (None, checksum(content, tensors)):
+        raise ValueError(f"{path} has changed since it was written: copy or download it again")
+    return header, tensors
+
+
+def find_file(kind: str, name_or_path: object, shipped: Path, suffix: str) -> Path:
+    """Find a shipped file by its name, any file by its path, or the file named for its kind in a folder.
+
+    What is neither, but is the name of a repository on the Hugging Face Hub, is downloaded from there.
+
+    Args:
+        kind: What the file should hold, such as ``"policy"``.
+        name_or_path: A name without suffix, a path, or, if it is neither, ``"org/name"`` on the Hugging Face Hub.
         shipped: Folder of the shipped files.
         suffix: Suffix of the shipped files.
 
     Raises:
-        FileNotFoundError: It is neither a shipped name nor a file.
+        FileNotFoundError: There is no such file.
         ValueError: It is neither a string nor a path.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise ValueError(f"{kind} must be a name or a path, not {brief(name_or_path)}")
     named, path = shipped / f"{os.fspath(name_or_path)}{suffix}", Path(name_or_path)
-    found = next((each for each in (named, path) if each.is_file()), None)
+    found = next((each for each in (named, path, path / f"{kind}{suffix}") if each.is_file()), None)
+    if found is None and is_repository(name_or_path):
+        return download(str(name_or_path), f"{kind}{suffix}")
     if found is None:
         names = sorted(file.stem for file in shipped.glob(f"*{suffix}"))
         raise FileNotFoundError(f"{kind} {str(path)!r} is neither a file nor one of the shipped ones: {names}")
@@ -94,11 +140,18 @@ def first_sight(path: Path) -> str | None:
         return "it is empty; copy or download it again"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return "it is a web page; the download was refused or asked for a confirmation, so try it in a browser"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        return "it is a safetensors file, as recognisers are"
+    if is_safetensors(path):
+        return "it is a safetensors file, as recognisers and policies are"
     if _is_archive(path):
-        return "it is an archive, as policies and released checkpoints are (import_checkpoint.py converts the latter)"
+        return "it is an archive, as released checkpoints (import_checkpoint.py converts them) and old policies are"
     return None
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as a safetensors file does."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def _is_archive(path: Path) -> bool:

@@ -9,6 +9,7 @@ from agents.evaluation import Evaluation, evaluate, paired_difference
 from agents.exits import calibrate_exit, exit_curve
 from agents.finetuning import finetune
 from agents.localizer import Localizer
+from agents.pairs import load_pair, push_to_hub, save_pair
 from agents.paper_ppo import PaperPPO
 from agents.pretrained import from_pretrained, load_policy
 from agents.reinforce import Reinforce
@@ -34,8 +35,11 @@ __all__ = [
     "exit_curve",
     "finetune",
     "from_pretrained",
+    "load_pair",
     "load_policy",
     "paired_difference",
+    "push_to_hub",
+    "save_pair",
     "sb3",
     "train_end_to_end",
 ]

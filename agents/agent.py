@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -16,17 +15,15 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger, configure
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from adafocus_env.checks import Bounds, as_device, check_integer
-from adafocus_env.files import write_atomically
 from adafocus_env.patches import can_stop
 from adafocus_env.policies import decide
-from adafocus_env.weights import load_weights, read_torch_file
+from adafocus_env.weights import load_weights
 from agents.environments import observed_shapes
-
-FORMAT = "adafocus-reinforce-1"
+from agents.policy_file import made_for, read_state, with_network_of, write_state
 
 
 class Agent:
@@ -39,6 +36,7 @@ class Agent:
     """A dataclass with at least ``learning_rate``, ``averaging``, ``hidden_size`` and ``use_belief``."""
     takes_tensors: ClassVar[bool] = True
     policy: Any
+    made_for: dict[str, Any]
 
     def __init__(
         self,
@@ -57,6 +55,7 @@ class Agent:
             as_device(device if device is not None else getattr(vector_env.unwrapped, "device", "cpu")),
         )  # fmt: skip
         self._env: VectorEnv[Any, Any, Any] | None = vector_env
+        self.made_for = made_for(vector_env)
         self._tensorboard_log = tensorboard_log
 
     def _build(
@@ -99,7 +98,8 @@ class Agent:
         self.history: list[dict[str, float]] = []
         self._num_rollouts = 0
         self._num_episodes = 0
-        self._trained_by = type(self).__name__
+        self.trained_by, self._hyperparameters = type(self).__name__, asdict(self.config)
+        self.made_for = {}
         self._env = None
         self._tensorboard_log = None
         self._logger: Logger | None = None
@@ -118,6 +118,11 @@ class Agent:
         """The next average of a weight: a plain mean at first, so that a short run acts with what it learnt."""
         decay = min(self.config.averaging, int(count) / (int(count) + 1))
         return torch.lerp(current, average, decay)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks that :meth:`predict` runs; a frozen policy that has none to show raises ``AttributeError``."""
+        return [self._average.module, *(() if self.patch_policy is None else self.patch_policy.networks)]
 
     def adopt_weights(self) -> None:
         """Act with the weights that ``policy`` has now, trained elsewhere, instead of their moving average."""
@@ -163,7 +168,7 @@ class Agent:
                 else observation[None]
             )
         tensors = self._tensors(observation)
-        batch = len(tensors["glance"])
+        batch = tensors["glance"].shape[0]  # len would fix it in exported graphs
         hidden_array, patch_state = (None, None) if state is None else state
         hidden = torch.zeros(batch, self.config.hidden_size, device=self.device)
         if hidden_array is not None:
@@ -205,17 +210,15 @@ class Agent:
     # ----------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str], *, training_state: bool = True) -> None:
-        """Write the agent, with its frozen patch policy if that is one of ours too, atomically.
+        """Write the agent, with its frozen patch policy if that is one of ours too, as a safetensors file, atomically.
 
-        The file is an archive with checksums of all that is in it, which :meth:`load` verifies.
+        Its metadata describes the policy and what it was made for, and holds a checksum, which :meth:`load` verifies.
 
         Args:
-            path: File to write; by custom it ends in ``.pt``.
-            training_state: Keep what exact resumption needs; without it the file is a third as large.
+            path: File to write; by custom it ends in ``.safetensors``.
+            training_state: Keep what exact resumption needs; without it the file is a fifth as large.
         """
-        buffer = io.BytesIO()
-        torch.save(self._state(training_state), buffer)
-        write_atomically(path, buffer.getvalue())
+        write_state(path, self._state(training_state))
 
     def _state(self, training_state: bool) -> dict[str, Any]:
         glance, belief = self.observation_space, 0
@@ -226,14 +229,14 @@ class Agent:
             )
         assert isinstance(glance, spaces.Box)
         state: dict[str, Any] = {
-            "format": FORMAT,
-            "algorithm": type(self).__name__,
-            "hyperparameters": asdict(self.config),
+            "algorithm": self.trained_by,
+            "hyperparameters": self._hyperparameters,
             "glance": [list(glance.shape), float(glance.low.min()), float(glance.high.max())],
             "belief": belief,
             "num_patches": self._num_patches,
             "skip": self._has_skip,
             "stop": self._has_stop,
+            "made_for": self.made_for,
             "seed": self.seed,
             "num_timesteps": self.num_timesteps,
             "num_rollouts": self._num_rollouts,
@@ -260,7 +263,7 @@ class Agent:
         tensorboard_log: str | os.PathLike[str] | None = None,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Load an agent that :meth:`save` wrote.
+        """Load an agent that :meth:`save` wrote, or that of an earlier version, whose files were torch's (``.pt``).
 
         What another class wrote acts as it did, but doesn't learn on. If that is a subclass with a network of its own,
         which must have been imported, the agent is of that subclass.
@@ -279,15 +282,13 @@ class Agent:
                 weights are not finite, or it doesn't fit the environment.
         """
         path = Path(path)
-        state = read_torch_file(path, "a policy file of Reinforce.save")
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise ValueError(f"{path} is not a policy file of format {FORMAT!r}; write one with Reinforce.save")
+        state = read_state(path)
         try:
             agent = cls._from_state(state, patch_policy, device)
         except ValueError as error:
             raise ValueError(f"{path} can't be used as a policy: {error}") from error
         except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-            raise ValueError(f"{path} can't be used as a policy of format {FORMAT!r}: {error!r}") from error
+            raise ValueError(f"{path} can't be used as a policy: {error!r}") from error
         if env is not None:
             agent.set_env(env)
         agent._tensorboard_log = tensorboard_log
@@ -299,7 +300,7 @@ class Agent:
             if "patch_policy" not in state:
                 raise ValueError("this skip policy's frozen patch policy is not in the file: pass it as patch_policy")
             frozen = state["patch_policy"]
-            patch_policy = _with_network_of(frozen.get("algorithm"), cls, Agent)._from_state(frozen, None, device)
+            patch_policy = with_network_of(frozen.get("algorithm"), cls, Agent)._from_state(frozen, None, device)
         shape, low, high = state["glance"]
         glance = spaces.Box(low, high, tuple(shape), np.float32)
         observation_space: spaces.Space[Any] = glance
@@ -318,7 +319,7 @@ class Agent:
             else spaces.Discrete(patches)
         )
         trained_by = state.get("algorithm", cls.__name__)
-        kind: Any = _with_network_of(trained_by, cls, cls)
+        kind: Any = with_network_of(trained_by, cls, cls)
         agent = kind.__new__(kind)
         settings = dict(state["hyperparameters"])
         if trained_by != kind.__name__:  # another class can act with it, by the settings that both know
@@ -326,12 +327,13 @@ class Agent:
         agent._build(observation_space, action_space, state["seed"], patch_policy, settings, device)
         load_weights(agent._average.module, state["average"])
         load_weights(agent.policy, state.get("policy", state["average"]))
-        agent._trained_by = trained_by
+        agent.trained_by, agent._hyperparameters = trained_by, {**agent._hyperparameters, **state["hyperparameters"]}
         agent.num_timesteps, agent._num_episodes = state["num_timesteps"], state["num_episodes"]
-        agent._num_rollouts = state["num_rollouts"]
+        agent._num_rollouts, agent.made_for = state["num_rollouts"], state.get("made_for", {})
         if "optimizer" in state:
             agent._average.n_averaged = state["num_averaged"].to(agent.device)
-            agent.optimizer.load_state_dict(state["optimizer"])
+            moments = {int(number): moment for number, moment in state["optimizer"].get("state", {}).items()}
+            agent.optimizer.load_state_dict({**state["optimizer"], "state": moments})
             agent._generator.set_state(state["generator"])
         return agent
 
@@ -354,8 +356,8 @@ class Agent:
         if env is None:
             self._env = None
             return
-        if self._trained_by != type(self).__name__:
-            raise ValueError(f"this agent was trained by {self._trained_by}: go on with {self._trained_by}.load")
+        if self.trained_by != type(self).__name__:
+            raise ValueError(f"this agent was trained by {self.trained_by}: go on with {self.trained_by}.load")
         vector_env = _as_vector_env(env)
         seen: Any = vector_env.single_observation_space
         if isinstance(seen, spaces.Dict) and isinstance(self.observation_space, spaces.Box):
@@ -365,7 +367,7 @@ class Agent:
                 f"the agent was trained on {self.observation_space} and {self.action_space}, but env has "
                 f"{vector_env.single_observation_space} and {vector_env.single_action_space}"
             )
-        self._env = vector_env
+        self._env, self.made_for = vector_env, made_for(vector_env)
 
     def get_env(self) -> Any:
         """The vector environment that the agent learns in, or ``None``."""
@@ -382,20 +384,6 @@ class Agent:
             callback = ConvertCallback(callback) if callback is not None else CallbackList([])
         callback.init_callback(self)
         return callback
-
-
-def _with_network_of(trained_by: str | None, kind: type[Agent], base: type[Agent]) -> type[Any]:
-    """``kind``, unless the class of that name, if it is a subclass of ``base``, has a network of its own."""
-    for known in _subclasses(base):
-        if known.__name__ == trained_by and known._make_policy is not kind._make_policy:
-            return known
-    return kind
-
-
-def _subclasses(kind: type[Agent]) -> Iterator[type[Any]]:
-    for subclass in kind.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
 
 
 def _names(dataclass: Any) -> list[str]:

@@ -1,4 +1,7 @@
-"""Distributions over actions, in batches of B, built from what the heads of a policy's network say."""
+"""Distributions over actions, in batches of B, built from what the heads of a policy's network say.
+
+B is read as ``shape[0]``, which torch.export can leave open; ``len`` would make it part of an exported graph.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class PatchDistribution(ActionDistribution):
     def __init__(self, logits: Tensor) -> None:
         self._logits, self._categorical = logits, Categorical(logits=logits)
         self.patch_log_probs = self._categorical.logits
-        self.choice_log_probs = logits.new_zeros(len(logits), 1)
+        self.choice_log_probs = logits.new_zeros(logits.shape[0], 1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """(B,) int64 patch indices."""
@@ -79,9 +82,9 @@ class Frozen(ActionDistribution):
 
     def __init__(self, choice: Tensor) -> None:
         self._choice = choice
-        self._zero = torch.zeros(len(choice), device=choice.device)
-        self.patch_log_probs = torch.empty(len(choice), 0, device=choice.device)
-        self.choice_log_probs = torch.zeros(len(choice), 1, device=choice.device)
+        self._zero = torch.zeros(choice.shape[0], device=choice.device)
+        self.patch_log_probs = torch.empty(choice.shape[0], 0, device=choice.device)
+        self.choice_log_probs = torch.zeros(choice.shape[0], 1, device=choice.device)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """The choices."""
@@ -190,8 +193,8 @@ class PositionDistribution(ActionDistribution):
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         self._normal = Normal(mean, std)
-        self.patch_log_probs = torch.empty(len(mean), 0, device=mean.device)
-        self.choice_log_probs = torch.zeros(len(mean), 1, device=mean.device)
+        self.patch_log_probs = torch.empty(mean.shape[0], 0, device=mean.device)
+        self.choice_log_probs = torch.zeros(mean.shape[0], 1, device=mean.device)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """(B, 2), from top left, 0, to bottom right, 1; some lie outside, and ``action`` clips them."""

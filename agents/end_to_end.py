@@ -91,6 +91,7 @@ def train_end_to_end(
             steps=num_steps(len(videos), config, config.steps),
         )  # fmt: skip
     agent.adopt_weights()
+    agent.made_for |= {"recognizer": trained.fingerprint(), "glance": trained.glance_fingerprint()}
     return trained.eval(), agent
 
 

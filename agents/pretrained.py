@@ -33,21 +33,23 @@ def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.de
     Args:
         name_or_path: ``"roaming-fashion"``: the patch policy π, which sees the belief too. ``"roaming-fashion-skip"``:
             the skip policy π′ on top of it. ``"roaming-motion"``: the positions of AdaFocus-TSM.
-            ``"still-fashion"``: five patches of a picture, for ``GlanceFocus-v0``. Or a path.
+            ``"still-fashion"``: five patches of a picture, for ``GlanceFocus-v0``. Or the path of a file, or of a
+            folder that :func:`agents.save_pair` wrote; or ``"org/name"`` on the Hugging Face Hub
+            (:func:`agents.push_to_hub`).
         device: torch device.
 
     Raises:
         FileNotFoundError: Neither a shipped name nor a file.
     """
-    return Reinforce.load(find_file("policy", name_or_path, CHECKPOINTS, ".pt"), device=device)
+    return Reinforce.load(find_file("policy", name_or_path, CHECKPOINTS, ".safetensors"), device=device)
 
 
 def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -> Any:
     """Load any policy that :func:`agents.evaluate` takes, from a name or path such as a command line gives.
 
     Args:
-        name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a ``.pt``
-            file of ``Reinforce.save``; an SB3 model's ``.zip``, whose name begins with its algorithm (``ppo.zip``,
+        name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a file of
+            ``Reinforce.save``; an SB3 model's ``.zip``, whose name begins with its algorithm (``ppo.zip``,
             ``ppo-0.zip``); or a released checkpoint, ``.pth.tar``, from stage 2 on.
         seed: Seed of the draws of the first four policies; ``None`` gives their class itself.
 
@@ -60,7 +62,7 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
     if str(name_or_path) in BASELINE_POLICIES:
         baseline = BASELINE_POLICIES[str(name_or_path)]
         return baseline if seed is None else functools.partial(baseline, seed=seed)
-    path = find_file("policy", name_or_path, CHECKPOINTS, ".pt")
+    path = find_file("policy", name_or_path, CHECKPOINTS, ".safetensors")
     if path.name.endswith(".pth.tar"):
         _, policy = load_official_checkpoint(path, patch_size=96)  # no policy depends on it
         if policy is None:
@@ -88,14 +90,15 @@ def save_policy(policy: Any, stem: str | os.PathLike[str], *, training_state: bo
 
     Args:
         policy: A :class:`Reinforce`, or a model of Stable-Baselines3 (SB3).
-        stem: The path without ``.pt`` or ``.zip``; for an SB3 model, the file's name must begin with its algorithm.
+        stem: The path without ``.safetensors`` or ``.zip``; for an SB3 model, the file's name must begin with its
+            algorithm.
         training_state: As in :meth:`Reinforce.save`; an SB3 model's file always holds it.
 
     Returns:
         The path of the file.
     """
     if isinstance(policy, Reinforce):
-        path = Path(f"{os.fspath(stem)}.pt")
+        path = Path(f"{os.fspath(stem)}.safetensors")
         policy.save(path, training_state=training_state)
     else:
         path, data = Path(f"{os.fspath(stem)}.zip"), io.BytesIO()

@@ -223,6 +223,9 @@ class Reinforce(Agent):
         action_space: Of one lane.
         num_timesteps: Environment steps trained on so far.
         config: The :class:`Hyperparameters`.
+        trained_by: Name of the class that trained it.
+        made_for: The recogniser and the settings of the environment that it learnt in; see
+            :func:`agents.policy_file.made_for`.
         info_keys: What the algorithm reads of the environment's infos.
         takes_tensors: :meth:`predict` may be given tensors (:func:`adafocus_env.policies.decide`).
         history: What every update of this object's ``learn`` measured: ``episodes`` so far, and the metrics logged.

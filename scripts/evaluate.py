@@ -26,12 +26,12 @@ POLICIES = {
 @dataclass
 class Config:
     policies: tuple[str, ...] = ()
-    """Names of baselines or shipped policies, files such as reinforce.pt or ppo.zip, and released checkpoints
+    """Names of baselines or shipped policies, files such as reinforce.safetensors or ppo.zip, and released checkpoints
     (.pth.tar). By default the baselines, and with a shipped recogniser its shipped policies."""
     split: str = "val"
     """Split of the figures; make choices on "val", and look at "test" once."""
     recognizer: str = "roaming-fashion"
-    """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
+    """Name of a shipped recogniser, or a file or folder, for AdaFocus or AdaFocus-TSM."""
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""

@@ -26,10 +26,10 @@ from agents.presets import STAGE3
 @dataclass
 class Config:
     policy: str | None = None
-    """Any policy: the name of a baseline or a shipped policy, or a file such as reinforce.pt or ppo.zip; by default the
-    shipped policy."""
+    """Any policy: the name of a baseline or a shipped policy, or a file such as reinforce.safetensors or ppo.zip; by
+    default the shipped policy."""
     recognizer: str = "roaming-fashion"
-    """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
+    """Name of a shipped recogniser, or a file or folder, for AdaFocus or AdaFocus-TSM."""
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""

@@ -1,7 +1,7 @@
 """Convert a released AdaFocus checkpoint (stages 1 to 3, AdaFocus-TSM's too) to this package's files.
 
 python scripts/import_checkpoint.py 128s3_checkpoint.pth.tar
-cd runs/import_checkpoint && ls  # recognizer.safetensors and policy.pt, for --recognizer and --policy of other scripts
+ls runs/import_checkpoint  # recognizer.safetensors and policy.safetensors, for other scripts
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Config:
     seed: int = 0
     """Not used, as nothing here is random."""
     out: Path = Path("runs/import_checkpoint")
-    """Folder for recognizer.safetensors and, from stage 2 on, policy.pt. The policy of AdaFocus-TSM stays in its
-    .pth.tar file, which other scripts take as a policy."""
+    """Folder for recognizer.safetensors and, from stage 2 on, policy.safetensors. The policy of AdaFocus-TSM stays in
+    its .pth.tar file, which other scripts take as a policy."""
 
 
 def main(config: Config) -> None:
@@ -38,8 +38,8 @@ def main(config: Config) -> None:
         recognizer.save(config.out / "recognizer.safetensors")
         print(config.out / "recognizer.safetensors")
         if isinstance(policy, OfficialPolicy):
-            PaperPPO.from_official(policy).save(config.out / "policy.pt", training_state=False)
-            print(config.out / "policy.pt")
+            PaperPPO.from_official(policy).save(config.out / "policy.safetensors", training_state=False)
+            print(config.out / "policy.safetensors")
         elif policy is not None:
             print(f"The policy of AdaFocus-TSM is used as it was released: --policy {config.checkpoint}")
 

@@ -69,7 +69,7 @@ def learn(run: RunFolder, stage: str, agent: Reinforce, episodes: int) -> Reinfo
     print(f"{stage}: {episodes} episodes in {time.perf_counter() - started:.0f} s")
     for metrics in agent.history:
         run.log(stage, int(metrics["episodes"]), metrics)
-    agent.save(run.path / f"{stage}.pt")
+    agent.save(run.path / f"{stage}.safetensors")
     agent.set_env(None)
     return agent
 

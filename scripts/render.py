@@ -23,14 +23,14 @@ POLICIES = {
 @dataclass
 class Config:
     policy: str | None = None
-    """The name of a baseline or a shipped policy, or a file such as reinforce.pt or ppo.zip; by default the shipped
-    policy for the recogniser's kind."""
+    """The name of a baseline or a shipped policy, or a file such as reinforce.safetensors or ppo.zip; by default the
+    shipped policy for the recogniser's kind."""
     indices: tuple[int, ...] = (0, 1, 2, 3)
     """Indices of videos in the split."""
     split: str = "val"
     """Split of the videos."""
     recognizer: str = "roaming-fashion"
-    """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
+    """Name of a shipped recogniser, or a file or folder, for AdaFocus or AdaFocus-TSM."""
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""

@@ -4,7 +4,7 @@ This package's own agents leave a checkpoint every minute. With `--resume` they 
 
 python scripts/train_policy.py                              # patch policy, REINFORCE
 python scripts/train_policy.py --algo ppo                   # patch policy, Stable-Baselines3 PPO
-python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.pt
+python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.safetensors
 python scripts/train_policy.py --train both                 # patch and skip heads jointly
 python scripts/train_policy.py --recognizer roaming-motion  # AdaFocus-TSM: one continuous position per clip
 python scripts/train_policy.py --recognizer still-fashion --videos still-fashion --looks 5 --algo soft_targets
@@ -60,7 +60,7 @@ class Config:
     train: Literal["patch", "skip", "both"] = "patch"
     """Heads to train: where to look, when not to look (over --patch-policy), or both jointly."""
     patch_policy: str = "roaming-fashion"
-    """The frozen patch policy for --train skip, by a shipped name or a .pt file. The skip policy's file contains it."""
+    """The frozen patch policy for --train skip, by a shipped name or a file. The skip policy's file contains it."""
     episodes: int | None = None
     """Training episodes; the default depends on what is trained."""
     num_envs: int = 64

@@ -57,9 +57,9 @@ def test_all_stages_from_frame_folders(tmp_path: Path) -> None:
     train = (*common, "--num-envs", 8, "--episodes", 64)
     run("train_policy.py", *train, "--out", tmp_path / "reinforce")
     run("train_policy.py", *train, "--algo", "ppo", "--out", tmp_path / "ppo")
-    patch_policy = tmp_path / "reinforce" / "reinforce.pt"
+    patch_policy = tmp_path / "reinforce" / "reinforce.safetensors"
     run("train_policy.py", *train, "--train", "skip", "--patch-policy", patch_policy, "--out", tmp_path / "skip")
-    skip_policy = tmp_path / "skip" / "reinforce.pt"
+    skip_policy = tmp_path / "skip" / "reinforce.safetensors"
     run("finetune.py", *common, "--policy", skip_policy, "--stage3.epochs", 2, "--out", tmp_path / "finetuned")
     tuned = (*videos, "--recognizer", tmp_path / "finetuned" / "recognizer.safetensors")
     policies = ("random", patch_policy, tmp_path / "ppo" / "ppo.zip", skip_policy)
@@ -103,7 +103,7 @@ def test_all_stages_from_picture_folders(tmp_path: Path) -> None:
         train = (*trained, "--num-envs", 4, "--episodes", 32, "--out", tmp_path)
         run_forked("train_policy", *train)
         run_forked("train_policy", *train, "--algo", "ppo", "--num-envs", 64)
-        policy = tmp_path / "reinforce.pt"
+        policy = tmp_path / "reinforce.safetensors"
         run_forked("finetune", *trained, "--policy", policy, "--stage3.epochs", 1, "--out", tmp_path)
         before, after = (load_recognizer(path).classifier for path in (trained[1], tmp_path / "recognizer.safetensors"))
         assert not torch.equal(before.fc.weight, after.fc.weight)
@@ -125,6 +125,6 @@ def test_one_stage_from_frame_folders(tmp_path: Path) -> None:
     short = ("--stage0.epochs", 1, "--stage0.videos-per-step", 8, "--end-to-end.epochs", 2)
     run("train_end_to_end.py", *videos, *short, "--end-to-end.videos-per-step", 8, "--out", tmp_path / "trained")
     trained = (*videos, "--recognizer", tmp_path / "trained" / "recognizer.safetensors")
-    policy = tmp_path / "trained" / "policy.pt"
+    policy = tmp_path / "trained" / "policy.safetensors"
     run("evaluate.py", *trained, "--split", "test", "--policies", policy, "--out", tmp_path / "evaluation")
     assert len((tmp_path / "evaluation" / "test.csv").read_text().splitlines()) == 2

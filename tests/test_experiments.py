@@ -67,7 +67,7 @@ def test_every_algorithm_runs(algorithm: str, bench: Bench, tmp_path: Path) -> N
     saved = Result.load(next(tmp_path.glob("*.npz")))
     assert saved.trial == result.trial
     assert equal(saved, result)
-    (kept,) = (path for path in tmp_path.iterdir() if path.suffix in (".pt", ".zip"))
+    (kept,) = (path for path in tmp_path.iterdir() if path.suffix in (".safetensors", ".zip"))
     again = evaluate(load_policy(kept), features=bench.features("test"))
     assert (again.correct == result.correct).all()
     assert (again.returns == result.returns).all()
@@ -108,9 +108,11 @@ def test_every_pipeline_runs(variant: Variant, bench: Bench, tmp_path: Path) -> 
     if variant.algorithm == "stages":
         assert (result.focused == 4).all()
     features = bench.features("test")
-    for recognizer in tmp_path.glob("*.safetensors"):
+    kept = set(tmp_path.glob("*.safetensors"))
+    recognizers = set(tmp_path.glob("*-recognizer.safetensors"))
+    for recognizer in recognizers:
         features = FeatureBank(Recognizer.from_pretrained(recognizer), features.videos, bench.grid)
-    again = evaluate(load_policy(next(tmp_path.glob("*.pt"))), features=features, **one.env)
+    again = evaluate(load_policy(*(kept - recognizers)), features=features, **one.env)
     assert (again.correct == result.correct).all()
     assert (again.focused == result.focused).all()
 

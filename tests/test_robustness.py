@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.weights import is_safetensors
 from agents.baselines import CenterPolicy
 from tests.forked_scripts import ForkedScripts, Running
 from tests.test_frame_folders import write_video
@@ -152,7 +153,7 @@ def is_aside(path: Path) -> bool:
 
 
 def content(path: Path) -> Any:
-    if path.suffix in (".pt", ".checkpoint"):
+    if path.suffix == ".checkpoint" and not is_safetensors(path):
         return plain(torch.load(path, weights_only=True))
     if path.suffix == ".zip":  # of Stable-Baselines3, beside whose weights are times
         with zipfile.ZipFile(path) as archive:

@@ -21,6 +21,7 @@ from adafocus_env import Recognizer, TSMRecognizer, load_official_checkpoint, lo
 from adafocus_env.weights import read_torch_file
 from agents import Reinforce, evaluate, load_policy, sb3
 from agents.baselines import RandomPolicy
+from agents.policy_file import PICKLED_FORMAT, read_state
 from agents.pretrained import CHECKPOINTS as POLICIES
 from tests.test_tsm import TINY as TINY_TSM
 
@@ -50,7 +51,7 @@ def recogniser_content(path: Path) -> Any:
 
 def policy_content(path: Path) -> Any:
     agent = Reinforce.load(path)
-    return torch_content(path), agent.config, agent.observation_space, agent.action_space
+    return _dump(read_state(path)), agent.config, agent.observation_space, agent.action_space
 
 
 def torch_content(path: Path) -> bytes:
@@ -69,7 +70,9 @@ def files(tmp_path_factory: pytest.TempPathFactory, recognizer: Recognizer, vide
     arguments = {"recognizer": recognizer, "videos": videos, "grid": 4}
     patch_policy = Reinforce(gym.make_vec("AdaFocus-v0", 1, skip=False, observation="glance", **arguments))
     env = gym.make_vec("AdaFocus-v0", 1, reward="gain_over_previous", **arguments)
-    Reinforce(env, patch_policy=patch_policy, hidden_size=8, encoder_size=8).save(folder / "policy.pt")
+    agent = Reinforce(env, patch_policy=patch_policy, hidden_size=8, encoder_size=8)
+    agent.save(folder / "policy.safetensors")
+    torch.save({"format": PICKLED_FORMAT, **agent._state(training_state=True)}, folder / "policy.pt")
     network = torch.nn.Linear(30, 40)
     optimizer = torch.optim.Adam(network.parameters())
     network(torch.ones(30)).sum().backward()
@@ -97,7 +100,8 @@ def _saved(recognizer: Any, path: Path) -> Path:
     [
         ("recognizer.safetensors", recogniser_content, 60),
         ("tsm.safetensors", recogniser_content, 20),
-        ("policy.pt", policy_content, 40),
+        ("policy.safetensors", policy_content, 40),
+        ("policy.pt", policy_content, 20),
         ("stage1.checkpoint", torch_content, 20),
         ("ppo.zip", sb3_content, 10),
     ],
@@ -137,7 +141,7 @@ def test_files_of_earlier_versions_load(files: dict[str, Path], tmp_path: Path) 
     assert recogniser_content(tmp_path / "old.safetensors") == recogniser_content(files["recognizer.safetensors"])
     for name in ("roaming-fashion", "roaming-motion"):
         load_recognizer(name)
-    for path in POLICIES.glob("*.pt"):
+    for path in POLICIES.glob("*.safetensors"):
         Reinforce.load(path)
 
 
@@ -201,11 +205,13 @@ def test_weights_that_are_not_finite_are_refused_by_name(files: dict[str, Path],
         ValueError, match=r"nan\.safetensors .*\n.*classifier\.fc\.bias holds values that are not finite"
     ):
         load_recognizer(tmp_path / "nan.safetensors")
-    agent = Reinforce.load(files["policy.pt"])
+    agent = Reinforce.load(files["policy.safetensors"])
     agent._average.module.value_head.weight.data[0, 0] = -torch.inf
-    agent.save(tmp_path / "nan.pt")
-    with pytest.raises(ValueError, match=r"nan\.pt .*\n.*value_head\.weight holds values that are not finite"):
-        load_policy(tmp_path / "nan.pt")
+    agent.save(tmp_path / "nan-policy.safetensors")
+    with pytest.raises(
+        ValueError, match=r"nan-policy\.safetensors .*\n.*value_head\.weight holds values that are not finite"
+    ):
+        load_policy(tmp_path / "nan-policy.safetensors")
     model = load_policy(files["ppo.zip"])
     next(model.policy.parameters()).data.view(-1)[0] = torch.nan
     model.save(tmp_path / "ppo-nan.zip")

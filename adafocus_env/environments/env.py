@@ -16,7 +16,7 @@ from adafocus_env.videos.dataset import VideoDataset
 
 _OF_THE_LANE = (
     *("render_mode", "num_frames", "num_steps", "frame_size", "patch_size", "num_patches", "num_classes"),
-    *("videos", "recognizer", "corners", "features", "grid"),
+    *("videos", "recognizer", "corners", "features", "grid", "looks", "skip_cost", "glance_cost"),
 )
 """Attributes that a single environment shares with its lane."""
 

@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.fx.proxy import TraceError
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from adafocus_env.files import write_atomically
 from adafocus_env.recognition.backbones import BackboneConfig, build_backbone, map_bounds
 from adafocus_env.recognition.compute_cost import ComputeCost
-from adafocus_env.weights import checksum, find_file, first_sight, load_weights
+from adafocus_env.weights import find_file, load_weights, read_safetensors, write_safetensors
 
 Precision = Literal["float32", "bfloat16"]
 """Type of number in which the CNNs compute."""
@@ -301,11 +298,13 @@ class ImageNetworks(nn.Module, Generic[Config]):
 
     def fingerprint(self) -> str:
         """Hash of configuration and weights: the key of everything computed with this recogniser."""
-        digest = hashlib.sha256(json.dumps(asdict(self.config), sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return _digest(asdict(self.config), self.state_dict())
+
+    def glance_fingerprint(self) -> str:
+        """Hash of what a policy's glances depend on, which stage 3 leaves as it is: f_G and how frames are prepared."""
+        names = "global_backbone", "glance_size", "glance_interpolation", "mean", "std"
+        settings = asdict(self.config)
+        return _digest({name: settings[name] for name in names}, self.global_cnn.state_dict())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write configuration, metadata and weights, with a checksum of them, as one safetensors file, atomically.
@@ -314,8 +313,7 @@ class ImageNetworks(nn.Module, Generic[Config]):
             path: File to write; by custom it ends in ``.safetensors``.
         """
         header = {"format": self.file_format, "config": json.dumps(asdict(self.config)), **self.metadata}
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_atomically(path, save(weights, metadata={**header, "checksum": checksum(header, weights)}))
+        write_safetensors(path, header, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
@@ -327,16 +325,14 @@ class ImageNetworks(nn.Module, Generic[Config]):
                 earlier versions don't reveal that), or weights are not finite.
         """
         path = find_file("recognizer", name_or_path, CHECKPOINTS, ".safetensors")
-        header, weights = _read(path, weights=True)
+        header, weights = read_safetensors(path)
         if header.get("format") != cls.file_format:
             raise ValueError(
                 f"{path} is not a recogniser of format {cls.file_format!r}, but of {header.get('format')!r}: those of "
                 f"AdaFocus-v0 are written by Recognizer.save, those of AdaFocusTSM-v0 by TSMRecognizer.save"
             )
-        written = header.pop("checksum", None)
-        if written not in (None, checksum(header, weights)):
-            raise ValueError(f"{path} has changed since it was written: copy or download it again")
-        del header["format"]
+        for name in ("format", "checksum"):
+            header.pop(name, None)
         try:
             recognizer = cls(cast(Config, cls.config_class.from_dict(json.loads(header.pop("config")))))
             load_weights(recognizer, weights)
@@ -346,6 +342,15 @@ class ImageNetworks(nn.Module, Generic[Config]):
             raise ValueError(f"{path} does not hold a {cls.__name__}'s configuration: {error!r}") from error
         recognizer.metadata = header
         return recognizer.to(device).eval()
+
+
+def _digest(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of settings and of the names and bytes of tensors, in sorted order."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_format(name_or_path: str | os.PathLike[str]) -> str | None:
@@ -359,16 +364,4 @@ def read_format(name_or_path: str | os.PathLike[str]) -> str | None:
         ValueError: The file is not a safetensors file.
     """
     path = find_file("recognizer", name_or_path, CHECKPOINTS, ".safetensors")
-    return _read(path, weights=False)[0].get("format")
-
-
-def _read(path: Path, *, weights: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Header and, if asked for, tensors."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys() if weights else ()
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a safetensors file, or not a whole one: {first_sight(path) or error}"
-        ) from error
+    return read_safetensors(path, with_tensors=False)[0].get("format")

@@ -36,6 +36,11 @@ class ReleasedPolicy(nn.Module):
         """The network, under the name that SB3's models use."""
         return self
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The network alone, for ``Recognizer.export``."""
+        return [self]
+
     @torch.no_grad()
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
@@ -107,7 +112,7 @@ class OfficialPolicy(ReleasedPolicy):
         return self.actor(output[0]), after[0]
 
     def _choose(self, glance: Tensor, state: Any, episode_start: Any, deterministic: bool) -> tuple[Tensor, Tensor]:
-        hidden = glance.new_zeros(len(glance), self.gru.hidden_size)
+        hidden = glance.new_zeros(glance.shape[0], self.gru.hidden_size)
         if state is not None:
             hidden = torch.as_tensor(state, device=glance.device)
         if episode_start is not None:

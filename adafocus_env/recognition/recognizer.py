@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from adafocus_env.recognition.backbones import map_shape
 from adafocus_env.recognition.classifier import RecurrentClassifier
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
 from adafocus_env.recognition.deployment import Recognition, recognize_frames
+from adafocus_env.recognition.exporting import Graphs, export_graphs
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 
 
@@ -145,6 +148,28 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         """
         with self.evaluating():
             return recognize_frames(self, frames, policy, grid, exit_threshold, looks)
+
+    def export(self, folder: str | os.PathLike[str], policy: Any, *, looks: int = 1, graphs: Graphs = "pt2") -> Path:
+        """Write the recogniser and a policy as graphs that recognise videos without this package.
+
+        :mod:`adafocus_env.recognition.exported` describes the folder, and is the program that runs it; the folder gets
+        a copy. ``recognizer.deployed().export(…)`` folds the batch norms first.
+
+        Args:
+            folder: Gets the graphs, ``settings.json`` and ``exported.py``.
+            policy: One of this package's agents, or a released policy. It must be on the CPU, as the recogniser.
+            looks: Looks at each frame, as in :meth:`recognize`.
+            graphs: ``"pt2"``, those of torch.export, or ``"onnx"``, for which the extra of that name must be installed.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ImportError: ``graphs="onnx"``, and a package for it isn't installed.
+            ValueError: The policy computes by something else than torch networks, or an argument is not allowed.
+        """
+        with self.evaluating():
+            return export_graphs(self, folder, policy, looks, graphs)
 
     def measure_cost(self) -> ComputeCost:
         """See :meth:`ImageNetworks.cost`: per frame."""

@@ -115,7 +115,7 @@ class Record:
         are trained on in place of the record's own."""
         trained_on = {} if "features" in kwargs else self._trained_on
         return kept_policy(
-            self._run.path / f"{name}-{seed}.pt",
+            self._run.path / f"{name}-{seed}.safetensors",
             seed,
             episodes,
             settings,

@@ -176,7 +176,7 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         features, seconds = bench.features(trial.split), time.perf_counter() - started
         if recognizer is not None:
             features = FeatureBank(recognizer, features.videos, bench.grid)
-            recognizer.save(path.with_suffix(".safetensors"))
+            recognizer.save(path.with_name(f"{path.stem}-recognizer.safetensors"))
         save_policy(policy, path.with_suffix(""), training_state=False)
         result = _result(trial, evaluate(policy, features=features, **trial.env), seconds=seconds)
     else:

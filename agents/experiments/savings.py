@@ -160,7 +160,7 @@ class Savings:
     def _learned(
         self, name: str, seed: int, episodes: int, settings: dict[str, Any], patch_policy: Any = None, **env: Any
     ) -> Reinforce:
-        path = self.out / "policies" / f"{name}-{seed}.pt"
+        path = self.out / "policies" / f"{name}-{seed}.safetensors"
         return kept_policy(path, seed, LANES if self.quick else episodes, settings, patch_policy, **env)
 
     def _point(
