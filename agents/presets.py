@@ -103,8 +103,16 @@ CLIP_HYPERPARAMETERS: dict[str, Any] = {
 CLIP_PATCH_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1e-3, "gamma": 0.0, "entropy_coefficient": 0.01}
 """The same with patch indices as actions."""
 CLIP_EPISODES = 19_200
-CLIP_SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {**SOFT_TARGET_HYPERPARAMETERS, "use_belief": False}
-"""Soft targets with patch indices as actions."""
+CLIP_SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {
+    **SOFT_TARGET_HYPERPARAMETERS,
+    "use_belief": False,
+    "temperature": 0.1,
+}
+"""Soft targets with patch indices as actions. Trained on 6,000 clips, they close 0.83 of the gap between random patches
+and the true location on 2,500 validation clips (one seed), which is all that this glance seems to allow: a localiser
+with the same network, which is told where the item is, closes 0.81 to 0.82. With τ = 0.02 it is 0.80 to 0.83, and after
+38,400 episodes 0.78. Deeper or wider scores of the map change nothing."""
+CLIP_SOFT_TARGET_EPISODES = 14_400
 CLIP_SOFT_TARGET_VIDEOS = 6_000
 """Number of training clips for soft targets, whose table of all candidates is to fill in minutes."""
 CLIP_STAGE3 = Stage3Config(epochs=5, classifier_learning_rate=1e-3)

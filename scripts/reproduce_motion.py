@@ -26,6 +26,7 @@ from agents.presets import (
     CLIP_EPISODES,
     CLIP_HYPERPARAMETERS,
     CLIP_PATCH_HYPERPARAMETERS,
+    CLIP_SOFT_TARGET_EPISODES,
     CLIP_SOFT_TARGET_HYPERPARAMETERS,
     CLIP_SOFT_TARGET_VIDEOS,
     CLIP_STAGE3,
@@ -56,7 +57,7 @@ class Config:
     """A file of a feature bank of the clips for soft targets, which is filled where it isn't; by default a table in
     memory."""
     episodes: int = CLIP_EPISODES
-    """Training episodes of stage 2."""
+    """Training episodes of REINFORCE."""
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     seed: int = 0
@@ -81,7 +82,7 @@ def trainings(
     def soft_targets() -> tuple[Reinforce, TSMRecognizer]:
         settings, env = CLIP_SOFT_TARGET_HYPERPARAMETERS, {"action": "grid", "baseline": "exact"}
         found = record.learn(
-            "soft_targets", seed, config.episodes, settings, kind=SoftTargets, features=every_candidate, **env
+            "soft_targets", seed, CLIP_SOFT_TARGET_EPISODES, settings, kind=SoftTargets, features=every_candidate, **env
         )
         return found, recognizer
 
@@ -96,7 +97,7 @@ def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRe
     return {
         "evaluation": [config.split, config.seed, RoamingMotion(config.split).fingerprint],
         "policies": [config.episodes, SETTINGS],
-        "soft targets": [CLIP_SOFT_TARGET_HYPERPARAMETERS, CLIP_SOFT_TARGET_VIDEOS],
+        "soft targets": [CLIP_SOFT_TARGET_EPISODES, CLIP_SOFT_TARGET_HYPERPARAMETERS, CLIP_SOFT_TARGET_VIDEOS],
         "stage 3": [dataclasses.asdict(CLIP_STAGE3), STAGE3_VIDEOS],
         "recognizer": recognizer.fingerprint(),
         "order-blind": blind and blind.fingerprint(),
