@@ -71,6 +71,11 @@ telescope to the confidence at the end minus the price of the focused frames, wh
 close to it and less noisy."""
 SKIP_EPISODES = 12_800
 
+STOP_HYPERPARAMETERS: dict[str, Any] = {**SKIP_HYPERPARAMETERS, "gamma": 1.0}
+"""REINFORCE for a head that ends videos, over a frozen π′. With γ = 1 its return is the confidence at the end minus the
+price of the compute spent."""
+STOP_EPISODES = SKIP_EPISODES
+
 SOFT_CHOICE_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1e-3, "use_belief": True}
 """Soft targets for the skip bit, over a frozen π; :mod:`agents.soft_choices` says how they compare with REINFORCE."""
 
