@@ -12,7 +12,7 @@ from adafocus_env.recognition.compute_cost import policy_gflops
 from adafocus_env.recognition.image_networks import ImageNetworks
 from agents.baselines import RandomPolicy
 from agents.evaluation import evaluate
-from agents.exits import calibrate_exit
+from agents.exits import calibrate_exit, exit_curve
 from agents.experiments.algorithms import ALGORITHMS, LANES
 from agents.experiments.bench import Bench
 from agents.finetuning import finetune
@@ -121,7 +121,8 @@ def stopping(bench: Bench, seed: int, episodes: int, *, exit: str = "none") -> T
     if exit == "learned":
         return Trained(agent)
     spent = evaluate(agent, features=bench.features("val"), reward="confidence").gflops_per_video
-    return Trained(policy, exit_threshold=calibrate_exit(whole, gflops=spent))
+    budget = max(spent, float(exit_curve(whole).gflops.min()))  # thresholds look at the first frame in any case
+    return Trained(policy, exit_threshold=calibrate_exit(whole, gflops=budget))
 
 
 def preset_settings() -> dict[str, Any]:
