@@ -22,8 +22,8 @@ from rich import print
 from adafocus_env import Recognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.run_folder import RunFolder, check_settings
-from agents.experiments.compute import Point, Tried, compute_ratios, exit_points, mean_curves, merged, upper_hull
-from agents.experiments.savings import ADAPTIVE, PATCHES, POLICY_TRAINING, SHIPPED, STOPPING, WHOLE, Savings
+from agents.experiments.compute import compute_ratios, mean_curves, upper_hull
+from agents.experiments.savings import OTHERS, OURS, POLICY_TRAINING, SHIPPED, Savings, all_points
 from agents.figures import accuracy_against_compute
 
 MAY_CHANGE = (
@@ -40,11 +40,6 @@ MAY_CHANGE = (
 """Arguments that may change when a killed run goes on."""
 IN_QUICK = ("patch_sizes", "skip_costs", "resolution_costs", "frames", "seeds")
 """Arguments of which a rehearsal takes the first two values."""
-ANY_PATCH, ANY_STOPPING, ANY_WHOLE = f"{PATCHES}, any P", f"{STOPPING}, any P", f"{WHOLE}, any size"
-FAMILIES = {f"{PATCHES},": ANY_PATCH, f"{STOPPING},": ANY_STOPPING, WHOLE: ANY_WHOLE, ADAPTIVE: ADAPTIVE}
-"""Methods that are the same but for a size, by the beginning of their names, and the name of all of them together."""
-WITH_EXIT = {name: f"{name}, with exit" for name in (ANY_PATCH, ADAPTIVE, ANY_WHOLE)}
-"""Names of the methods that are tried with conditional exit too."""
 
 
 @dataclass
@@ -67,19 +62,6 @@ def determining_settings(config: Config) -> dict[str, Any]:
     }
 
 
-def all_points(tried: list[Tried], budgets: tuple[float, ...]) -> list[Point]:
-    """The points of every method, of those of a family together, and of those with conditional exit."""
-    points = [each.point for each in tried]
-    for start, name in FAMILIES.items():
-        members = [each for each in tried if each.method.startswith(start)]
-        methods = list(dict.fromkeys(each.method for each in members))
-        if name not in methods:
-            points += merged([each.point for each in members], methods, name)
-        if name in WITH_EXIT:
-            points += exit_points(members, WITH_EXIT[name], budgets)
-    return points
-
-
 def main(config: Config) -> None:
     started = time.perf_counter()
     if config.quick:
@@ -94,10 +76,8 @@ def main(config: Config) -> None:
         points = all_points(tried, config.budgets)
         rounded = (replace(point, gflops=round(point.gflops, 5), accuracy=round(point.accuracy, 3)) for point in points)
         run.write_table("compute", [dataclasses.asdict(point) for point in rounded])
-        ours = [WITH_EXIT[ANY_PATCH], ANY_STOPPING, ANY_PATCH]
-        others = [ADAPTIVE, WITH_EXIT[ADAPTIVE], ANY_WHOLE, WITH_EXIT[ANY_WHOLE]]
-        run.write_table("ratios", compute_ratios(points, ours, others, config.accuracies))
-        curves = mean_curves(point for point in points if point.method in (*ours, *others))
+        run.write_table("ratios", compute_ratios(points, OURS, OTHERS, config.accuracies))
+        curves = mean_curves(point for point in points if point.method in (*OURS, *OTHERS))
         hulls = {method: upper_hull(curve) for method, curve in curves.items()}
         accuracy_against_compute(config.out / "compute.png", {}, hulls, logarithmic=True)
     print(f"Everything is in {config.out}, after {(time.perf_counter() - started) / 60:.1f} minutes.")

@@ -23,7 +23,7 @@ from agents.experiments.compute import (
     on_read_frames,
     upper_hull,
 )
-from agents.experiments.savings import Savings
+from agents.experiments.savings import OTHERS, OURS, Savings, all_points
 
 CURVE = [(4.0, 80.0), (1.0, 60.0), (2.0, 70.0), (3.0, 65.0)]  # the last one costs more than (2, 70) and reaches less
 
@@ -179,3 +179,30 @@ def test_all_networks_are_trained_on_equally_many_videos(stage3: Stage3Config) -
     assert whole.steps * whole.videos_per_step == savings.network_videos
     left = savings.network_videos - patches.steps * patches.videos_per_step - 3000 * stage3.epochs
     assert 0 <= left < patches.videos_per_step
+
+
+def test_stage_3_may_not_take_everything() -> None:
+    with pytest.raises(ValueError, match="network_videos must be at least 15032"):
+        Savings(network_videos=15_000, policy_videos=3000, stage3=Stage3Config(epochs=5)).stage1("patches")
+
+
+def test_families_are_compared_with_and_without_exit() -> None:
+    """Exit halves the compute of patches and of whole frames here, and no threshold is tried with learned stopping."""
+    certain = functools.partial(evaluation, [[0.9, 0.9]], [[True, True]])
+    costs = {
+        "AdaFocus+, 24²": 1.0, "AdaFocus+, 32²": 2.0, "AdaFocus+ with learned stopping, 24²": 1.5,
+        "whole frames at 1": 6.0, "whole frames at 0.5": 4.0, "adaptive resolution": 3.0,
+    }  # fmt: skip
+    tried = [
+        Tried(method, "λ", seed, certain(gflops), None if "learned" in method else certain(gflops))
+        for method, gflops in costs.items()
+        for seed in ((0, 1) if "AdaFocus" in method else (0,))
+    ]
+    rows = compute_ratios(all_points(tried, [1.0, 3.0, 4.0]), OURS, OTHERS, [100.0])
+    ratios = {(row["method"], row["other"]): row["ratio"] for row in rows}
+    assert ratios["AdaFocus+, any P", "adaptive resolution"] == 3.0
+    assert ratios["AdaFocus+, any P, with exit", "adaptive resolution"] == 6.0
+    assert ratios["AdaFocus+, any P, with exit", "adaptive resolution, with exit"] == 3.0
+    assert ratios["AdaFocus+ with learned stopping, any P", "whole frames, any size"] == 2.67
+    assert ratios["AdaFocus+, any P, with exit", "whole frames, any size, with exit"] == 4.0
+    assert len(ratios) == len(OURS) * len(OTHERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from adafocus_env.run_folder import RunFolder
 from agents.baselines import ScheduledPolicy
 from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import LANES
-from agents.experiments.compute import Tried, on_read_frames
+from agents.experiments.compute import Point, Tried, exit_points, merged, on_read_frames
 from agents.experiments.pipelines import matching_glance_cost
 from agents.experiments.record import kept_evaluation, kept_policy
 from agents.finetuning import finetune
@@ -44,6 +44,14 @@ from agents.soft_targets import SoftTargets
 SHIPPED = "roaming-fashion"
 ADAPTIVE = "adaptive resolution"
 PATCHES, STOPPING, WHOLE = "AdaFocus+", "AdaFocus+ with learned stopping", "whole frames"
+ANY_PATCH, ANY_STOPPING, ANY_WHOLE = f"{PATCHES}, any P", f"{STOPPING}, any P", f"{WHOLE}, any size"
+FAMILIES = {f"{PATCHES},": ANY_PATCH, f"{STOPPING},": ANY_STOPPING, WHOLE: ANY_WHOLE, ADAPTIVE: ADAPTIVE}
+"""Methods that are the same but for a size, by the beginning of their names, and the name of all of them together."""
+WITH_EXIT = {name: f"{name}, with exit" for name in (ANY_PATCH, ADAPTIVE, ANY_WHOLE)}
+"""Names of the methods that are tried with conditional exit too."""
+OURS = (WITH_EXIT[ANY_PATCH], ANY_STOPPING, ANY_PATCH)
+OTHERS = (ADAPTIVE, WITH_EXIT[ADAPTIVE], ANY_WHOLE, WITH_EXIT[ANY_WHOLE])
+"""The methods whose compute is compared with that of :data:`OURS`."""
 POLICY_TRAINING = {
     "patch": [SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS],
     "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS],
@@ -110,7 +118,11 @@ class Savings:
         together with those of stage 3."""
         config: Stage1Config = getattr(self, name)
         tuned = self.stage3.epochs * len(self.videos("train")) if name == "patches" else 0
-        return replace(config, steps=(self.network_videos - tuned) // config.videos_per_step, precision=self.precision)
+        steps = (self.network_videos - tuned) // config.videos_per_step
+        if steps < 1:
+            needed = tuned + config.videos_per_step
+            raise ValueError(f"network_videos must be at least {needed}, of which stage 3 takes {tuned}")
+        return replace(config, steps=steps, precision=self.precision)
 
     def on_whole_frames(self) -> list[Tried]:
         """Fewer frames, smaller frames, and, as in AR-Net, a resolution or a skip for every frame."""
@@ -229,3 +241,21 @@ class Savings:
         tried = Tried(method, setting, seed, on(self.split), on("val") if "val" in banks else None)
         print(f"{method}, {setting}, seed {seed}: {tried.point.accuracy:.2f} % at {tried.point.gflops:.4f} GFLOPs")
         return tried
+
+
+def all_points(tried: Sequence[Tried], budgets: Sequence[float]) -> list[Point]:
+    """The points of every method, of all methods of a family together, and of those with conditional exit.
+
+    Args:
+        tried: What :class:`Savings` has evaluated.
+        budgets: GFLOPs per video for which thresholds of exit are chosen.
+    """
+    points = [each.point for each in tried]
+    for start, name in FAMILIES.items():
+        members = [each for each in tried if each.method.startswith(start)]
+        methods = list(dict.fromkeys(each.method for each in members))
+        if name not in methods:
+            points += merged([each.point for each in members], methods, name)
+        if name in WITH_EXIT:
+            points += exit_points(members, WITH_EXIT[name], budgets)
+    return points
