@@ -135,7 +135,7 @@ class Savings:
         readers = {scale: read_at(recognizer, pool, scale) for scale in AR_NET_SCALES}
         banks: dict[str, FrozenFeatures] = {
             split: ResolutionBank(readers, self.videos(split), path=self._bank(split), precision=self.precision)
-            for split in {"train": 0, "val": 0, self.split: 0}
+            for split in dict.fromkeys(("train", "val", self.split))
         }
         tried = []
         for (choice, scale), count in itertools.product(enumerate(AR_NET_SCALES), self.frames):
@@ -155,36 +155,37 @@ class Savings:
         """
         recognizer = self._adapted(f"patch{size}", size, train_stage1, self.stage1("patches"))
         bank = FeatureBank(recognizer, self.videos("train"), path=self._bank(f"patch{size}"), precision=self.precision)
-        tried = []
-        for seed in self.seeds:
-            look = self._learned(
-                f"patch{size}", seed, SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS, kind=SoftTargets,
-                features=bank, skip=False, baseline="exact",
+        return [each for seed in self.seeds for each in self._with_patches(size, seed, recognizer, bank)]
+
+    def _with_patches(self, size: int, seed: int, recognizer: Recognizer, bank: FeatureBank) -> list[Tried]:
+        """The policies of one training seed, trained on a bank of the recogniser after stage 1."""
+        look = self._learned(
+            f"patch{size}", seed, SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS, kind=SoftTargets,
+            features=bank, skip=False, baseline="exact",
+        )  # fmt: skip
+        skips = {
+            cost: self._learned(
+                f"skip{size}-{cost:g}", seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look,
+                features=bank, reward="gain_over_previous", skip_cost=cost,
+            )
+            for cost in dict.fromkeys((*self.skip_costs, self.tuned_at))
+        }  # fmt: skip
+        tuned = self._tuned(f"patch{size}-{seed}", seed, recognizer, skips[self.tuned_at], bank)
+        banks: dict[str, FrozenFeatures] = {
+            split: FeatureBank(tuned, self.videos(split), precision=self.precision)
+            for split in dict.fromkeys(("train", "val", self.split))
+        }
+        name = f"{PATCHES}, {size}²"
+        tried = [self._tried(name, "no skip", seed, look, banks)]
+        for cost, skip in skips.items():
+            tried.append(self._tried(name, f"λ = {cost:g}", seed, skip, banks))
+            stop = self._learned(
+                f"stop{size}-{cost:g}", seed, STOP_EPISODES, STOP_HYPERPARAMETERS, skip,
+                features=banks["train"], reward="gain_over_previous", skip_cost=cost, stop=True,
+                glance_cost=matching_glance_cost(tuned, skip, cost),
             )  # fmt: skip
-            prices = {"reward": "gain_over_previous"}
-            skips = {
-                cost: self._learned(
-                    f"skip{size}-{cost:g}", seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look,
-                    features=bank, skip_cost=cost, **prices,
-                )
-                for cost in dict.fromkeys((*self.skip_costs, self.tuned_at))
-            }  # fmt: skip
-            tuned = self._tuned(f"patch{size}-{seed}", seed, recognizer, skips[self.tuned_at], bank)
-            banks: dict[str, FrozenFeatures] = {
-                split: FeatureBank(tuned, self.videos(split), precision=self.precision)
-                for split in {"train": 0, "val": 0, self.split: 0}
-            }
-            name = f"{PATCHES}, {size}²"
-            tried.append(self._tried(name, "no skip", seed, look, banks))
-            for cost, skip in skips.items():
-                tried.append(self._tried(name, f"λ = {cost:g}", seed, skip, banks))
-                stop = self._learned(
-                    f"stop{size}-{cost:g}", seed, STOP_EPISODES, STOP_HYPERPARAMETERS, skip,
-                    features=banks["train"], skip_cost=cost, stop=True,
-                    glance_cost=matching_glance_cost(tuned, skip, cost), **prices,
-                )  # fmt: skip
-                stopping = {self.split: banks[self.split]}
-                tried.append(self._tried(f"{STOPPING}, {size}²", f"λ = {cost:g}", seed, stop, stopping))
+            tested = {self.split: banks[self.split]}  # there is no threshold to choose
+            tried.append(self._tried(f"{STOPPING}, {size}²", f"λ = {cost:g}", seed, stop, tested))
         return tried
 
     def _bank(self, name: str) -> Path:
