@@ -86,7 +86,8 @@ RESOLUTION_HYPERPARAMETERS: dict[str, Any] = {
     "use_belief": True,
 }
 """REINFORCE for adaptive resolution. Both heads learn jointly, rewarded like the skip policy, for as many episodes as π
-and π′ have together."""
+and π′ have together if REINFORCE trains both. Soft targets see the reward of the moment alone, and a cheaper reading
+now leaves more to be gained later."""
 RESOLUTION_EPISODES = PATCH_EPISODES + SKIP_EPISODES
 
 CLIP_HYPERPARAMETERS: dict[str, Any] = {
