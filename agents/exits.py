@@ -36,24 +36,42 @@ def exit_curve(found: Evaluation, num_thresholds: int = 200) -> ExitCurve:
         ValueError: The evaluation has one step a video, was made with ``exit_threshold``, or is of an older file that
             doesn't hold every step's confidence.
     """
-    if found.confidences.shape != found.predictions.shape or not found.step_gflops.all():
-        raise ValueError(
-            "found must be an evaluation of whole episodes: evaluate without exit_threshold, and no policy that stops"
-        )
+    _check_whole(found)
     if found.confidences.shape[1] < 2:
         raise ValueError("found has one step for each video, so that none can be left early")
     num_thresholds = check_integer("num_thresholds", num_thresholds, Bounds(at_least=2))
     quantiles = np.quantile(found.confidences[:, :-1].astype(np.float64), np.linspace(1, 0, num_thresholds - 1))
-    thresholds = np.concatenate(([NEVER], np.unique(quantiles)[::-1]))
+    return outcomes(found, np.concatenate(([NEVER], np.unique(quantiles)[::-1])))
+
+
+def outcomes(found: Evaluation, thresholds: npt.ArrayLike) -> ExitCurve:
+    """Accuracy and compute at given thresholds, from one evaluation without exit.
+
+    Args:
+        found: An evaluation of a policy with whole episodes.
+        thresholds: (K,).
+
+    Raises:
+        ValueError: The evaluation was made with ``exit_threshold``, or as :func:`exit_curve`.
+    """
+    _check_whole(found)
+    chosen = np.asarray(thresholds, dtype=np.float64)
     spent = found.step_gflops.cumsum(axis=1)
-    accuracy, gflops = np.empty(len(thresholds)), np.empty(len(thresholds))
-    for number, threshold in enumerate(thresholds):
+    accuracy, gflops = np.empty(len(chosen)), np.empty(len(chosen))
+    for number, threshold in enumerate(chosen):
         certain = found.confidences >= threshold
         certain[:, -1] = True
         last = certain.argmax(axis=1)[:, None]
         accuracy[number] = (np.take_along_axis(found.predictions, last, axis=1)[:, 0] == found.labels).mean()
         gflops[number] = np.take_along_axis(spent, last, axis=1).mean()
-    return ExitCurve(thresholds, accuracy, gflops)
+    return ExitCurve(chosen, accuracy, gflops)
+
+
+def _check_whole(found: Evaluation) -> None:
+    if found.confidences.shape != found.predictions.shape or not found.step_gflops.all():
+        raise ValueError(
+            "found must be an evaluation of whole episodes: evaluate without exit_threshold, and no policy that stops"
+        )
 
 
 def calibrate_exit(found: Evaluation, *, gflops: float | None = None, loss: float | None = None) -> float:

@@ -80,6 +80,11 @@ telescope to the confidence at the end minus the price of the focused frames, wh
 close to it and less noisy."""
 SKIP_EPISODES = 12_800
 
+STOP_HYPERPARAMETERS: dict[str, Any] = {**SKIP_HYPERPARAMETERS, "gamma": 1.0}
+"""REINFORCE for a head that ends videos, over a frozen π′. With γ = 1 its return is the confidence at the end minus the
+price of the compute spent."""
+STOP_EPISODES = SKIP_EPISODES
+
 SOFT_CHOICE_HYPERPARAMETERS: dict[str, Any] = {"learning_rate": 1e-3, "use_belief": True}
 """Soft targets for the skip bit, over a frozen π; :mod:`agents.soft_choices` says how they compare with REINFORCE."""
 
@@ -90,7 +95,8 @@ RESOLUTION_HYPERPARAMETERS: dict[str, Any] = {
     "use_belief": True,
 }
 """REINFORCE for adaptive resolution. Both heads learn jointly, rewarded like the skip policy, for as many episodes as π
-and π′ have together."""
+and π′ have together if REINFORCE trains both. Soft targets see the reward of the moment alone, and a cheaper reading
+now leaves more to be gained later."""
 RESOLUTION_EPISODES = PATCH_EPISODES + SKIP_EPISODES
 
 CLIP_HYPERPARAMETERS: dict[str, Any] = {

@@ -1,12 +1,29 @@
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.experiments.compute import Point, compute_at, compute_ratios, mean_curves, merged
+from adafocus_env.recognition.recipes import Stage3Config
+from agents import Evaluation, evaluate
+from agents.baselines import RandomPolicy, ScheduledPolicy
+from agents.experiments.compute import (
+    Point,
+    Tried,
+    compute_at,
+    compute_ratios,
+    exit_points,
+    mean_curves,
+    merged,
+    on_read_frames,
+    upper_hull,
+)
+from agents.experiments.savings import OTHERS, OURS, Savings, all_points
 
 CURVE = [(4.0, 80.0), (1.0, 60.0), (2.0, 70.0), (3.0, 65.0)]  # the last one costs more than (2, 70) and reaches less
 
@@ -84,3 +101,108 @@ def test_merged_methods_have_the_choice() -> None:
     assert len({point.setting for point in found}) == 2
     (row,) = compute_ratios([*found, *points("other", 0, 2.0)], ["both"], ["other"], [70.0])
     assert (row["gflops"], row["other_gflops"], row["ratio"]) == (2.0, 4.0, 2.0)
+
+
+def test_the_hull_holds_what_no_mixture_beats() -> None:
+    assert upper_hull(CURVE) == [(1.0, 60.0), (2.0, 70.0), (4.0, 80.0)]
+    assert upper_hull([*CURVE, (3.0, 74.0), (5.0, 80.0)]) == [(1.0, 60.0), (2.0, 70.0), (4.0, 80.0)]
+
+
+def evaluation(confidences: list[list[float]], right: list[list[bool]], step_gflops: float) -> Evaluation:
+    """Videos of class 0 with given confidences after every frame, and predictions that are right or not."""
+    confidence, correct = np.array(confidences, dtype=np.float32), np.array(right)
+    videos, steps = confidence.shape
+    last = np.where(correct[:, -1, None], [0.6, 0.4], [0.4, 0.6]).astype(np.float32)
+    return Evaluation(
+        labels=np.zeros(videos, dtype=np.int64),
+        label_sets=np.tile([True, False], (videos, 1)),
+        probabilities=last,
+        predictions=(~correct).astype(np.int64),
+        returns=np.zeros(videos),
+        gflops=np.full(videos, steps * step_gflops),
+        focused=np.full(videos, steps),
+        corners=np.zeros((videos, steps, 2), dtype=np.int64),
+        skipped=np.zeros((videos, steps), dtype=bool),
+        policy_gflops=0.0,
+        confidences=confidence,
+        step_gflops=np.full((videos, steps), step_gflops),
+    )
+
+
+def test_exit_is_chosen_on_validation_videos_and_reported_on_others() -> None:
+    """Two policies: the cheap one is right only on the validation videos, and only if its videos are left early."""
+    confidences = [[0.9, 0.5], [0.4, 0.5]]
+    early, late = [[True, False], [False, True]], [[False, True], [False, True]]
+    cheap = Tried("cheap", "λ", 0, evaluation(confidences, late, 1.0), evaluation(confidences, early, 1.0))
+    dear = Tried("dear", "λ", 0, evaluation(confidences, late, 4.0), evaluation(confidences, late, 4.0))
+    points = exit_points([cheap, dear], "both", [0.5, 1.0, 1.5, 2.0, 7.9, 8.0])
+    assert [(point.setting, point.gflops, point.accuracy) for point in points] == [
+        ("1 GFLOPs", 1.0, 0.0),  # both videos are left after the first frame
+        ("1.5 GFLOPs", 1.5, 50.0),  # the certain one is
+        ("2 GFLOPs", 1.5, 50.0),  # on validation videos that is more accurate than no exit
+        ("7.9 GFLOPs", 1.5, 50.0),
+        ("8 GFLOPs", 1.5, 50.0),
+    ]
+    assert {point.method for point in points} == {"both"}
+    assert points[1].chosen == "cheap, λ, τ = 0.9000"
+    assert cheap.point == Point("cheap", "λ", 0, 2.0, 100.0)
+    (best,) = exit_points([dear], "dear with exit", [8.0])
+    assert (best.gflops, best.accuracy) == (8.0, 100.0)
+
+
+def test_a_budget_that_one_seed_cannot_keep_is_left_out() -> None:
+    found = {gflops: evaluation([[0.9, 0.5]], [[True, True]], gflops) for gflops in (1.0, 3.0)}
+    tried = [Tried("a", "λ", seed, each, each) for seed, each in enumerate(found.values())]
+    points = exit_points(tried, "a with exit", [1.0, 3.0])
+    assert [(point.setting, point.seed) for point in points] == [("3 GFLOPs", 0), ("3 GFLOPs", 1)]
+    single = evaluation([[0.9]], [[True]], 1.0)
+    assert not exit_points([Tried("a", "λ", 0, single, single), Tried("a", "λ", 0, single)], "a with exit", [9.0])
+
+
+def test_a_schedule_pays_for_the_frames_that_it_reads(env_kwargs: dict[str, Any]) -> None:
+    whole = evaluate(functools.partial(ScheduledPolicy, candidate=5, frames=2), skip=True, **env_kwargs)
+    every = evaluate(RandomPolicy, skip=False, **env_kwargs)
+    found = on_read_frames(whole)
+    assert found.predictions.shape == (len(found.labels), 2)
+    np.testing.assert_allclose(found.gflops, every.gflops / every.predictions.shape[1] * 2)
+    np.testing.assert_allclose(found.step_gflops.sum(axis=1), found.gflops)
+    np.testing.assert_array_equal(found.predictions[:, -1], whole.probabilities.argmax(axis=1))
+    assert (found.frames == 2).all()
+    assert found.accuracy == whole.accuracy
+    exit_points([Tried("schedule", "2 frames", 0, found, found)], "with exit", [1.0])  # its steps are all paid for
+
+
+@pytest.mark.parametrize("stage3", [Stage3Config(epochs=0), Stage3Config(epochs=5)])
+def test_all_networks_are_trained_on_equally_many_videos(stage3: Stage3Config) -> None:
+    savings = Savings(stage3=stage3, policy_videos=3000)
+    whole, patches = savings.stage1("whole_frames"), savings.stage1("patches")
+    assert whole.steps * whole.videos_per_step == savings.network_videos
+    left = savings.network_videos - patches.steps * patches.videos_per_step - 3000 * stage3.epochs
+    assert 0 <= left < patches.videos_per_step
+
+
+def test_stage_3_may_not_take_everything() -> None:
+    with pytest.raises(ValueError, match="network_videos must be at least 15032"):
+        Savings(network_videos=15_000, policy_videos=3000, stage3=Stage3Config(epochs=5)).stage1("patches")
+
+
+def test_families_are_compared_with_and_without_exit() -> None:
+    """Exit halves the compute of patches and of whole frames here, and no threshold is tried with learned stopping."""
+    certain = functools.partial(evaluation, [[0.9, 0.9]], [[True, True]])
+    costs = {
+        "AdaFocus+, 24²": 1.0, "AdaFocus+, 32²": 2.0, "AdaFocus+ with learned stopping, 24²": 1.5,
+        "whole frames at 1": 6.0, "whole frames at 0.5": 4.0, "adaptive resolution": 3.0,
+    }  # fmt: skip
+    tried = [
+        Tried(method, "λ", seed, certain(gflops), None if "learned" in method else certain(gflops))
+        for method, gflops in costs.items()
+        for seed in ((0, 1) if "AdaFocus" in method else (0,))
+    ]
+    rows = compute_ratios(all_points(tried, [1.0, 3.0, 4.0]), OURS, OTHERS, [100.0])
+    ratios = {(row["method"], row["other"]): row["ratio"] for row in rows}
+    assert ratios["AdaFocus+, any P", "adaptive resolution"] == 3.0
+    assert ratios["AdaFocus+, any P, with exit", "adaptive resolution"] == 6.0
+    assert ratios["AdaFocus+, any P, with exit", "adaptive resolution, with exit"] == 3.0
+    assert ratios["AdaFocus+ with learned stopping, any P", "whole frames, any size"] == 2.67
+    assert ratios["AdaFocus+, any P, with exit", "whole frames, any size, with exit"] == 4.0
+    assert len(ratios) == len(OURS) * len(OTHERS)

@@ -11,6 +11,7 @@ import pytest
 from adafocus_env import AdaFocusVectorEnv
 from agents import Evaluation, Reinforce, calibrate_exit, evaluate, exit_curve
 from agents.baselines import RandomPolicy
+from agents.exits import outcomes
 
 
 @pytest.fixture
@@ -34,6 +35,16 @@ def test_the_curve_is_what_evaluations_with_its_thresholds_find(
         found = evaluate(policy, exit_threshold=float(threshold), **env_kwargs)
         assert found.accuracy == pytest.approx(accuracy)
         assert found.gflops_per_video == pytest.approx(gflops)
+
+
+def test_outcomes_of_given_thresholds(policy: Reinforce, whole: Evaluation, env_kwargs: dict[str, Any]) -> None:
+    thresholds = [0.9, float(np.median(whole.confidences)), 0.2]  # in any order, and between those of the curve
+    found = outcomes(whole, thresholds)
+    assert found.thresholds.tolist() == thresholds
+    for threshold, accuracy, gflops in zip(*found, strict=True):
+        again = evaluate(policy, exit_threshold=float(threshold), **env_kwargs)
+        assert again.accuracy == pytest.approx(accuracy)
+        assert again.gflops_per_video == pytest.approx(gflops)
 
 
 def test_budgets_and_losses_are_kept(policy: Reinforce, whole: Evaluation, env_kwargs: dict[str, Any]) -> None:

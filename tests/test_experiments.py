@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adafocus_env import FeatureBank, Recognizer
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
+from adafocus_env.patches import can_stop
 from adafocus_env.run_folder import check_settings
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.registry import register_videos
-from agents import evaluate, load_policy
+from agents import Reinforce, evaluate, exit_curve, load_policy
+from agents.baselines import RandomPolicy
 from agents.experiments import bench as benches
 from agents.experiments import pipelines, runner
 from agents.experiments.ablations import ABLATIONS, Variant
@@ -115,6 +117,43 @@ def test_every_pipeline_runs(variant: Variant, bench: Bench, tmp_path: Path) -> 
     again = evaluate(load_policy(*(kept - recognizers)), features=features, **one.env)
     assert (again.correct == result.correct).all()
     assert (again.focused == result.focused).all()
+
+
+def test_leaving_videos_early(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines, "ALLOWED_LOSS", 0.2)
+    rules = [str(variant.settings["exit"]) for variant in ABLATIONS["stopping"]]
+    trained = {rule: pipelines.stopping(bench, 0, 256, exit=rule) for rule in rules}
+    found = {
+        rule: evaluate(one.policy, features=bench.features("val"), exit_threshold=one.exit_threshold)
+        for rule, one in trained.items()
+    }
+    whole, least = found["none"], exit_curve(found["none"]).gflops.min()
+    assert (whole.frames == 4).all()
+    assert found["threshold"].accuracy >= whole.accuracy - 0.2 - 1e-9
+    assert found["threshold"].frames_per_video < 4
+    assert can_stop(trained["learned"].policy.action_space)
+    assert trained["learned"].exit_threshold is None
+    assert found["threshold as learned"].gflops_per_video <= max(least, found["learned"].gflops_per_video) + 1e-9
+    for rule in ("threshold", "threshold as learned"):  # of the same policy
+        assert (found[rule].predictions[:, 0] == whole.predictions[:, 0]).all()
+
+
+def test_a_threshold_counts_in_a_trials_result(bench: Bench, tmp_path: Path) -> None:
+    results = {}
+    for variant in ABLATIONS["stopping"][:2]:
+        (one,) = variant.trials(range(1), 256, "val")
+        results[variant.settings["exit"]] = run_trial(one, bench, tmp_path)
+    assert results["threshold"].gflops.mean() < results["none"].gflops.mean()
+
+
+def test_at_matching_prices_a_gflop_costs_the_same_everywhere(bench: Bench) -> None:
+    features = bench.features("val")
+    policy = RandomPolicy(AdaFocusVectorEnv(2, features=features))
+    cost = features.recognizer.cost()
+    price = pipelines.matching_glance_cost(features.recognizer, policy, 0.03)
+    assert price / (cost.glance + cost.classifier) == pytest.approx(0.03 / cost.local)
+    agent = Reinforce(AdaFocusVectorEnv(2, features=features), seed=0)  # its own network counts too
+    assert pipelines.matching_glance_cost(features.recognizer, agent, 0.03) > price
 
 
 def test_processes_find_what_one_process_finds(bench: Bench, tmp_path: Path) -> None:

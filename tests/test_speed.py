@@ -7,11 +7,13 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.run_folder import RunFolder
+from agents.experiments.speed.deployment import staggered_thresholds
 from agents.experiments.speed.measuring import STEPS, Ratio, Results, Timing
 from agents.experiments.speed.stepping import never_known_to_be_full
 from agents.experiments.speed.yardsticks import Floor, ReferenceProcedure
@@ -82,3 +84,13 @@ def test_the_floor_takes_the_steps_of_the_reference_procedure(bank: FeatureBank,
         assert torch.equal(floor._maps, bank._maps[frame])
     # The reference procedure resizes to fractions of grey levels.
     torch.testing.assert_close(floor._hidden, reference._hidden[0], rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize(("videos", "frames"), [(16, 16), (16, 8), (6, 4)])
+def test_staggered_thresholds_let_equally_many_videos_go_after_every_frame(videos: int, frames: int) -> None:
+    confidences = np.random.default_rng(videos + frames).random((videos, frames))
+    thresholds = staggered_thresholds(confidences)
+    last = (confidences >= thresholds).argmax(axis=1)
+    left = np.bincount(last, minlength=frames).cumsum()
+    np.testing.assert_allclose(left, np.arange(1, frames + 1) * videos / frames, atol=0.5)
+    assert ((confidences >= thresholds).any(axis=1)).all()

@@ -115,6 +115,15 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         Variant("patches, then skipping", "skipping", {"training": "sequential"}),
         Variant("both at once", "skipping", {"training": "joint"}),
     ),
+    "stopping": tuple(
+        Variant(title, "stopping", {"exit": rule})
+        for title, rule in (
+            ("every video to its end", "none"),
+            ("left at a threshold", "threshold"),
+            ("learned stopping", "learned"),
+            ("left at a threshold, with the compute of learned stopping", "threshold as learned"),
+        )
+    ),
     "candidates": tuple(
         Variant(f"{title}, N = {grid * grid}", algorithm, bench={"grid": grid})
         for grid in (4, 5, 6, 7, 8)

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from agents.evaluation import Evaluation
+from agents.exits import exit_curve, outcomes
+
 Place = tuple[float, float]
 """GFLOPs per video, and accuracy in percent."""
 
@@ -22,6 +25,7 @@ class Point:
         seed: Seed of the policy's training.
         gflops: Mean multiply-adds / 1e9 per video.
         accuracy: Accuracy in percent.
+        chosen: What was chosen for it on validation videos.
     """
 
     method: str
@@ -29,6 +33,76 @@ class Point:
     seed: int
     gflops: float
     accuracy: float
+    chosen: str = ""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One trained policy, evaluated without exit.
+
+    Attributes:
+        method: As of a :class:`Point`, and so are the next two.
+        setting: See there.
+        seed: See there.
+        test: The evaluation whose figures are reported.
+        val: That on the videos on which thresholds are chosen; ``None`` where there is nothing to choose.
+    """
+
+    method: str
+    setting: str
+    seed: int
+    test: Evaluation
+    val: Evaluation | None = None
+
+    @property
+    def point(self) -> Point:
+        """What was found without exit."""
+        return Point(self.method, self.setting, self.seed, self.test.gflops_per_video, 100 * self.test.accuracy)
+
+
+def on_read_frames(found: Evaluation) -> Evaluation:
+    """The evaluation of a fixed schedule, restricted to the frames that it reads: no policy has to see the others, so
+    they cost nothing."""
+    read = ~found.skipped[0]
+    names = "predictions", "confidences", "corners", "skipped", "step_gflops"
+    columns = {name: getattr(found, name)[:, read] for name in names}
+    return replace(found, **columns, gflops=columns["step_gflops"].sum(axis=1), frames=found.focused)
+
+
+def exit_points(tried: Sequence[Tried], method: str, budgets: Sequence[float]) -> list[Point]:
+    """The points of a method with conditional exit, one for each budget and seed.
+
+    Of all policies of a seed, at all thresholds, the pair is taken that is most accurate on the validation videos
+    within the budget. What is reported is what it leads to on the others, which nothing is chosen on.
+
+    Args:
+        tried: The method's policies, with evaluations on validation videos; those of one step a video are left out.
+        method: Name of the method with exit.
+        budgets: GFLOPs per video; those that some seed can't keep are left out.
+    """
+    curves = [
+        (each, exit_curve(each.val)) for each in tried if each.val is not None and each.val.confidences.shape[1] > 1
+    ]
+    seeds = list(dict.fromkeys(each.seed for each, _ in curves))
+    points = []
+    for budget in budgets:
+        found = []
+        for seed in seeds:
+            kept = [
+                (accuracy, -gflops, threshold, each)
+                for each, curve in curves
+                if each.seed == seed
+                for threshold, accuracy, gflops in zip(*curve, strict=True)
+                if gflops <= budget
+            ]
+            if kept:
+                _, _, threshold, each = max(kept, key=lambda candidate: candidate[:2])
+                _, (accuracy,), (gflops,) = outcomes(each.test, [threshold])
+                chosen = f"{each.method}, {each.setting}, τ = {threshold:.4f}"
+                found.append(Point(method, f"{budget:g} GFLOPs", seed, float(gflops), 100 * float(accuracy), chosen))
+        if len(found) == len(seeds):
+            points += found
+    return points
 
 
 def merged(points: Sequence[Point], methods: Sequence[str], name: str) -> list[Point]:
@@ -56,10 +130,7 @@ def mean_curves(points: Iterable[Point]) -> dict[str, list[Place]]:
 
 
 def compute_at(accuracy: float, curve: Iterable[Place]) -> float:
-    """GFLOPs at which a curve reaches an accuracy, along the upper convex hull of its points.
-
-    Every place on the line between two points can be reached by drawing at random which of the two policies a video
-    gets, so points below such a line don't count.
+    """GFLOPs at which a curve reaches an accuracy, along its upper convex hull.
 
     Args:
         accuracy: Accuracy in percent.
@@ -68,6 +139,16 @@ def compute_at(accuracy: float, curve: Iterable[Place]) -> float:
     Returns:
         GFLOPs per video, or ``nan`` if the curve never reaches the accuracy or exceeds it at its cheapest point.
     """
+    gflops, reached = np.array(upper_hull(curve)).T
+    return float(np.interp(accuracy, reached, gflops, left=np.nan, right=np.nan))
+
+
+def upper_hull(curve: Iterable[Place]) -> list[Place]:
+    """The upper convex hull of a curve's points, from the cheapest to the most accurate.
+
+    Every place on the line between two points can be reached by drawing at random which of the two policies a video
+    gets, so points below such a line don't count.
+    """
     hull: list[Place] = []
     for place in sorted(curve):
         if hull and place[1] <= hull[-1][1]:
@@ -75,8 +156,7 @@ def compute_at(accuracy: float, curve: Iterable[Place]) -> float:
         while len(hull) > 1 and _is_below(hull[-1], hull[-2], place):
             hull.pop()
         hull.append(place)
-    gflops, reached = np.array(hull).T
-    return float(np.interp(accuracy, reached, gflops, left=np.nan, right=np.nan))
+    return hull
 
 
 def _is_below(place: Place, left: Place, right: Place) -> bool:

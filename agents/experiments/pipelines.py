@@ -1,22 +1,37 @@
-"""Training pipelines of more than one stage: stages 2 and 3 in turn, and patches and skipping."""
+"""Training pipelines of more than one stage: stages 2 and 3 in turn, patches and skipping, and leaving videos early."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
+from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+from adafocus_env.recognition.compute_cost import policy_gflops
+from adafocus_env.recognition.image_networks import ImageNetworks
 from agents.baselines import RandomPolicy
+from agents.evaluation import evaluate
+from agents.exits import calibrate_exit, exit_curve
 from agents.experiments.algorithms import ALGORITHMS, LANES
 from agents.experiments.bench import Bench
 from agents.finetuning import finetune
-from agents.presets import PATCH_HYPERPARAMETERS, SKIP_HYPERPARAMETERS, STAGE3
+from agents.presets import PATCH_HYPERPARAMETERS, SKIP_HYPERPARAMETERS, STAGE3, STOP_HYPERPARAMETERS
 from agents.reinforce import Reinforce
 
-Trained = tuple[Any, Recognizer | None]
-"""A policy, and the recogniser to evaluate it with (``None`` for the bench's own)."""
 STAGE3_EPOCHS = 6
+ALLOWED_LOSS = 0.003
+"""Loss of accuracy that thresholds of conditional exit may cost on validation videos."""
+
+
+class Trained(NamedTuple):
+    """What a pipeline leaves behind, and how it is to be evaluated."""
+
+    policy: Any
+    recognizer: Recognizer | None = None
+    """The recogniser to evaluate it with; ``None`` is the bench's own."""
+    exit_threshold: float | None = None
+    """As in :func:`agents.evaluate`."""
 
 
 def _learn_patches(features: FeatureBank, seed: int, episodes: int) -> Reinforce:
@@ -46,7 +61,7 @@ def stages(bench: Bench, seed: int, episodes: int, *, rounds: int = 1, patches: 
             policy.learn(episodes // rounds * videos.num_frames)
         taught = policy if patches == "learned" else RandomPolicy
         recognizer = finetune(recognizer, taught, config, features=features, skip=False, seed=seed)
-    return policy, recognizer if rounds else None
+    return Trained(policy, recognizer if rounds else None)
 
 
 def skipping(bench: Bench, seed: int, episodes: int, *, training: str = "sequential") -> Trained:
@@ -63,10 +78,51 @@ def skipping(bench: Bench, seed: int, episodes: int, *, training: str = "sequent
     env = AdaFocusVectorEnv(LANES, features=features, reward="gain_over_previous", output="torch")
     if training == "joint":
         settings = {**PATCH_HYPERPARAMETERS, "gamma": SKIP_HYPERPARAMETERS["gamma"]}
-        return Reinforce(env, seed=seed, **settings).learn(episodes * frames), None
+        return Trained(Reinforce(env, seed=seed, **settings).learn(episodes * frames))
     patches = _learn_patches(features, seed, 3 * episodes // 4)
     agent = Reinforce(env, seed=seed, patch_policy=patches, **SKIP_HYPERPARAMETERS)
-    return agent.learn(episodes // 4 * frames), None
+    return Trained(agent.learn(episodes // 4 * frames))
+
+
+def matching_glance_cost(recognizer: ImageNetworks[Any], policy: Any, skip_cost: float) -> float:
+    """The price of going on to the next frame at which a GFLOP of it costs as much as a GFLOP of the local CNN.
+
+    Args:
+        recognizer: The recogniser.
+        policy: The policy, which decides about every frame.
+        skip_cost: λ, the price of a focused frame.
+    """
+    cost = recognizer.cost()
+    return skip_cost * (cost.always + policy_gflops(policy)) / cost.local
+
+
+def stopping(bench: Bench, seed: int, episodes: int, *, exit: str = "none") -> Trained:
+    """Train AdaFocus+ as :func:`skipping` does, and add a rule that says when a video is left.
+
+    Args:
+        bench: Bench to train on.
+        seed: Seed of all training.
+        episodes: Episodes of AdaFocus+; a head that learns to stop takes a quarter more.
+        exit: ``"none"``; ``"threshold"``, chosen on the validation split for an allowed loss of accuracy;
+            ``"learned"``, a head that stops; or ``"threshold as learned"``, chosen there for that head's compute.
+    """
+    policy = skipping(bench, seed, episodes).policy
+    if exit == "none":
+        return Trained(policy)
+    whole = evaluate(policy, features=bench.features("val"), reward="confidence")
+    if exit == "threshold":
+        return Trained(policy, exit_threshold=calibrate_exit(whole, loss=ALLOWED_LOSS))
+    features = bench.features("train")
+    cost = matching_glance_cost(features.recognizer, policy, DEFAULT_SKIP_COST)
+    reward = "gain_over_previous"
+    env = AdaFocusVectorEnv(LANES, features=features, reward=reward, stop=True, glance_cost=cost, output="torch")
+    agent = Reinforce(env, seed=seed, patch_policy=policy, **STOP_HYPERPARAMETERS)
+    agent.learn(episodes // 4 * features.videos.num_frames)
+    if exit == "learned":
+        return Trained(agent)
+    spent = evaluate(agent, features=bench.features("val"), reward="confidence").gflops_per_video
+    budget = max(spent, float(exit_curve(whole).gflops.min()))  # thresholds look at the first frame in any case
+    return Trained(policy, exit_threshold=calibrate_exit(whole, gflops=budget))
 
 
 def preset_settings() -> dict[str, Any]:
@@ -75,9 +131,11 @@ def preset_settings() -> dict[str, Any]:
         "patches": dict(ALGORITHMS["reinforce"].settings),
         "joint": PATCH_HYPERPARAMETERS,
         "skip": SKIP_HYPERPARAMETERS,
+        "stop": STOP_HYPERPARAMETERS,
+        "allowed_loss": ALLOWED_LOSS,
         "stage3": {**asdict(STAGE3), "epochs": STAGE3_EPOCHS},
     }
 
 
-PIPELINES: dict[str, Callable[..., Trained]] = {"stages": stages, "skipping": skipping}
+PIPELINES: dict[str, Callable[..., Trained]] = {"stages": stages, "skipping": skipping, "stopping": stopping}
 """Pipelines by name: functions of a bench, a seed, a number of episodes, and a trial's settings."""

@@ -172,13 +172,14 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         result = _result(trial, evaluate(policy, features=bench.features(trial.split), skip=False, seed=trial.seed))
     elif trial.algorithm in PIPELINES:
         started = time.perf_counter()
-        policy, recognizer = PIPELINES[trial.algorithm](bench, trial.seed, trial.episodes, **trial.settings)
+        trained = PIPELINES[trial.algorithm](bench, trial.seed, trial.episodes, **trial.settings)
         features, seconds = bench.features(trial.split), time.perf_counter() - started
-        if recognizer is not None:
-            features = FeatureBank(recognizer, features.videos, bench.grid)
-            recognizer.save(path.with_name(f"{path.stem}-recognizer.safetensors"))
-        save_policy(policy, path.with_suffix(""), training_state=False)
-        result = _result(trial, evaluate(policy, features=features, **trial.env), seconds=seconds)
+        if trained.recognizer is not None:
+            features = FeatureBank(trained.recognizer, features.videos, bench.grid)
+            trained.recognizer.save(path.with_name(f"{path.stem}-recognizer.safetensors"))
+        save_policy(trained.policy, path.with_suffix(""), training_state=False)
+        found = evaluate(trained.policy, features=features, exit_threshold=trained.exit_threshold, **trial.env)
+        result = _result(trial, found, seconds=seconds)
     else:
         algorithm = ALGORITHMS[trial.algorithm]
         env = {**algorithm.env, **trial.env}

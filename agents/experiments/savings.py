@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,31 +14,48 @@ from rich import print
 
 from adafocus_env import FeatureBank, FrozenFeatures, Recognizer, ResolutionBank, RoamingFashion
 from adafocus_env.features.resolution_bank import AR_NET_SCALES
+from adafocus_env.recognition.image_networks import Precision
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.recipes import Stage1Config
+from adafocus_env.recognition.recipes import Stage1Config, Stage3Config
 from adafocus_env.recognition.training import train_stage1
 from adafocus_env.recognition.whole_frames import read_at, train_whole_frames
 from adafocus_env.run_folder import RunFolder
 from agents.baselines import ScheduledPolicy
-from agents.evaluation import evaluate
+from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import LANES
-from agents.experiments.compute import Point
-from agents.experiments.record import BEST, RANDOM, REFERENCES, kept_evaluation, kept_policy
+from agents.experiments.compute import Point, Tried, exit_points, merged, on_read_frames
+from agents.experiments.pipelines import matching_glance_cost
+from agents.experiments.record import kept_evaluation, kept_policy
+from agents.finetuning import finetune
 from agents.presets import (
-    PATCH_EPISODES,
-    PATCH_HYPERPARAMETERS,
     RESOLUTION_EPISODES,
     RESOLUTION_HYPERPARAMETERS,
     SKIP_EPISODES,
     SKIP_HYPERPARAMETERS,
+    SOFT_TARGET_EPISODES,
+    SOFT_TARGET_HYPERPARAMETERS,
+    STAGE3,
+    STOP_EPISODES,
+    STOP_HYPERPARAMETERS,
 )
 from agents.reinforce import Reinforce
+from agents.soft_targets import SoftTargets
 
 SHIPPED = "roaming-fashion"
 ADAPTIVE = "adaptive resolution"
+PATCHES, STOPPING, WHOLE = "AdaFocus+", "AdaFocus+ with learned stopping", "whole frames"
+ANY_PATCH, ANY_STOPPING, ANY_WHOLE = f"{PATCHES}, any P", f"{STOPPING}, any P", f"{WHOLE}, any size"
+FAMILIES = {f"{PATCHES},": ANY_PATCH, f"{STOPPING},": ANY_STOPPING, WHOLE: ANY_WHOLE, ADAPTIVE: ADAPTIVE}
+"""Methods that are the same but for a size, by the beginning of their names, and the name of all of them together."""
+WITH_EXIT = {name: f"{name}, with exit" for name in (ANY_PATCH, ADAPTIVE, ANY_WHOLE)}
+"""Names of the methods that are tried with conditional exit too."""
+OURS = (WITH_EXIT[ANY_PATCH], ANY_STOPPING, ANY_PATCH)
+OTHERS = (ADAPTIVE, WITH_EXIT[ADAPTIVE], ANY_WHOLE, WITH_EXIT[ANY_WHOLE])
+"""The methods whose compute is compared with that of :data:`OURS`."""
 POLICY_TRAINING = {
-    "patch": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
+    "patch": [SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS],
     "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS],
+    "stop": [STOP_EPISODES, STOP_HYPERPARAMETERS],
     "resolution": [RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS],
 }
 """Episodes and hyper-parameters of each kind of policy, which are part of what determines the results."""
@@ -46,26 +63,42 @@ POLICY_TRAINING = {
 
 @dataclass
 class Savings:
-    """The training and evaluation of every way to save compute; what is in the folder is not made again."""
+    """The training and evaluation of every way to save compute; what is in the folder is not made again.
 
+    Every network that is compared has been trained further on equally many videos, all passes over them counted. Whole
+    frames take all of them for the local CNN and the classifier together; AdaFocus+ takes a part for stage 3, in which
+    the classifier alone learns from what the policy of each seed chooses.
+    """
+
+    network_videos: int = 96_000
+    """Videos that every recogniser is trained on, all passes and stages counted."""
     whole_frames: Stage1Config = field(
-        default_factory=lambda: Stage1Config(
-            steps=6000, videos_per_step=16, local_learning_rate=1e-3, precision="bfloat16"
-        )
+        default_factory=lambda: Stage1Config(videos_per_step=16, local_learning_rate=1e-3)
     )
-    """Training of a recogniser on whole frames."""
+    """Training of a recogniser on whole frames; its steps follow from the number of videos."""
     patch_sizes: tuple[int, ...] = (24, 32, 48)
     """Patch sizes P of AdaFocus, in pixels."""
-    patches: Stage1Config = field(default_factory=lambda: Stage1Config(steps=3000, precision="bfloat16"))
-    """Training of a recogniser on patches of each size."""
+    patches: Stage1Config = field(default_factory=Stage1Config)
+    """Stage 1 on patches of each size; its steps follow from the number of videos."""
+    stage3: Stage3Config = field(default_factory=lambda: STAGE3)
+    """Stage 3 on the patches of the skip policy at the price ``tuned_at``."""
+    tuned_at: float = 0.02
+    """Price of a focused frame whose skip policy chooses the patches of stage 3."""
     skip_costs: tuple[float, ...] = (0.01, 0.02, 0.04)
-    """Prices of a focused frame for AdaFocus+; each has a policy of its own."""
-    resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.16)
+    """Prices of a focused frame for AdaFocus+; each has a policy of its own, and one that learns to stop besides."""
+    resolution_costs: tuple[float, ...] = (0.02, 0.03, 0.04, 0.045, 0.05, 0.055, 0.06, 0.08, 0.16)
     """Prices of a frame at full resolution for adaptive resolution; each has a policy of its own."""
     frames: tuple[int, ...] = (1, 2, 4, 6, 8)
     """Numbers of evenly spaced whole frames to read."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Training seeds of the policies."""
+    """Training seeds of the policies, and of stage 3."""
+    policy_videos: int | None = None
+    """Number of training videos of the policies and of stage 3; by default all. The tables of all patches of all videos
+    take most of the time."""
+    val_videos: int = 2000
+    """Number of validation videos on which the thresholds of exit are chosen."""
+    precision: Precision = "float32"
+    """Precision of the networks' training and of the local CNN; "bfloat16" is faster where the hardware has it."""
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     seed: int = 0
@@ -77,70 +110,86 @@ class Savings:
 
     def videos(self, split: str) -> RoamingFashion:
         """The videos of a split."""
-        return RoamingFashion(split, num_videos=32 if self.quick else None)
+        numbers = {"train": self.policy_videos, "val": self.val_videos}
+        return RoamingFashion(split, num_videos=32 if self.quick else numbers.get(split))
 
-    def on_whole_frames(self) -> list[Point]:
-        """Points of fewer frames, of smaller frames, and, as in AR-Net, of a resolution or a skip for every frame."""
+    def stage1(self, name: str) -> Stage1Config:
+        """The training on ``"whole_frames"``, or stage 1 on ``"patches"``, whose videos make up the common number
+        together with those of stage 3."""
+        config: Stage1Config = getattr(self, name)
+        tuned = self.stage3.epochs * len(self.videos("train")) if name == "patches" else 0
+        steps = (self.network_videos - tuned) // config.videos_per_step
+        if steps < 1:
+            needed = tuned + config.videos_per_step
+            raise ValueError(f"network_videos must be at least {needed}, of which stage 3 takes {tuned}")
+        return replace(config, steps=steps, precision=self.precision)
+
+    def on_whole_frames(self) -> list[Tried]:
+        """Fewer frames, smaller frames, and, as in AR-Net, a resolution or a skip for every frame."""
 
         def train(recognizer: Recognizer, pool: RoamingFashion, settings: Stage1Config, **kwargs: Any) -> None:
             train_whole_frames(recognizer, pool, settings, AR_NET_SCALES, **kwargs)
 
-        pool, learning, tested = (self.videos(split) for split in ("recognizer", "train", self.split))
-        recognizer = self._adapted("whole_frames", pool.frame_size[0], train, self.whole_frames)
+        pool = self.videos("recognizer")
+        recognizer = self._adapted("whole_frames", pool.frame_size[0], train, self.stage1("whole_frames"))
         readers = {scale: read_at(recognizer, pool, scale) for scale in AR_NET_SCALES}
-        train_bank, test_bank = (
-            ResolutionBank(readers, part, path=self.out / f"{part.split}.bank", precision="bfloat16")
-            for part in (learning, tested)
-        )
-        per_frame = (recognizer.cost().always + test_bank.local_gflops).tolist()
-        # A fixed schedule needs the global CNN and the classifier only on the frames that it reads.
-        points = [
-            self._point(
-                f"whole frames at {scale:g}",
-                f"{count} frames",
-                0,
-                lambda choice=choice, count=count: functools.partial(ScheduledPolicy, candidate=choice, frames=count),  # type: ignore[misc]
-                test_bank,
-                gflops=count * per_frame[choice],
-                skip=True,
-            )
-            for choice, scale in enumerate(AR_NET_SCALES)
-            for count in self.frames
-        ]
-        episodes, settings = RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS
+        banks: dict[str, FrozenFeatures] = {
+            split: ResolutionBank(readers, self.videos(split), path=self._bank(split), precision=self.precision)
+            for split in dict.fromkeys(("train", "val", self.split))
+        }
+        tried = []
+        for (choice, scale), count in itertools.product(enumerate(AR_NET_SCALES), self.frames):
+            make = functools.partial(ScheduledPolicy, candidate=choice, frames=count)
+            name = f"{WHOLE} at {scale:g}"
+            tried.append(self._tried(name, f"{count} frames", 0, make, banks, on_read_frames, skip=True))
         for seed, cost in itertools.product(self.seeds, self.resolution_costs):
-            env = {"features": train_bank, "reward": "gain_over_previous", "skip_cost": cost}
-            make = functools.partial(self._learned, f"resolution-{cost:g}", seed, episodes, settings, **env)
-            points.append(self._point(ADAPTIVE, f"λ = {cost:g}", seed, make, test_bank))
-        return points
+            env = {"features": banks["train"], "reward": "gain_over_previous", "skip_cost": cost}
+            policy = self._learned(f"resolution-{cost:g}", seed, RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS, **env)
+            tried.append(self._tried(ADAPTIVE, f"λ = {cost:g}", seed, policy, banks))
+        return tried
 
-    def on_patches(self, size: int) -> list[Point]:
-        """Points of AdaFocus and AdaFocus+ with patches of one size, in pixels."""
-        recognizer = self._adapted(f"patch{size}", size, train_stage1, self.patches)
-        train_bank, test_bank = (
-            FeatureBank(recognizer, self.videos(split), precision="bfloat16") for split in ("train", self.split)
-        )
-        points = [
-            self._point(f"{name}, {size}²", "no skip", 0, lambda name=name: REFERENCES[name], test_bank, skip=False)  # type: ignore[misc]
-            for name in (RANDOM, BEST)
-        ]
+    def on_patches(self, size: int) -> list[Tried]:
+        """AdaFocus and AdaFocus+ after stage 3, with patches of one size, in pixels, without and with learned stopping.
 
-        def look(seed: int) -> Reinforce:
-            env = {"features": train_bank, "skip": False}
-            return self._learned(f"patch{size}", seed, PATCH_EPISODES, PATCH_HYPERPARAMETERS, **env)
+        All policies of a seed are evaluated with the recogniser that was fine-tuned on the patches of one of them.
+        """
+        recognizer = self._adapted(f"patch{size}", size, train_stage1, self.stage1("patches"))
+        bank = FeatureBank(recognizer, self.videos("train"), path=self._bank(f"patch{size}"), precision=self.precision)
+        return [each for seed in self.seeds for each in self._with_patches(size, seed, recognizer, bank)]
 
-        def skip(seed: int, cost: float) -> Reinforce:
-            env = {"features": train_bank, "reward": "gain_over_previous", "skip_cost": cost}
-            name = f"skip{size}-{cost:g}"
-            return self._learned(name, seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look(seed), **env)
+    def _with_patches(self, size: int, seed: int, recognizer: Recognizer, bank: FeatureBank) -> list[Tried]:
+        """The policies of one training seed, trained on a bank of the recogniser after stage 1."""
+        look = self._learned(
+            f"patch{size}", seed, SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS, kind=SoftTargets,
+            features=bank, skip=False, baseline="exact",
+        )  # fmt: skip
+        skips = {
+            cost: self._learned(
+                f"skip{size}-{cost:g}", seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look,
+                features=bank, reward="gain_over_previous", skip_cost=cost,
+            )
+            for cost in dict.fromkeys((*self.skip_costs, self.tuned_at))
+        }  # fmt: skip
+        tuned = self._tuned(f"patch{size}-{seed}", seed, recognizer, skips[self.tuned_at], bank)
+        banks: dict[str, FrozenFeatures] = {
+            split: FeatureBank(tuned, self.videos(split), precision=self.precision)
+            for split in dict.fromkeys(("train", "val", self.split))
+        }
+        name = f"{PATCHES}, {size}²"
+        tried = [self._tried(name, "no skip", seed, look, banks)]
+        for cost, skip in skips.items():
+            tried.append(self._tried(name, f"λ = {cost:g}", seed, skip, banks))
+            stop = self._learned(
+                f"stop{size}-{cost:g}", seed, STOP_EPISODES, STOP_HYPERPARAMETERS, skip,
+                features=banks["train"], reward="gain_over_previous", skip_cost=cost, stop=True,
+                glance_cost=matching_glance_cost(tuned, skip, cost),
+            )  # fmt: skip
+            tested = {self.split: banks[self.split]}  # there is no threshold to choose
+            tried.append(self._tried(f"{STOPPING}, {size}²", f"λ = {cost:g}", seed, stop, tested))
+        return tried
 
-        for seed in self.seeds:
-            makers = {"no skip": functools.partial(look, seed)}
-            makers |= {f"λ = {cost:g}": functools.partial(skip, seed, cost) for cost in self.skip_costs}
-            points += [
-                self._point(f"AdaFocus+, {size}²", setting, seed, make, test_bank) for setting, make in makers.items()
-            ]
-        return points
+    def _bank(self, name: str) -> Path:
+        return self.out / f"{name}.bank"
 
     def _adapted(self, name: str, patch_size: int, train: Callable[..., None], settings: Stage1Config) -> Recognizer:
         """The shipped recogniser, trained further on patches of one size."""
@@ -157,25 +206,57 @@ class Savings:
             recognizer.save(path)
         return Recognizer.from_pretrained(path)
 
-    def _learned(
-        self, name: str, seed: int, episodes: int, settings: dict[str, Any], patch_policy: Any = None, **env: Any
-    ) -> Reinforce:
-        path = self.out / "policies" / f"{name}-{seed}.safetensors"
-        return kept_policy(path, seed, LANES if self.quick else episodes, settings, patch_policy, **env)
+    def _tuned(self, name: str, seed: int, recognizer: Recognizer, policy: Any, features: FeatureBank) -> Recognizer:
+        """The recogniser after stage 3 on a policy's patches."""
+        path = self.out / f"{name}.safetensors"
+        if not path.exists():
+            tuned = finetune(recognizer, policy, self.stage3, features=features, seed=seed)
+            tuned.metadata = {"training": f"scripts/compare_compute.py, {name}"}
+            tuned.save(path)
+        return Recognizer.from_pretrained(path)
 
-    def _point(
+    def _learned(
+        self, name: str, seed: int, episodes: int, settings: dict[str, Any], patch_policy: Any = None, **kwargs: Any
+    ) -> Reinforce:
+        """See :func:`kept_policy`."""
+        path = self.out / "policies" / f"{name}-{seed}.safetensors"
+        return kept_policy(path, seed, LANES if self.quick else episodes, settings, patch_policy, **kwargs)
+
+    def _tried(
         self,
         method: str,
         setting: str,
         seed: int,
-        make: Callable[[], Any],
-        features: FrozenFeatures,
-        gflops: float | None = None,
+        policy: Any,
+        banks: Mapping[str, FrozenFeatures],
+        restrict: Callable[[Evaluation], Evaluation] = lambda found: found,
         **env: Any,
-    ) -> Point:
-        """Evaluate a policy; ``gflops`` per video are given where they are known better than from the evaluation."""
-        path = self.out / "evaluations" / f"{method}, {setting}, {seed}.npz".replace(" ", "_")
-        found = kept_evaluation(path, lambda: evaluate(make(), features=features, reward="confidence", **env))
-        point = Point(method, setting, seed, found.gflops_per_video if gflops is None else gflops, 100 * found.accuracy)
-        print(f"{method}, {setting}, seed {seed}: {point.accuracy:.2f} % at {point.gflops:.4f} GFLOPs")
-        return point
+    ) -> Tried:
+        """Evaluate a policy on the split of the figures, and on validation videos if these are among the ``banks``."""
+
+        def on(split: str) -> Evaluation:
+            path = self.out / "evaluations" / f"{method}, {setting}, {seed}, {split}.npz".replace(" ", "_")
+            arguments = {"features": banks[split], "reward": "confidence", **env}
+            return restrict(kept_evaluation(path, lambda: evaluate(policy, **arguments)))
+
+        tried = Tried(method, setting, seed, on(self.split), on("val") if "val" in banks else None)
+        print(f"{method}, {setting}, seed {seed}: {tried.point.accuracy:.2f} % at {tried.point.gflops:.4f} GFLOPs")
+        return tried
+
+
+def all_points(tried: Sequence[Tried], budgets: Sequence[float]) -> list[Point]:
+    """The points of every method, of all methods of a family together, and of those with conditional exit.
+
+    Args:
+        tried: What :class:`Savings` has evaluated.
+        budgets: GFLOPs per video for which thresholds of exit are chosen.
+    """
+    points = [each.point for each in tried]
+    for start, name in FAMILIES.items():
+        members = [each for each in tried if each.method.startswith(start)]
+        methods = list(dict.fromkeys(each.method for each in members))
+        if name not in methods:
+            points += merged([each.point for each in members], methods, name)
+        if name in WITH_EXIT:
+            points += exit_points(members, WITH_EXIT[name], budgets)
+    return points

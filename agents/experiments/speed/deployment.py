@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from agents.experiments.speed.scales import GRID, Scale
 from agents.experiments.speed.yardsticks import byte_statistics
 
 PLAIN = "local CNN on full frames, plain float32"
+EXIT_BATCH = 16
+"""Number of videos that conditional exit is measured on."""
 
 
 class BareCalls:
@@ -55,6 +59,17 @@ class BareCalls:
         model.classifier.fc(model.classifier.gru(self._vectors)[0])
 
 
+def _decoded(scale: Scale, videos: int, bank: FeatureBank) -> Tensor:
+    """Frames of test videos, in memory as decoders leave them: the channels of a pixel lie side by side."""
+    frames = scale.videos("test", videos).frames(torch.arange(videos)).to(bank.device)
+    return frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+
+
+def _glance_policy(bank: FeatureBank, seed: int) -> Reinforce:
+    """A policy that sees the glance alone, with random weights."""
+    return Reinforce(gym.make_vec("AdaFocus-v0", features=bank, skip=False, observation="glance"), seed=seed)
+
+
 def measure_deployment(results: Results, scale: Scale, recognizer: Recognizer, bank: FeatureBank, seed: int) -> None:
     """Measure the recognition of videos with a policy that sees the glance alone.
 
@@ -65,11 +80,7 @@ def measure_deployment(results: Results, scale: Scale, recognizer: Recognizer, b
         bank: A bank of this recogniser.
         seed: Seed of the policy's weights, on which speed does not depend.
     """
-    frames = scale.videos("test", scale.recognized).frames(torch.arange(scale.recognized)).to(bank.device)
-    # In memory, the channels of a pixel lie side by side, as decoders leave them.
-    frames = frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-    env = gym.make_vec("AdaFocus-v0", features=bank, skip=False, observation="glance")
-    policy = Reinforce(env, seed=seed)
+    frames, policy = _decoded(scale, scale.recognized, bank), _glance_policy(bank, seed)
     models = {"": recognizer, ", deployed": recognizer.deployed()}
     if scale.bfloat16:
         models[", deployed, bfloat16"] = recognizer.deployed("bfloat16")
@@ -108,8 +119,44 @@ def measure_deployment(results: Results, scale: Scale, recognizer: Recognizer, b
     ]
     timings = {name: Timing(call, len(frames)) for name, call in calls.items()}
     results.compare(scale.name, "videos/s", timings, ratios)
+    _measure_exit(results, scale, recognizer.deployed(), _decoded(scale, EXIT_BATCH, bank), policy)
     if scale.compared:
         _measure_agreement(results, scale, recognizer)
+
+
+def _measure_exit(results: Results, scale: Scale, model: Recognizer, frames: Tensor, policy: Reinforce) -> None:
+    """Measure whether conditional exit saves as much time as it saves multiply-adds."""
+    whole = model.recognize(frames, policy)
+    confidences = whole.logits.softmax(dim=2).amax(dim=2).double().cpu().numpy()
+    leave = functools.partial(
+        model.recognize, frames, policy, exit_threshold=staggered_thresholds(confidences).tolist()
+    )
+    left = leave()
+    results.add(scale.name, "frames glanced at with exit", float(left.frames.double().mean()), f"of {frames.shape[1]}")
+    names = tuple(f"recognize {len(frames)} videos{what}, deployed" for what in ("", " with exit"))
+    calls = (functools.partial(model.recognize, frames, policy), leave)
+    timings = {name: Timing(call, len(frames)) for name, call in zip(names, calls, strict=True)}
+    speeds = results.compare(scale.name, "videos/s", timings)
+    found = speeds[names[0]] / speeds[names[1]] * float(whole.gflops.sum() / left.gflops.sum())
+    asked = "at most 1.15" if scale.name == "paper" else ""
+    results.add_ratio(scale.name, "recognize with exit / without: ratio of times over ratio of GFLOPs", found, asked)
+
+
+def staggered_thresholds(confidences: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(T,) thresholds, one for each frame, at which equally many videos are left after each of their frames.
+
+    Args:
+        confidences: (B, T), the highest class probability after every frame.
+    """
+    videos, times = confidences.shape
+    thresholds, going = np.full(times, np.inf), np.arange(videos)
+    for time in range(times):
+        going = going[np.argsort(-confidences[going, time])]
+        leaving = len(going) - round(videos * (times - 1 - time) / times)
+        if leaving:  # halfway to the next one, so that rounding doesn't matter
+            thresholds[time] = confidences[going[leaving - 1 : leaving + 1], time].mean()
+        going = going[leaving:]
+    return thresholds
 
 
 def _measure_agreement(results: Results, scale: Scale, recognizer: Recognizer) -> None:
