@@ -19,6 +19,7 @@ from stable_baselines3.common.logger import Logger, configure
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+import agents
 from adafocus_env.checks import Bounds, as_device, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.patches import can_stop
@@ -68,7 +69,7 @@ class Agent:
         hyperparameters: Mapping[str, Any],
         device: str | torch.device,
     ) -> None:
-        known = _names(self.hyperparameters_class)
+        known = sorted(field.name for field in fields(self.hyperparameters_class))
         unknown = sorted(set(hyperparameters) - set(known))
         if unknown:
             raise ValueError(f"unknown hyper-parameters {unknown}; {type(self).__name__} knows {known}")
@@ -322,7 +323,8 @@ class Agent:
         agent = kind.__new__(kind)
         settings = dict(state["hyperparameters"])
         if trained_by != kind.__name__:  # another class can act with it, by the settings that both know
-            settings = {name: settings[name] for name in settings if name in _names(kind.hyperparameters_class)}
+            known = {field.name for field in fields(kind.hyperparameters_class)}
+            settings = {name: value for name, value in settings.items() if name in known}
         agent._build(observation_space, action_space, state["seed"], patch_policy, settings, device)
         load_weights(agent._average.module, state["average"])
         load_weights(agent.policy, state.get("policy", state["average"]))
@@ -386,6 +388,7 @@ class Agent:
 
 def _with_network_of(trained_by: str | None, kind: type[Agent], base: type[Agent]) -> type[Any]:
     """``kind``, unless the class of that name, if it is a subclass of ``base``, has a network of its own."""
+    getattr(agents, str(trained_by), None)  # the package imports its own classes when they are asked for
     for known in _subclasses(base):
         if known.__name__ == trained_by and known._make_policy is not kind._make_policy:
             return known
@@ -396,10 +399,6 @@ def _subclasses(kind: type[Agent]) -> Iterator[type[Any]]:
     for subclass in kind.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
-
-
-def _names(dataclass: Any) -> list[str]:
-    return sorted(field.name for field in fields(dataclass))
 
 
 def _number_of_patches(action_space: spaces.Space[Any]) -> int | None:

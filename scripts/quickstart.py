@@ -11,20 +11,12 @@ import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 from rich import print
 
-from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.command_line import run_script
-from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
-from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage3Config
-from adafocus_env.run_folder import RunFolder
-from agents import Reinforce, SoftTargets, evaluate, finetune
-from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
-from agents.figures import accuracy_against_compute, animation, film_strip, learning_curves, play
 from agents.presets import (
     QUICK_EPISODES,
     QUICK_VIDEOS,
@@ -33,7 +25,11 @@ from agents.presets import (
     SOFT_TARGET_HYPERPARAMETERS,
     STAGE3,
 )
-from agents.report import print_table, table_row
+
+if TYPE_CHECKING:
+    from adafocus_env import Recognizer, RoamingFashion
+    from adafocus_env.run_folder import RunFolder
+    from agents import Reinforce
 
 
 @dataclass
@@ -58,6 +54,8 @@ class Trained:
 
     @property
     def skip_policy(self) -> Reinforce:
+        from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+
         return self.skip_policies[DEFAULT_SKIP_COST]
 
 
@@ -76,6 +74,13 @@ def learn(run: RunFolder, stage: str, agent: Reinforce, episodes: int) -> Reinfo
 
 def train(config: Config, run: RunFolder, recognizer: Recognizer) -> Trained:
     """Stage 2, AdaFocus+ and stage 3."""
+    import gymnasium as gym
+
+    from adafocus_env import FeatureBank, RoamingFashion
+    from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+    from adafocus_env.recognition.optimization import Progress
+    from agents import Reinforce, SoftTargets, finetune
+
     # Soft targets ask about every candidate of every frame that they visit, so they visit fewer videos.
     videos = RoamingFashion("train", num_videos=32 if config.quick else QUICK_VIDEOS)
     patch_episodes, skip_episodes = (n // (100 if config.quick else 1) for n in (QUICK_EPISODES, SKIP_EPISODES))
@@ -106,6 +111,12 @@ def test(
     config: Config, run: RunFolder, recognizer: Recognizer, trained: Trained, videos: RoamingFashion
 ) -> list[dict[str, Any]]:
     """Evaluate everything, draw accuracy against compute, and return the rows of the table."""
+    from adafocus_env import FeatureBank
+    from agents import evaluate
+    from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+    from agents.figures import accuracy_against_compute
+    from agents.report import table_row
+
     print("[bold]Evaluation on the test split")
     bank = FeatureBank.shared(recognizer, videos)
     # The table shows no returns, so take the reward that needs no reference patches.
@@ -139,6 +150,11 @@ def test(
 
 
 def main(config: Config) -> None:
+    from adafocus_env import Recognizer, RoamingFashion
+    from adafocus_env.run_folder import RunFolder
+    from agents.figures import animation, film_strip, learning_curves, play
+    from agents.report import print_table
+
     started = time.perf_counter()
     recognizer = Recognizer.from_pretrained("roaming-fashion")
     videos = RoamingFashion("test", num_videos=128 if config.quick else None)

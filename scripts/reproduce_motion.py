@@ -11,17 +11,18 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import print
 
-from adafocus_env import FeatureBank, RoamingMotion, TSMRecognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.run_folder import RunFolder, check_settings
-from agents import Reinforce, finetune
-from agents.baselines import OraclePolicy
-from agents.experiments.record import Record
 from agents.presets import CLIP_EPISODES, CLIP_HYPERPARAMETERS, CLIP_PATCH_HYPERPARAMETERS, CLIP_STAGE3
+
+if TYPE_CHECKING:
+    from adafocus_env import TSMRecognizer
+    from agents import Reinforce
+    from agents.experiments.record import Record
+
 
 NAMES = {"continuous": "learned", "grid": "learned on the grid"}
 SETTINGS = {"continuous": CLIP_HYPERPARAMETERS, "grid": CLIP_PATCH_HYPERPARAMETERS}
@@ -53,6 +54,9 @@ class Config:
 
 def trainings(record: Record, seed: int, config: Config) -> dict[str, Callable[[], tuple[Any, TSMRecognizer]]]:
     """Functions by name that train with one seed and return a policy and the recogniser to evaluate it with."""
+    from adafocus_env import RoamingMotion
+    from agents import finetune
+
     recognizer = record.recognizer
 
     def learned(action: str) -> Reinforce:
@@ -68,6 +72,8 @@ def trainings(record: Record, seed: int, config: Config) -> dict[str, Callable[[
 
 def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRecognizer | None) -> dict[str, Any]:
     """Everything that determines the policies and the evaluations in a folder."""
+    from adafocus_env import RoamingMotion
+
     return {
         "evaluation": [config.split, config.seed, RoamingMotion(config.split).fingerprint],
         "policies": [config.episodes, SETTINGS],
@@ -78,6 +84,11 @@ def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRe
 
 
 def main(config: Config) -> None:
+    from adafocus_env import FeatureBank, RoamingMotion, TSMRecognizer
+    from adafocus_env.run_folder import RunFolder, check_settings
+    from agents.baselines import OraclePolicy
+    from agents.experiments.record import Record
+
     recognizer = TSMRecognizer.from_pretrained(config.recognizer)
     blind = None if config.order_blind is None else TSMRecognizer.from_pretrained(config.order_blind)
     check_settings(config.out / "settings.json", determining_settings(config, recognizer, blind))
