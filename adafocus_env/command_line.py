@@ -63,7 +63,7 @@ def run_script(
         SystemExit: The arguments are wrong, a signal arrived, or the script failed with an expected error.
     """
     defaults: dict[str, Any] = {} if default is None else {"default": default}
-    arguments = tyro.cli(config, description=_as_called(description or ""), **defaults)
+    arguments = tyro.cli(config, description=as_called(description or ""), **defaults)
     received: list[signal.Signals] = []
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -93,6 +93,16 @@ def run_script(
         raise SystemExit(1) from None
 
 
+def as_called(text: str) -> str:
+    """The text of a script with its examples, ``python scripts/train_policy.py``, as this script was called.
+
+    Called by the command, they read ``adafocus train-policy``.
+    """
+    if not sys.argv[0].startswith(f"{COMMAND} "):
+        return text
+    return re.sub(r"python scripts/(\w+)\.py", lambda found: f"{COMMAND} {found[1].replace('_', '-')}", text)
+
+
 def check_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Refuse names that are not known.
 
@@ -112,13 +122,6 @@ def check_positive(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-
-
-def _as_called(text: str) -> str:
-    """Let examples say ``adafocus train-policy`` instead of ``python scripts/train_policy.py`` if that is how."""
-    if not sys.argv[0].startswith(f"{COMMAND} "):
-        return text
-    return re.sub(r"python scripts/(\w+)\.py", lambda found: f"{COMMAND} {found[1].replace('_', '-')}", text)
 
 
 def _is_expected(error: BaseException) -> bool:

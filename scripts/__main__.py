@@ -20,8 +20,8 @@ GROUPS = {
     "start here": ("quickstart", "watch"),
     "train": ("train_recognizer", "train_policy", "finetune", "train_end_to_end", "import_checkpoint"),
     "measure": (
-        "evaluate", "render", "compare_algorithms", "compare_compute", "ablate", "tune", "benchmark", "cost_table",
-        "reproduce_results", "reproduce_motion",
+        "evaluate", "render", "compare_algorithms", "compare_compute", "compare_pipelines", "ablate", "tune", "benchmark",
+        "cost_table", "reproduce_results", "reproduce_motion", "reproduce_stills", "record",
     ),
     "data": ("extract_frames", "build_feature_bank", "make_image_pool"),
 }  # fmt: skip
