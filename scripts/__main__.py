@@ -20,12 +20,12 @@ GROUPS = {
     "start here": ("quickstart", "watch"),
     "train": ("train_recognizer", "train_policy", "finetune", "train_end_to_end", "import_checkpoint"),
     "measure": (
-        "evaluate", "render", "compare_algorithms", "compare_compute", "compare_pipelines", "ablate", "tune", "benchmark",
-        "cost_table", "reproduce_results", "reproduce_motion", "reproduce_stills", "record",
+        "evaluate", "render", "compare_algorithms", "compare_compute", "compare_pipelines", "ablate", "tune",
+        "benchmark", "cost_table", "reproduce_results", "reproduce_motion", "reproduce_stills", "record",
     ),
     "data": ("extract_frames", "build_feature_bank", "make_image_pool"),
 }  # fmt: skip
-"""The scripts by what they are for, in the order of ``--help``."""
+"""The scripts by what they are for, in the order of ``--help``, which shows those that there are."""
 
 
 def scripts() -> dict[str, dict[str, Path]]:
@@ -50,7 +50,7 @@ def overview() -> str:
     lines += [
         "",
         f"{NAME} COMMAND --help lists a command's options; begin with {NAME} quickstart.",
-        f'Tab completion: eval "$({NAME} --tyro-print-completion bash)", or zsh, tcsh or fish in place of bash.',
+        f"Tab completion: {NAME} --tyro-write-completion bash FILE, then source FILE; zsh, tcsh and fish have it, too.",
     ]
     return "\n".join(lines)
 
