@@ -304,6 +304,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_algorithm_of_the_users_runs_in_other_processes(mine: Path, bench: Bench) -> None:
     names = [f"{mine.stem}:Mine", f"{mine.stem}:TUNED"]
     assert get_algorithms("--algorithms", names)[names[1]].title == "mine, tuned"
