@@ -1,50 +1,17 @@
 """AdaFocus as a reinforcement-learning environment: where should a video recogniser look?
 
-Importing the package registers ``AdaFocus-v0``, ``AdaFocusTSM-v0`` and ``GlanceFocus-v0`` with Gymnasium.
+Importing the package registers ``AdaFocus-v0``, ``AdaFocusTSM-v0`` and ``GlanceFocus-v0`` with Gymnasium. Its names
+are imported when they are first asked for, and torch with them.
 """
 
 import os
+import sys
 
 import gymnasium
-import torch
 
-from adafocus_env.environments.env import AdaFocusEnv
-from adafocus_env.environments.glance_env import GlanceFocusEnv, GlanceFocusVectorEnv
-from adafocus_env.environments.tsm_env import AdaFocusTSMEnv, AdaFocusTSMVectorEnv
-from adafocus_env.environments.vector_env import AdaFocusVectorEnv
-from adafocus_env.features.feature_bank import FeatureBank
-from adafocus_env.features.frozen_features import FrozenFeatures
-from adafocus_env.features.resolution_bank import ResolutionBank
-from adafocus_env.recognition import Recognizer, RecognizerConfig, TSMConfig, TSMRecognizer, load_recognizer
-from adafocus_env.recognition.official_checkpoint import load_official_checkpoint
-from adafocus_env.version import __version__
-from adafocus_env.videos import FrameFolders, PictureFolders, RoamingFashion, RoamingMotion, VideoDataset, VideoFiles
+from adafocus_env.lazy import attach
 
-__all__ = [
-    "AdaFocusEnv",
-    "AdaFocusTSMEnv",
-    "AdaFocusTSMVectorEnv",
-    "AdaFocusVectorEnv",
-    "FeatureBank",
-    "FrameFolders",
-    "FrozenFeatures",
-    "GlanceFocusEnv",
-    "GlanceFocusVectorEnv",
-    "PictureFolders",
-    "Recognizer",
-    "RecognizerConfig",
-    "ResolutionBank",
-    "RoamingFashion",
-    "RoamingMotion",
-    "TSMConfig",
-    "TSMRecognizer",
-    "VideoDataset",
-    "VideoFiles",
-    "__version__",
-    "load_official_checkpoint",
-    "load_recognizer",
-]
-
+__getattr__, __dir__, __all__ = attach(__name__, __file__)
 
 gymnasium.register(
     id="AdaFocus-v0",
@@ -64,8 +31,17 @@ gymnasium.register(
     vector_entry_point="adafocus_env.environments.glance_env:GlanceFocusVectorEnv",
 )
 
+
+def _use_one_thread() -> None:
+    """Keep torch in a fork from waiting for threads that don't exist.
+
+    An OpenMP thread pool doesn't survive a fork. If the parent has already run a convolution, one in a child (such as
+    an AsyncVectorEnv worker) would wait forever. A single thread needs no pool, and workers should share the cores
+    anyway.
+    """
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 if hasattr(os, "register_at_fork"):
-    # An OpenMP thread pool doesn't survive a fork. If the parent has already run a convolution, one in a child (such as
-    # an AsyncVectorEnv worker) would wait for threads that don't exist. A single thread needs no pool, and workers
-    # should share the cores anyway.
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+    os.register_at_fork(after_in_child=_use_one_thread)

@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import math
 import reprlib
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs this module
+    import torch
 
 
 class Bounds(NamedTuple):
@@ -91,6 +92,8 @@ def as_device(device: Any) -> torch.device:
     Raises:
         ValueError: This machine has no such device.
     """
+    import torch
+
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, TypeError, AssertionError) as error:
@@ -119,6 +122,8 @@ def check_fields(config: Any) -> None:
 
 def as_array(value: Any) -> np.ndarray:
     """Convert anything to a NumPy array; what can't be converted becomes an array that holds ``None``."""
+    from torch import Tensor
+
     try:
         return np.asarray(value.cpu() if isinstance(value, Tensor) else value)
     except (TypeError, ValueError):
@@ -127,6 +132,8 @@ def as_array(value: Any) -> np.ndarray:
 
 def brief(value: object) -> str:
     """A text for a value in a message, no longer than a line."""
+    from torch import Tensor
+
     if isinstance(value, (Tensor, np.ndarray)):
         size = value.numel() if isinstance(value, Tensor) else value.size
         return f"{value.dtype} of shape {tuple(value.shape)}" if size > 8 else f"{value.dtype} {value.tolist()}"

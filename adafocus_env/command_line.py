@@ -9,6 +9,7 @@ error is a bug and keeps its traceback, as all errors and signals do with ``ADAF
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -18,9 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-import torch
 import tyro
-from tqdm.auto import tqdm
 
 Config = TypeVar("Config")
 
@@ -31,10 +30,11 @@ EXPECTED_ERRORS = (
     IndexError,
     FloatingPointError,
     MemoryError,
-    torch.OutOfMemoryError,
     BrokenExecutor,
 )
-"""Exceptions that the package raises when the input or the machine is at fault."""
+"""Exceptions that the package raises when the input or the machine is at fault; so is torch.OutOfMemoryError."""
+COMMAND = "adafocus"
+"""The console command; one of its programs, such as quickstart, has ``adafocus quickstart`` for ``sys.argv[0]``."""
 TRACEBACK = "ADAFOCUS_TRACEBACK"
 SAME_COMMAND = "the same command goes on with what is missing in {out}"
 """How to continue scripts that keep what they have finished."""
@@ -55,7 +55,7 @@ def run_script(
     Args:
         main: The script.
         config: Dataclass of its arguments.
-        description: Text for ``--help``.
+        description: Text for ``--help``. Indented lines, such as examples, keep their line breaks.
         default: Values that the command line changes.
         resume: How to continue after SIGINT or SIGTERM; ``{out}`` stands for the folder of that name.
 
@@ -63,7 +63,7 @@ def run_script(
         SystemExit: The arguments are wrong, a signal arrived, or the script failed with an expected error.
     """
     defaults: dict[str, Any] = {} if default is None else {"default": default}
-    arguments = tyro.cli(config, description=description, **defaults)
+    arguments = tyro.cli(config, description=as_called(description or ""), **defaults)
     received: list[signal.Signals] = []
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -80,7 +80,7 @@ def run_script(
         raise
     except BaseException as error:
         # After a signal, any other failure (such as a lost connection to another process) is a consequence of it.
-        if not received and not isinstance(error, EXPECTED_ERRORS):
+        if not received and not _is_expected(error):
             raise
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
@@ -91,6 +91,16 @@ def run_script(
             raise SystemExit(128 + received[0]) from None
         _say(_one_line(error))
         raise SystemExit(1) from None
+
+
+def as_called(text: str) -> str:
+    """The text of a script with its examples, ``python scripts/train_policy.py``, as this script was called.
+
+    Called by the command, they read ``adafocus train-policy``.
+    """
+    if not sys.argv[0].startswith(f"{COMMAND} "):
+        return text
+    return re.sub(r"python scripts/(\w+)\.py", lambda found: f"{COMMAND} {found[1].replace('_', '-')}", text)
 
 
 def check_known(option: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -114,9 +124,16 @@ def check_positive(**options: int | None) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
 
 
+def _is_expected(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")  # a script that hasn't imported it can't have filled the GPU
+    return isinstance(error, EXPECTED_ERRORS) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split("\n")) or type(error).__name__
 
 
 def _say(message: str) -> None:
+    from adafocus_env.progress import tqdm
+
     tqdm.write(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)  # keeps it out of progress bars

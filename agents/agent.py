@@ -67,7 +67,7 @@ class Agent:
         hyperparameters: Mapping[str, Any],
         device: str | torch.device,
     ) -> None:
-        known = _names(self.hyperparameters_class)
+        known = sorted(field.name for field in fields(self.hyperparameters_class))
         unknown = sorted(set(hyperparameters) - set(known))
         if unknown:
             raise ValueError(f"unknown hyper-parameters {unknown}; {type(self).__name__} knows {known}")
@@ -323,7 +323,8 @@ class Agent:
         agent = kind.__new__(kind)
         settings = dict(state["hyperparameters"])
         if trained_by != kind.__name__:  # another class can act with it, by the settings that both know
-            settings = {name: settings[name] for name in settings if name in _names(kind.hyperparameters_class)}
+            known = {field.name for field in fields(kind.hyperparameters_class)}
+            settings = {name: value for name, value in settings.items() if name in known}
         agent._build(observation_space, action_space, state["seed"], patch_policy, settings, device)
         load_weights(agent._average.module, state["average"])
         load_weights(agent.policy, state.get("policy", state["average"]))

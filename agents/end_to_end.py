@@ -16,8 +16,7 @@ averaged over all frames.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,25 +24,10 @@ from torch import Tensor, nn
 from adafocus_env import AdaFocusVectorEnv, FrozenFeatures, Recognizer, VideoDataset
 from adafocus_env.checks import Bounds, brief, check_integer
 from adafocus_env.recognition.optimization import Objective, Progress, optimize
-from adafocus_env.recognition.recipes import Stage1Config, num_steps
+from adafocus_env.recognition.recipes import EndToEndConfig, num_steps
 from adafocus_env.recognition.training import loss_after_every_unit
 from agents.differentiable import Differentiable, next_position, patches_at
 from agents.reinforce import RecurrentPolicy
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndToEndConfig(Stage1Config):
-    """Settings of the one stage: those of stage 1, and these.
-
-    Attributes:
-        global_learning_rate: Peak learning rate of f_G.
-        policy_learning_rate: Peak learning rate of the policy.
-        random_share: Share of the patches that are uniformly random.
-    """
-
-    global_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-4
-    policy_learning_rate: Annotated[float, Bounds(at_least=0)] = 1e-3
-    random_share: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.5
 
 
 def train_end_to_end(

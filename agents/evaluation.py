@@ -15,12 +15,12 @@ import torch
 from gymnasium.vector import AutoresetMode
 from sklearn.metrics import average_precision_score
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv
 from adafocus_env.checks import Bounds, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.policies import decide
+from adafocus_env.progress import tqdm
 from adafocus_env.recognition.compute_cost import policy_gflops
 from adafocus_env.recognition.deployment import as_thresholds, refuse_exit
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class

@@ -107,6 +107,7 @@ def made_for(env: Any) -> dict[str, Any]:
 
 def with_network_of(trained_by: str | None, kind: type[Any], base: type[Any]) -> type[Any]:
     """``kind``, unless the class of that name, if it is a subclass of ``base``, has a network of its own."""
+    getattr(agents, str(trained_by), None)  # the package imports its own classes when they are asked for
     for known in _subclasses(base):
         if known.__name__ == trained_by and known._make_policy is not kind._make_policy:
             return known

@@ -16,9 +16,9 @@ import torch
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from adafocus_env.checks import Bounds, check_fields, check_number
+from adafocus_env.progress import tqdm
 from agents.agent import Agent
 from agents.candidate_scores import CandidateScores, MeanPlace
 from agents.distributions import (

@@ -8,25 +8,22 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import joblib
 from rich import print
 
 from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
-from adafocus_env.files import write_atomically
-from adafocus_env.run_folder import write_csv
-from agents.experiments.ablations import ABLATIONS
 from agents.experiments.arguments import ComparisonArguments
-from agents.experiments.bench import Bench
-from agents.experiments.noise import estimator_noise
-from agents.experiments.report import return_against_accuracy, write_report
-from agents.experiments.runner import run_trials
+
+if TYPE_CHECKING:
+    from agents.experiments.bench import Bench
 
 
 @dataclass
 class Config(ComparisonArguments):
-    ablations: tuple[str, ...] = tuple(ABLATIONS)
-    """Keys of agents.experiments.ablations.ABLATIONS."""
+    ablations: tuple[str, ...] = ()
+    """Any of reward, baseline, policy, gamma, observation, skipping, candidates, frames, stages, ingredients and
+    recipe; by default all."""
     num_videos: int | None = None
     """Number of videos per split of the embedded benchmark; by default all. Tables of fewer videos fill sooner."""
     out: Path = Path("runs/ablate")
@@ -35,6 +32,12 @@ class Config(ComparisonArguments):
 
 def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> None:
     """Measure the variance of the return and of the gradient early and late in training; write ``noise.csv``."""
+    import joblib
+
+    from adafocus_env.run_folder import write_csv
+    from agents.experiments.ablations import ABLATIONS
+    from agents.experiments.noise import estimator_noise
+
     remembered = joblib.Memory(config.out / "trials", verbose=0).cache(estimator_noise)
     short = {"critic_episodes": 128, "batches": 4} if config.quick else {}
     found = joblib.Parallel(n_jobs=config.jobs)(
@@ -46,12 +49,17 @@ def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> 
 
 
 def main(config: Config) -> None:
+    from adafocus_env.files import write_atomically
+    from agents.experiments.ablations import ABLATIONS
+    from agents.experiments.report import return_against_accuracy, write_report
+    from agents.experiments.runner import run_trials
+
     check_known("--ablations", config.ablations, ABLATIONS)
     seeds, episodes = config.budget()
     bench = config.bench(("train", "val", config.split), config.num_videos)
     left_out = bench.unknown
     everything = []
-    for name in config.ablations:
+    for name in config.ablations or ABLATIONS:
         started = time.perf_counter()
         work = [
             (trial, variant.on(bench))

@@ -11,23 +11,15 @@ import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from rich import print
 
-from adafocus_env import FeatureBank
-from adafocus_env.checks import as_device
 from adafocus_env.command_line import run_script
-from adafocus_env.run_folder import RunFolder
-from agents.experiments.speed.clips import measure_clips
-from agents.experiments.speed.deployment import measure_deployment
-from agents.experiments.speed.filling import measure_filling
-from agents.experiments.speed.measuring import Results
-from agents.experiments.speed.memory import measure_memory
-from agents.experiments.speed.scales import GRID, QUICK_SCALES, SCALES, Scale
-from agents.experiments.speed.stepping import measure_stepping
-from agents.experiments.speed.training import measure_training
+
+if TYPE_CHECKING:
+    from agents.experiments.speed.measuring import Results
+    from agents.experiments.speed.scales import Scale
 
 
 @dataclass
@@ -54,6 +46,13 @@ class Config:
 
 def measure(results: Results, scale: Scale, config: Config) -> None:
     """Measure stepping, filling, deployment and memory at one scale."""
+    from adafocus_env import FeatureBank
+    from agents.experiments.speed.deployment import measure_deployment
+    from agents.experiments.speed.filling import measure_filling
+    from agents.experiments.speed.memory import measure_memory
+    from agents.experiments.speed.scales import GRID
+    from agents.experiments.speed.stepping import measure_stepping
+
     recognizer = scale.recognizer().to(config.device)
     bank = FeatureBank(recognizer, scale.videos("train", scale.table), GRID, config.device)
     bank.build(progress_bar=True)
@@ -64,6 +63,15 @@ def measure(results: Results, scale: Scale, config: Config) -> None:
 
 
 def main(config: Config) -> None:
+    import torch
+
+    from adafocus_env.checks import as_device
+    from adafocus_env.run_folder import RunFolder
+    from agents.experiments.speed.clips import measure_clips
+    from agents.experiments.speed.measuring import Results
+    from agents.experiments.speed.scales import QUICK_SCALES, SCALES
+    from agents.experiments.speed.training import measure_training
+
     if config.quick:
         config.seconds, config.repeats, config.clips = 0.5, 3, 2
     as_device(config.device)

@@ -11,17 +11,11 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich import print
 
-from adafocus_env import FeatureBank, FrozenFeatures, load_recognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.features.building import build_together
-from adafocus_env.features.feature_bank import TableDtype
-from adafocus_env.processes import num_processes, process_group, process_number
-from adafocus_env.recognition.image_networks import Precision
-from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos import get_videos
 
 
 @dataclass
@@ -34,9 +28,9 @@ class Config:
     """Split of the data set."""
     grid: int = 7
     """Rows and columns of the grid of candidates."""
-    dtype: TableDtype = "float16"
+    dtype: Literal["float32", "float16"] = "float16"
     """Data type of the table."""
-    precision: Precision = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the local CNN."""
     device: str = "cpu"
     """torch device of the CNNs; under torchrun, "cuda" gives each process a GPU of its own."""
@@ -49,6 +43,12 @@ class Config:
 
 
 def main(config: Config) -> None:
+    from adafocus_env import FeatureBank, FrozenFeatures, load_recognizer
+    from adafocus_env.features.building import build_together
+    from adafocus_env.processes import num_processes, process_group, process_number
+    from adafocus_env.run_folder import RunFolder
+    from adafocus_env.videos import get_videos
+
     recognizer = load_recognizer(config.recognizer)
     videos = get_videos(config.videos, config.split)
     size = FeatureBank.predicted_bytes(recognizer, videos, config.grid, config.dtype)

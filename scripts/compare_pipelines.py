@@ -12,22 +12,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from rich import print
 
-from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.presets import PRESETS
-from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
-from adafocus_env.recognition.training import train_stage0, train_stage1
-from adafocus_env.run_folder import RunFolder, check_settings
-from agents import EndToEndConfig, Reinforce, evaluate, finetune, load_policy, train_end_to_end
-from agents.baselines import RandomPolicy
-from agents.experiments.algorithms import ALGORITHMS
+from adafocus_env.recognition.recipes import EndToEndConfig, Stage0Config, Stage1Config, Stage3Config
 from agents.presets import QUICK_EPISODES, QUICK_VIDEOS, STAGE3
+
+if TYPE_CHECKING:
+    from adafocus_env import Recognizer, RoamingFashion
+    from adafocus_env.recognition.optimization import Progress
+    from adafocus_env.run_folder import RunFolder
+    from agents import Reinforce
 
 PRESET = "roaming-fashion"
 LEARNER = "soft_targets"
@@ -52,6 +49,8 @@ class Config:
 
     def videos(self, split: str, number: int | None = None) -> RoamingFashion:
         """The videos of a split, or a number of them."""
+        from adafocus_env import RoamingFashion
+
         return RoamingFashion(split, num_videos=32 if self.quick else number)
 
     @property
@@ -71,7 +70,11 @@ class Trained(NamedTuple):
 
 def kept(path: Path, make: Callable[[], tuple[Recognizer, Reinforce | None]]) -> Trained:
     """Load what a training left at a path without suffix; if there is nothing, train first."""
-    file, policy_file = path.with_suffix(".safetensors"), path.with_suffix(".pt")
+    from adafocus_env import Recognizer
+    from agents import load_policy
+    from agents.baselines import RandomPolicy
+
+    file, policy_file = path.with_suffix(".safetensors"), path.with_name(f"{path.name}-policy.safetensors")
     if not file.exists():
         started = time.perf_counter()
         recognizer, policy = make()
@@ -86,6 +89,12 @@ def kept(path: Path, make: Callable[[], tuple[Recognizer, Reinforce | None]]) ->
 
 def warm_up(config: Config, seed: int, progress: Progress) -> Recognizer:
     """Stage 0."""
+    import torch
+
+    from adafocus_env import Recognizer
+    from adafocus_env.recognition.presets import PRESETS
+    from adafocus_env.recognition.training import train_stage0
+
     torch.manual_seed(seed)
     recognizer = Recognizer(PRESETS[PRESET])
     train_stage0(recognizer, config.videos("recognizer"), config.stage0, seed=seed, progress=progress)
@@ -94,6 +103,11 @@ def warm_up(config: Config, seed: int, progress: Progress) -> Recognizer:
 
 def three_stages(warm: Recognizer, config: Config, seed: int, progress: Progress) -> tuple[Recognizer, Reinforce]:
     """Stages 1, 2 and 3."""
+    from adafocus_env import FeatureBank
+    from adafocus_env.recognition.training import train_stage1
+    from agents import finetune
+    from agents.experiments.algorithms import ALGORITHMS
+
     train_stage1(warm, config.videos("recognizer"), config.stage1, seed=seed, progress=progress)
     learner, videos = ALGORITHMS[LEARNER], config.videos("train", QUICK_VIDEOS)
     policy: Reinforce = learner.make(FeatureBank(warm, videos), seed, learner.env, learner.settings)
@@ -106,6 +120,8 @@ def one_stage(
     warm: Recognizer, config: Config, seed: int, progress: Progress, factor: float, steps: int
 ) -> tuple[Recognizer, Reinforce]:
     """Everything at once, with learning rates multiplied by a factor."""
+    from agents import train_end_to_end
+
     rates = {name: factor * rate for name, rate in asdict(config.end_to_end).items() if name.endswith("learning_rate")}
     settings = replace(config.end_to_end, steps=steps, **rates)
     return train_end_to_end(warm, config.videos("recognizer"), settings, seed=seed, progress=progress, score_map=True)
@@ -113,6 +129,9 @@ def one_stage(
 
 def row_of(name: str, seed: int, visits: int, trained: Trained, config: Config) -> dict[str, Any]:
     """A row of the table."""
+    from agents import evaluate
+    from agents.baselines import RandomPolicy
+
     arguments: dict[str, Any] = {"recognizer": trained.recognizer, "reward": "confidence"}
     found = evaluate(trained.policy, videos=config.videos(config.split), **arguments)
     random = evaluate(RandomPolicy, videos=config.videos(config.split), skip=False, **arguments)
@@ -129,6 +148,9 @@ def row_of(name: str, seed: int, visits: int, trained: Trained, config: Config) 
 
 def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
     """The rows of one seed."""
+    from adafocus_env.recognition.optimization import Progress
+    from agents import evaluate
+
     progress = Progress(run.log, bar=True)
     stage0 = run.path / f"stage0-{seed}"
 
@@ -160,6 +182,9 @@ def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
 
 
 def main(config: Config) -> None:
+    from adafocus_env.run_folder import RunFolder, check_settings
+    from agents.experiments.algorithms import ALGORITHMS
+
     if config.quick:
         config.stage0 = replace(config.stage0, global_steps=2, local_steps=2)
         config.stage1, config.stage3 = replace(config.stage1, steps=2), replace(config.stage3, epochs=1)

@@ -7,19 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from adafocus_env import Recognizer
 from adafocus_env.command_line import check_positive, run_script
-from adafocus_env.recognition.compute_cost import multiply_adds, policy_gflops
-from adafocus_env.recognition.official_policy import OfficialPolicy
-from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
-from adafocus_env.recognition.presets import PATCH_SIZES, PRESETS, TSM_PATCH_SIZES, TSM_PRESETS
-from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
-from adafocus_env.run_folder import RunFolder
-from agents.experiments.whole_video import whole_video_rows
 
 PARTS = ("global", "local", "classifier", "policy")
 PUBLISHED: dict[int, float] = {96: 17.2, 128: 26.6, 160: 38.6, 192: 53.2}
@@ -45,6 +33,13 @@ def row(model: str, video: float, published: float | None, **parts: float) -> di
 
 def frame_rows(frames: int) -> list[dict[str, Any]]:
     """Rows of AdaFocus at each patch size, and of both its networks on full frames; parts are per frame."""
+    import torch
+
+    from adafocus_env import Recognizer
+    from adafocus_env.recognition.compute_cost import multiply_adds, policy_gflops
+    from adafocus_env.recognition.official_policy import OfficialPolicy
+    from adafocus_env.recognition.presets import PATCH_SIZES, PRESETS
+
     rows, policy = [], policy_gflops(OfficialPolicy())
     for size in PATCH_SIZES:
         recognizer = Recognizer(PRESETS[f"activitynet-{size}"])
@@ -61,6 +56,10 @@ def frame_rows(frames: int) -> list[dict[str, Any]]:
 
 def clip_rows() -> list[dict[str, Any]]:
     """Rows of AdaFocus-TSM at each patch size, and of its larger network or both on full frames; parts are per clip."""
+    from adafocus_env.recognition.compute_cost import policy_gflops
+    from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
+    from adafocus_env.recognition.presets import TSM_PATCH_SIZES, TSM_PRESETS
+    from adafocus_env.recognition.tsm_recognizer import TSMRecognizer
 
     def clip_row(model: str, published: float, **parts: float) -> dict[str, Any]:
         return row(model, sum(parts.values()), published, **parts)
@@ -85,6 +84,9 @@ def difference(measured: float | None, published: float | None) -> str:
 
 def show(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], caption: str | None = None) -> None:
     """Print a table whose first column names the rows."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(title=title, caption=caption)
     for column in columns:
         table.add_column(column, justify="left" if column == columns[0] else "right")
@@ -134,6 +136,11 @@ def show_whole_videos(rows: list[dict[str, Any]]) -> None:
 
 
 def main(config: Config) -> None:
+    import torch
+
+    from adafocus_env.run_folder import RunFolder
+    from agents.experiments.whole_video import whole_video_rows
+
     check_positive(frames=config.frames)
     torch.manual_seed(config.seed)
     rows, whole = [*frame_rows(config.frames), *clip_rows()], whole_video_rows()

@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adafocus_env import FeatureBank, load_recognizer
 from adafocus_env.command_line import check_positive, run_script
-from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos import get_videos
-from agents import calibrate_exit, evaluate, load_policy
-from agents.environments import look_arguments, shipped_pair, vector_env_class
-from agents.figures import accuracy_against_compute
-from agents.report import print_table, table_row
 
 POLICIES = {
     "roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"),
@@ -54,6 +47,8 @@ class Config:
 
 def threshold_for(config: Config, policy: Any, **env_kwargs: Any) -> float | None:
     """The threshold of conditional exit, chosen on validation videos if a budget or a loss is given."""
+    from agents import calibrate_exit, evaluate
+
     if config.exit_gflops is None and config.exit_loss is None:
         return config.exit_threshold
     found = evaluate(policy, "val", seed=config.seed, progress_bar=True, **env_kwargs)
@@ -63,6 +58,14 @@ def threshold_for(config: Config, policy: Any, **env_kwargs: Any) -> float | Non
 
 
 def main(config: Config) -> None:
+    from adafocus_env import FeatureBank, load_recognizer
+    from adafocus_env.run_folder import RunFolder
+    from adafocus_env.videos import get_videos
+    from agents import evaluate, load_policy
+    from agents.environments import look_arguments, shipped_pair, vector_env_class
+    from agents.figures import accuracy_against_compute
+    from agents.report import print_table, table_row
+
     if sum(given is not None for given in (config.exit_threshold, config.exit_gflops, config.exit_loss)) > 1:
         raise ValueError("pass at most one of --exit-threshold, --exit-gflops and --exit-loss")
     check_positive(looks=config.looks)

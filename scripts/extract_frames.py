@@ -1,8 +1,10 @@
 """Turn encoded videos into folders of JPEG frames, or check a data set before using it.
 
-python scripts/extract_frames.py VIDEOS LIST --num-classes 200     # LIST: lines of path and label(s)
-python scripts/extract_frames.py --check data.toml                 # a data set that a TOML file describes
-python scripts/extract_frames.py --check data.toml --decode all    # every frame of it
+    # LIST has lines of a path and one or several labels
+    python scripts/extract_frames.py VIDEOS LIST --num-classes 200
+    # a data set that a TOML file describes; and every frame of it
+    python scripts/extract_frames.py --check data.toml
+    python scripts/extract_frames.py --check data.toml --decode all
 
 Videos are decoded in parallel. Each appears whole or not at all, and a killed run goes on with what is missing. Frames
 that exist are kept if they are of the same file with the same settings, and are made anew otherwise. At the end the
@@ -15,19 +17,16 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import joblib
 import tyro
 from rich import print
-from tqdm.auto import tqdm
 
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.files import write_atomically
-from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos.checking import check_description
-from adafocus_env.videos.extraction import extract_frames, folder_names
-from adafocus_env.videos.lists import Entry, list_line, read_list, summary
+
+if TYPE_CHECKING:
+    from adafocus_env.videos.lists import Entry
+
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -61,6 +60,9 @@ class Config:
 
 def check(description: Path, decode: Literal["read", "all"]) -> None:
     """Print what is worth knowing about a data set, and exit with its problems if it has any."""
+    from adafocus_env.progress import tqdm
+    from adafocus_env.videos.checking import check_description
+
     report = check_description(description, every_frame=decode == "all", progress_bar=True)
     for note in report.notes:
         tqdm.write(note)
@@ -73,6 +75,8 @@ def check(description: Path, decode: Literal["read", "all"]) -> None:
 
 def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int, str]:
     """Extract a video; return its number of frames and an empty string, or 0 and what went wrong."""
+    from adafocus_env.videos.extraction import extract_frames
+
     try:
         return extract_frames(root / entry.path, folder, config.short_side, config.quality), ""
     except (OSError, ValueError) as error:
@@ -82,6 +86,14 @@ def attempt(root: Path, entry: Entry, folder: Path, config: Config) -> tuple[int
 
 
 def main(config: Config) -> None:
+    import joblib
+
+    from adafocus_env.files import write_atomically
+    from adafocus_env.progress import tqdm
+    from adafocus_env.run_folder import RunFolder
+    from adafocus_env.videos.extraction import folder_names
+    from adafocus_env.videos.lists import list_line, read_list, summary
+
     if config.check is not None:
         check(config.check, config.decode)
         return

@@ -11,15 +11,8 @@ from pathlib import Path
 
 from rich import print
 
-from adafocus_env import load_recognizer
 from adafocus_env.command_line import WITH_RESUME, check_positive, run_script
-from adafocus_env.processes import process_group, process_number
-from adafocus_env.recognition.optimization import Progress, clear_checkpoints
 from adafocus_env.recognition.recipes import Stage3Config
-from adafocus_env.run_folder import RunFolder
-from agents import evaluate, finetune, load_policy
-from agents.environments import look_arguments, shipped_pair, vector_env_class
-from agents.figures import metric_curves
 from agents.presets import STAGE3
 
 
@@ -49,6 +42,14 @@ class Config:
 
 
 def main(config: Config) -> None:
+    from adafocus_env import load_recognizer
+    from adafocus_env.processes import process_group, process_number
+    from adafocus_env.recognition.optimization import Progress, clear_checkpoints
+    from adafocus_env.run_folder import RunFolder
+    from agents import evaluate, finetune, load_policy
+    from agents.environments import look_arguments, shipped_pair, vector_env_class
+    from agents.figures import metric_curves
+
     check_positive(looks=config.looks)
     with process_group(config.device) as device:
         recognizer = load_recognizer(config.recognizer, device=device)

@@ -1,7 +1,9 @@
 """Convert a released AdaFocus checkpoint (stages 1 to 3, AdaFocus-TSM's too) to this package's files.
 
-python scripts/import_checkpoint.py 128s3_checkpoint.pth.tar
-ls runs/import_checkpoint  # recognizer.safetensors and policy.safetensors, for other scripts
+    python scripts/import_checkpoint.py 128s3_checkpoint.pth.tar
+    ls runs/import_checkpoint
+
+It holds recognizer.safetensors and policy.safetensors, which other programs take as --recognizer and --policy.
 """
 
 from __future__ import annotations
@@ -12,11 +14,7 @@ from pathlib import Path
 import tyro
 from rich import print
 
-from adafocus_env import load_official_checkpoint
 from adafocus_env.command_line import run_script
-from adafocus_env.recognition.official_policy import OfficialPolicy
-from adafocus_env.run_folder import RunFolder
-from agents import PaperPPO
 
 
 @dataclass
@@ -33,6 +31,11 @@ class Config:
 
 
 def main(config: Config) -> None:
+    from adafocus_env import load_official_checkpoint
+    from adafocus_env.recognition.official_policy import OfficialPolicy
+    from adafocus_env.run_folder import RunFolder
+    from agents import PaperPPO
+
     recognizer, policy = load_official_checkpoint(config.checkpoint, patch_size=config.patch_size)
     with RunFolder(config.out, config):
         recognizer.save(config.out / "recognizer.safetensors")

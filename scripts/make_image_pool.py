@@ -11,11 +11,14 @@ import gzip
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from adafocus_env.command_line import run_script
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 
 GREY_LEVELS = 32
 SLICES = {
@@ -41,6 +44,8 @@ class Config:
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """Read a gzipped IDX file of unsigned bytes."""
+    import numpy as np
+
     data = gzip.decompress(path.read_bytes())
     zero, kind, dimensions = struct.unpack(">HBB", data[:4])
     if zero != 0 or kind != 8:
@@ -50,6 +55,8 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def main(config: Config) -> None:
+    import numpy as np
+
     random = np.random.default_rng(config.seed)
     arrays: dict[str, npt.NDArray[np.uint8]] = {}
     for file, pools in SLICES.items():

@@ -8,23 +8,16 @@ table, plots and an annotated clip that show what each step gained on the test s
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 from rich import print
 
-from adafocus_env import FeatureBank, Recognizer, RoamingFashion
-from adafocus_env.command_line import run_script
-from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
-from adafocus_env.recognition.optimization import Progress
+from adafocus_env.command_line import as_called, run_script
 from adafocus_env.recognition.recipes import Stage3Config
-from adafocus_env.run_folder import RunFolder
-from agents import Reinforce, SoftTargets, evaluate, finetune
-from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
-from agents.figures import accuracy_against_compute, animation, film_strip, learning_curves, play
 from agents.presets import (
     QUICK_EPISODES,
     QUICK_VIDEOS,
@@ -33,7 +26,30 @@ from agents.presets import (
     SOFT_TARGET_HYPERPARAMETERS,
     STAGE3,
 )
-from agents.report import print_table, table_row
+
+if TYPE_CHECKING:
+    from adafocus_env import Recognizer, RoamingFashion
+    from adafocus_env.run_folder import RunFolder
+    from agents import Reinforce
+
+
+STAGES = {
+    "Stage 2: where to look": 410,
+    "AdaFocus+: when not to look": 36,
+    "Stage 3: the classifier learns from the chosen patches": 105,
+    "Evaluation on the test split, and pictures": 360,
+}
+"""What is done, and the seconds that it once took on a slow processor; estimates of time go by their shares."""
+
+
+WHAT_NEXT = """
+Look at film_strip.png, animation.gif (green: looked at; dimmed: skipped) and accuracy_compute.png.
+What to try next:
+
+    python scripts/render.py --policy {out}/skip_policy_0.015.pt --indices 4 5 6 7
+    python scripts/train_policy.py --algo reinforce
+    python scripts/evaluate.py --policies random {out}/patch_policy.pt --exit-loss 0.003
+"""
 
 
 @dataclass
@@ -58,7 +74,33 @@ class Trained:
 
     @property
     def skip_policy(self) -> Reinforce:
+        from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+
         return self.skip_policies[DEFAULT_SKIP_COST]
+
+
+class Announcer:
+    """Prints which stage begins, and about how long everything that is left takes at this machine's speed so far."""
+
+    def __init__(self, config: Config) -> None:
+        patches, skips, stage3, tests = STAGES.values()
+        further = len(config.skip_costs)
+        self._seconds = [patches, skips * (1 + further), stage3, tests + 36 * further]
+        self._quick, self._started, self._begun = config.quick, time.perf_counter(), 0
+
+    def begin(self) -> None:
+        """Announce the next stage."""
+        done, left = sum(self._seconds[: self._begun]), sum(self._seconds[self._begun :])
+        if self._quick:
+            estimate = "a rehearsal"
+        elif not done:
+            estimate = f"everything takes about {left // 220} minutes on a fast machine, {left // 60} on a slow one"
+        else:
+            minutes = left * (time.perf_counter() - self._started) / done / 60
+            estimate = f"everything that is left takes about {minutes:.1f} minutes"
+        stage = list(STAGES)[self._begun]
+        self._begun += 1
+        print(f"[bold]{self._begun} of {len(STAGES)}. {stage}[/bold] ({estimate})")
 
 
 def learn(run: RunFolder, stage: str, agent: Reinforce, episodes: int) -> Reinforce:
@@ -74,25 +116,32 @@ def learn(run: RunFolder, stage: str, agent: Reinforce, episodes: int) -> Reinfo
     return agent
 
 
-def train(config: Config, run: RunFolder, recognizer: Recognizer) -> Trained:
+def train(config: Config, run: RunFolder, recognizer: Recognizer, stages: Announcer) -> Trained:
     """Stage 2, AdaFocus+ and stage 3."""
+    import gymnasium as gym
+
+    from adafocus_env import FeatureBank, RoamingFashion
+    from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+    from adafocus_env.recognition.optimization import Progress
+    from agents import Reinforce, SoftTargets, finetune
+
     # Soft targets ask about every candidate of every frame that they visit, so they visit fewer videos.
     videos = RoamingFashion("train", num_videos=32 if config.quick else QUICK_VIDEOS)
     patch_episodes, skip_episodes = (n // (100 if config.quick else 1) for n in (QUICK_EPISODES, SKIP_EPISODES))
     bank = FeatureBank.shared(recognizer, videos)  # held here, so that all training shares one table
     env = functools.partial(gym.make_vec, "AdaFocus-v0", features=bank, output="torch")
-    print("[bold]Stage 2: where to look")
+    stages.begin()
     lanes = SOFT_TARGET_HYPERPARAMETERS["episodes_per_batch"]
     patch_env = env(num_envs=lanes, skip=False, baseline="exact")
     patch_agent = SoftTargets(patch_env, seed=config.seed, **SOFT_TARGET_HYPERPARAMETERS)
     patch_policy = learn(run, "patch_policy", patch_agent, patch_episodes)
-    print("[bold]AdaFocus+: when not to look")
+    stages.begin()
     skip_policies = {}
     for cost in sorted({DEFAULT_SKIP_COST, *config.skip_costs}):
         skip_env = env(num_envs=64, reward="gain_over_previous", skip_cost=cost)
         skip_agent = Reinforce(skip_env, seed=config.seed, patch_policy=patch_policy, **SKIP_HYPERPARAMETERS)
         skip_policies[cost] = learn(run, f"skip_policy_{cost:g}", skip_agent, skip_episodes)
-    print("[bold]Stage 3: the classifier learns from the chosen patches")
+    stages.begin()
     stage3, progress = Stage3Config(epochs=1) if config.quick else STAGE3, Progress(run.log, bar=True)
     skip_policy = skip_policies[DEFAULT_SKIP_COST]
     videos = RoamingFashion("train", num_videos=32 if config.quick else None)
@@ -106,7 +155,12 @@ def test(
     config: Config, run: RunFolder, recognizer: Recognizer, trained: Trained, videos: RoamingFashion
 ) -> list[dict[str, Any]]:
     """Evaluate everything, draw accuracy against compute, and return the rows of the table."""
-    print("[bold]Evaluation on the test split")
+    from adafocus_env import FeatureBank
+    from agents import evaluate
+    from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+    from agents.figures import accuracy_against_compute
+    from agents.report import table_row
+
     bank = FeatureBank.shared(recognizer, videos)
     # The table shows no returns, so take the reward that needs no reference patches.
     common: dict[str, Any] = {"videos": videos, "reward": "confidence", "seed": config.seed}
@@ -139,11 +193,18 @@ def test(
 
 
 def main(config: Config) -> None:
+    from adafocus_env import Recognizer, RoamingFashion
+    from adafocus_env.run_folder import RunFolder
+    from agents.figures import animation, film_strip, learning_curves, play
+    from agents.report import print_table
+
     started = time.perf_counter()
     recognizer = Recognizer.from_pretrained("roaming-fashion")
     videos = RoamingFashion("test", num_videos=128 if config.quick else None)
     with RunFolder(config.out, config) as run:
-        trained = train(config, run, recognizer)
+        stages = Announcer(config)
+        trained = train(config, run, recognizer, stages)
+        stages.begin()
         rows = test(config, run, recognizer, trained, videos)
         agents = {"patch policy": trained.patch_policy, "skip policy": trained.skip_policy}
         learning_curves(
@@ -159,6 +220,7 @@ def main(config: Config) -> None:
         animation(config.out / "animation.gif", pictures)
     print_table(rows, title=f"RoamingFashion, {len(videos)} test videos, seed {config.seed}")
     print(f"Everything is in {config.out}, after {(time.perf_counter() - started) / 60:.1f} minutes.")
+    sys.stdout.write(as_called(WHAT_NEXT.format(out=config.out)))  # rich would break the lines
 
 
 if __name__ == "__main__":

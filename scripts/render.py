@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adafocus_env import load_recognizer
 from adafocus_env.command_line import run_script
-from adafocus_env.run_folder import RunFolder
-from agents import load_policy
-from agents.environments import look_arguments, shipped_pair, vector_env_class
-from agents.figures import animation, film_strip, play
 
 POLICIES = {
     "roaming-fashion": "roaming-fashion-skip",
@@ -43,6 +38,12 @@ class Config:
 
 
 def main(config: Config) -> None:
+    from adafocus_env import load_recognizer
+    from adafocus_env.run_folder import RunFolder
+    from agents import load_policy
+    from agents.environments import look_arguments, shipped_pair, vector_env_class
+    from agents.figures import animation, film_strip, play
+
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
     default, default_looks = shipped_pair(config.recognizer, env_class)

@@ -12,16 +12,11 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import print
 
-from adafocus_env import FeatureBank, RoamingMotion, TSMRecognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.run_folder import RunFolder, check_settings
-from agents import Reinforce, SoftTargets, finetune
-from agents.baselines import OraclePolicy
-from agents.experiments.record import Record
 from agents.presets import (
     CLIP_EPISODES,
     CLIP_HYPERPARAMETERS,
@@ -31,6 +26,12 @@ from agents.presets import (
     CLIP_SOFT_TARGET_VIDEOS,
     CLIP_STAGE3,
 )
+
+if TYPE_CHECKING:
+    from adafocus_env import FeatureBank, TSMRecognizer
+    from agents import Reinforce
+    from agents.experiments.record import Record
+
 
 NAMES = {"continuous": "learned", "grid": "learned on the grid"}
 SOFT_TARGETS = "soft targets on the grid"
@@ -70,6 +71,9 @@ def trainings(
     record: Record, seed: int, config: Config, every_candidate: FeatureBank
 ) -> dict[str, Callable[[], tuple[Any, TSMRecognizer]]]:
     """Functions by name that train with one seed and return a policy and the recogniser to evaluate it with."""
+    from adafocus_env import RoamingMotion
+    from agents import SoftTargets, finetune
+
     recognizer = record.recognizer
 
     def learned(action: str) -> Reinforce:
@@ -94,6 +98,8 @@ def trainings(
 
 def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRecognizer | None) -> dict[str, Any]:
     """Everything that determines the policies and the evaluations in a folder."""
+    from adafocus_env import RoamingMotion
+
     return {
         "evaluation": [config.split, config.seed, RoamingMotion(config.split).fingerprint],
         "policies": [config.episodes, SETTINGS],
@@ -105,6 +111,11 @@ def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRe
 
 
 def main(config: Config) -> None:
+    from adafocus_env import FeatureBank, RoamingMotion, TSMRecognizer
+    from adafocus_env.run_folder import RunFolder, check_settings
+    from agents.baselines import OraclePolicy
+    from agents.experiments.record import Record
+
     recognizer = TSMRecognizer.from_pretrained(config.recognizer)
     blind = None if config.order_blind is None else TSMRecognizer.from_pretrained(config.order_blind)
     check_settings(config.out / "settings.json", determining_settings(config, recognizer, blind))

@@ -13,19 +13,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import print
-from stable_baselines3 import PPO
 
-from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
-from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
-from adafocus_env.run_folder import RunFolder, check_settings
-from agents import Differentiable, Reinforce, SoftTargets, finetune
-from agents.baselines import RandomPolicy
-from agents.experiments.record import Record
-from agents.figures import accuracy_against_compute
 from agents.presets import (
     DIFFERENTIABLE_EPISODES,
     DIFFERENTIABLE_HYPERPARAMETERS,
@@ -37,7 +29,14 @@ from agents.presets import (
     SOFT_TARGET_HYPERPARAMETERS,
     STAGE3,
 )
-from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
+
+if TYPE_CHECKING:
+    from stable_baselines3 import PPO
+
+    from adafocus_env import FeatureBank, Recognizer
+    from agents import Reinforce
+    from agents.experiments.record import Record
+
 
 POSITIONS = "learned by gradients, any position"
 GAPS = ("learned", POSITIONS, "REINFORCE", "SB3 PPO")
@@ -77,6 +76,13 @@ def trainings(
     record: Record, bank: FeatureBank, seed: int, skip_costs: Iterable[float]
 ) -> dict[str, Callable[[], tuple[Any, Recognizer]]]:
     """Functions by name that train with one seed and return a policy and the recogniser to evaluate it with."""
+    from stable_baselines3 import PPO
+
+    from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+    from agents import Differentiable, SoftTargets, finetune
+    from agents.baselines import RandomPolicy
+    from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
+
     recognizer = record.recognizer
 
     def patches() -> Reinforce:
@@ -128,6 +134,10 @@ def trainings(
 
 def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, Any]:
     """Everything that determines the policies and the evaluations in a folder."""
+    from adafocus_env import RoamingFashion
+    from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+    from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS
+
     return {
         "evaluation": [config.split, config.seed, RoamingFashion(config.split).fingerprint],
         "patch": [SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS],
@@ -141,6 +151,12 @@ def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, An
 
 
 def main(config: Config) -> None:
+    from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+    from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+    from adafocus_env.run_folder import RunFolder, check_settings
+    from agents.experiments.record import Record
+    from agents.figures import accuracy_against_compute
+
     recognizer = Recognizer.from_pretrained("roaming-fashion")
     videos = RoamingFashion("train")
     if config.bank is None:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import print
 
-from adafocus_env import FeatureBank, GlanceFocusVectorEnv, Recognizer, RoamingFashion
 from adafocus_env.command_line import SAME_COMMAND, check_positive, run_script
-from adafocus_env.environments.glance_env import DEFAULT_LOOKS
-from adafocus_env.run_folder import RunFolder, check_settings
-from agents import SoftTargets
-from agents.experiments.record import Record
 from agents.presets import SOFT_TARGET_HYPERPARAMETERS, STILL_EPISODES, STILL_PICTURES
+
+if TYPE_CHECKING:
+    from adafocus_env import Recognizer, RoamingFashion
+
+RECOGNIZER = "still-fashion"
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Config:
     """Number of training pictures. Soft targets ask about every candidate of each."""
     episodes: int = STILL_EPISODES
     """Training episodes."""
-    looks: int = DEFAULT_LOOKS
+    looks: int = 5
     """Looks at each picture."""
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
@@ -41,12 +41,19 @@ class Config:
 
 def still_pictures(split: str, number: int | None = None) -> RoamingFashion:
     """Single scenes of the embedded benchmark, each with its item in it."""
+    from adafocus_env import RoamingFashion
+
     return RoamingFashion(split, num_videos=number, num_frames=1, visible_fraction=1.0)
 
 
 def main(config: Config) -> None:
+    from adafocus_env import FeatureBank, Recognizer
+    from adafocus_env.run_folder import RunFolder, check_settings
+    from agents import SoftTargets
+    from agents.experiments.record import Record
+
     check_positive(pictures=config.pictures, episodes=config.episodes, looks=config.looks)
-    recognizer = Recognizer.from_pretrained(GlanceFocusVectorEnv.default_name)
+    recognizer = Recognizer.from_pretrained(RECOGNIZER)
     train, tested = still_pictures("train", config.pictures), still_pictures(config.split)
     settings = {
         "evaluation": [config.split, config.seed, config.looks, tested.fingerprint],

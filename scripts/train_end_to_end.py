@@ -1,8 +1,9 @@
 """Train a recogniser and its policy in one stage: the pipeline of AdaFocusV2, beside stages 1, 2 and 3.
 
 Stage 0 warms both CNNs up. Then all networks and the policy learn together, from the recogniser's loss alone; the
-policy's gradients flow through its patches. `python scripts/train_end_to_end.py --start-from roaming-fashion
---stage0.epochs 0` starts from a trained recogniser instead.
+policy's gradients flow through its patches. To start from a trained recogniser instead:
+
+    python scripts/train_end_to_end.py --start-from roaming-fashion --stage0.epochs 0
 
 The script also runs under torchrun. It leaves a checkpoint after every pass over the videos. With `--resume` it goes on
 from there, and ends with the same weights.
@@ -12,22 +13,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from rich import print
 
-from adafocus_env import Recognizer
 from adafocus_env.command_line import WITH_RESUME, check_known, run_script
-from adafocus_env.processes import process_group, process_number
-from adafocus_env.recognition.optimization import Progress, clear_checkpoints
-from adafocus_env.recognition.presets import PRESETS
-from adafocus_env.recognition.recipes import Stage0Config
-from adafocus_env.recognition.training import train_stage0
-from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos import VideoDataset, get_videos
-from agents import EndToEndConfig, evaluate, train_end_to_end
-from agents.figures import metric_curves
-from agents.pretrained import save_policy
+from adafocus_env.recognition.recipes import EndToEndConfig, Stage0Config
+
+if TYPE_CHECKING:
+    import torch
+
+    from adafocus_env import Recognizer
+    from adafocus_env.videos import VideoDataset
 
 
 @dataclass
@@ -54,6 +51,9 @@ class Config:
 
 def make_recognizer(config: Config, videos: VideoDataset, device: torch.device) -> Recognizer:
     """The recogniser to start from."""
+    from adafocus_env import Recognizer
+    from adafocus_env.recognition.presets import PRESETS
+
     if config.start_from is not None:
         return Recognizer.from_pretrained(config.start_from, device)
     sizes = replace(PRESETS[config.preset], num_classes=videos.num_classes)
@@ -61,6 +61,18 @@ def make_recognizer(config: Config, videos: VideoDataset, device: torch.device) 
 
 
 def main(config: Config) -> None:
+    import torch
+
+    from adafocus_env.processes import process_group, process_number
+    from adafocus_env.recognition.optimization import Progress, clear_checkpoints
+    from adafocus_env.recognition.presets import PRESETS
+    from adafocus_env.recognition.training import train_stage0
+    from adafocus_env.run_folder import RunFolder
+    from adafocus_env.videos import get_videos
+    from agents import evaluate, train_end_to_end
+    from agents.figures import metric_curves
+    from agents.pretrained import save_policy
+
     check_known("--preset", [config.preset], PRESETS)
     with process_group(config.device) as device:
         torch.manual_seed(config.seed)

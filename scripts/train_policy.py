@@ -2,12 +2,15 @@
 
 This package's own agents leave a checkpoint every minute. With `--resume` they go on to the same policy.
 
-python scripts/train_policy.py                              # patch policy, REINFORCE
-python scripts/train_policy.py --algo ppo                   # patch policy, Stable-Baselines3 PPO
-python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.safetensors
-python scripts/train_policy.py --train both                 # patch and skip heads jointly
-python scripts/train_policy.py --recognizer roaming-motion  # AdaFocus-TSM: one continuous position per clip
-python scripts/train_policy.py --recognizer still-fashion --videos still-fashion --looks 5 --algo soft_targets
+    # where to look, by REINFORCE, or by Stable-Baselines3's PPO
+    python scripts/train_policy.py
+    python scripts/train_policy.py --algo ppo
+    # when not to look, or both at once
+    python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.safetensors
+    python scripts/train_policy.py --train both
+    # AdaFocus-TSM: one continuous position per clip; and still pictures
+    python scripts/train_policy.py --recognizer roaming-motion
+    python scripts/train_policy.py --recognizer still-fashion --algo soft_targets
 """
 
 from __future__ import annotations
@@ -18,21 +21,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import print
-from stable_baselines3.common.logger import configure
 
-from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, FeatureBank, load_recognizer
 from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, run_script
-from adafocus_env.recognition.optimization import clear_checkpoints
-from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos import get_videos
-from agents import Reinforce, SoftChoices, evaluate, load_policy
-from agents.checkpointing import Checkpoints
-from agents.environments import look_arguments, shipped_pair, vector_env_class
-from agents.experiments.algorithms import ALGORITHMS
-from agents.figures import learning_curves
 from agents.presets import (
     CLIP_EPISODES,
     CLIP_HYPERPARAMETERS,
@@ -42,21 +35,23 @@ from agents.presets import (
     SKIP_HYPERPARAMETERS,
     SOFT_CHOICE_HYPERPARAMETERS,
 )
-from agents.pretrained import save_policy
-from agents.sb3 import PPO_EPISODES
 
-SKIP_LEARNERS: dict[str, tuple[type[Reinforce], dict[str, Any]]] = {
-    "reinforce": (Reinforce, SKIP_HYPERPARAMETERS),
-    "soft_choices": (SoftChoices, SOFT_CHOICE_HYPERPARAMETERS),
-}
-"""Learners of a skip head over frozen patches, and their settings."""
+if TYPE_CHECKING:
+    from adafocus_env import FeatureBank
+    from adafocus_env.run_folder import RunFolder
+    from agents import Reinforce
+
+
+SKIP_LEARNERS = ("reinforce", "soft_choices")
+"""Learners of a skip head over frozen patches."""
 
 
 @dataclass
 class Config:
     algo: str = "reinforce"
-    """A key of agents.experiments.algorithms.ALGORITHMS: soft_targets, reinforce, all_action, ppo, a2c, dqn,
-    recurrent_ppo, …; with --train skip, reinforce or soft_choices."""
+    """One of soft_targets, reinforce, all_action, advantage_weighted, differentiable, localizer, paper, paper_tuned,
+    ppo, ppo_glance, a2c, dqn and recurrent_ppo; or my_module:MyAgent, one of your own as for compare_algorithms.py;
+    with --train skip, reinforce or soft_choices."""
     train: Literal["patch", "skip", "both"] = "patch"
     """Heads to train: where to look, when not to look (over --patch-policy), or both jointly."""
     patch_policy: str = "roaming-fashion"
@@ -91,9 +86,17 @@ class Config:
     out: Path = Path("runs/train_policy")
     """Folder for the policy, its checkpoint, its metrics, its learning curve and its TensorBoard log."""
 
+    @property
+    def label(self) -> str:
+        """The algorithm's name in those of files."""
+        return self.algo.rpartition(":")[2]
+
 
 def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any]) -> Reinforce:
     """Make an agent that learns the skip head over a frozen patch policy."""
+    from adafocus_env import AdaFocusVectorEnv
+    from agents import Reinforce, SoftChoices, load_policy
+
     env = AdaFocusVectorEnv(config.num_envs, features=features, output="torch", **env_kwargs)
     patch_policy = load_policy(config.patch_policy)
     if not isinstance(patch_policy, Reinforce):
@@ -101,7 +104,10 @@ def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str
             f"--patch-policy: {config.patch_policy} is no policy of this package's own agents, and the skip policy's "
             "file holds no other; in Python there is Reinforce(env, patch_policy=…)"
         )
-    kind, settings = SKIP_LEARNERS[config.algo]
+    kind, settings = {
+        "reinforce": (Reinforce, SKIP_HYPERPARAMETERS),
+        "soft_choices": (SoftChoices, SOFT_CHOICE_HYPERPARAMETERS),
+    }[config.algo]
     return kind(env, seed=config.seed, patch_policy=patch_policy, **settings_for(config, settings))
 
 
@@ -122,7 +128,9 @@ def check_resumed(config: Config) -> None:
 
 def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) -> Reinforce:
     """Train one of the package's own agents, from its checkpoint if it is to be resumed."""
-    checkpoint = config.out / f"{config.algo}.checkpoint"
+    from agents.checkpointing import Checkpoints
+
+    checkpoint = config.out / f"{config.label}.checkpoint"
     if config.resume and checkpoint.exists():
         made, env = agent, agent.get_env()
         agent = type(made).load(checkpoint, env, patch_policy=made.patch_policy, device=made.device)
@@ -141,7 +149,7 @@ def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, 
                 for row in csv.DictReader(file)
                 if (row["stage"], row["metric"]) == ("train", "ep_rew_mean")
             ]
-    with open(config.out / config.algo / "progress.csv", newline="") as file:
+    with open(config.out / config.label / "progress.csv", newline="") as file:
         return [
             (float(row["time/total_timesteps"]) / num_steps, float(row["rollout/ep_rew_mean"]))
             for row in csv.DictReader(file)
@@ -166,9 +174,11 @@ def environment_arguments(config: Config, defaults: Mapping[str, Any], *, of_cli
 
 def make_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any], *, of_clips: bool) -> Any:
     """The untrained policy."""
+    from agents.experiments.algorithms import get_algorithm
+
     if config.train == "skip":
         return make_skip_policy(config, features, env_kwargs)
-    algorithm = ALGORITHMS[config.algo]
+    algorithm = get_algorithm(config.algo)
     settings = algorithm.settings
     if of_clips and config.algo == "reinforce":
         settings = CLIP_HYPERPARAMETERS if config.action == "continuous" else CLIP_PATCH_HYPERPARAMETERS
@@ -177,7 +187,23 @@ def make_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any
 
 
 def main(config: Config) -> None:
-    check_known("--algo", [config.algo], SKIP_LEARNERS if config.train == "skip" else ALGORITHMS)
+    from stable_baselines3.common.logger import configure
+
+    from adafocus_env import AdaFocusTSMVectorEnv, FeatureBank, load_recognizer
+    from adafocus_env.recognition.optimization import clear_checkpoints
+    from adafocus_env.run_folder import RunFolder
+    from adafocus_env.videos import get_videos
+    from agents import Reinforce, evaluate
+    from agents.environments import look_arguments, shipped_pair, vector_env_class
+    from agents.experiments.algorithms import get_algorithm, get_algorithms
+    from agents.figures import learning_curves
+    from agents.pretrained import save_policy
+    from agents.sb3 import PPO_EPISODES
+
+    if config.train == "skip":
+        check_known("--algo", [config.algo], SKIP_LEARNERS)
+    else:
+        get_algorithms("--algo", [config.algo])
     check_positive(episodes=config.episodes, num_envs=config.num_envs, looks=config.looks)
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
@@ -190,7 +216,7 @@ def main(config: Config) -> None:
     features = (
         FeatureBank.open(config.bank, recognizer, videos) if config.bank else FeatureBank.shared(recognizer, videos)
     )
-    defaults = {} if config.train == "skip" else ALGORITHMS[config.algo].env
+    defaults = {} if config.train == "skip" else get_algorithm(config.algo).env
     looks = look_arguments(env_class, number)
     env_kwargs = {**environment_arguments(config, defaults, of_clips=of_clips), **looks}
     num_steps = features.num_steps * number
@@ -205,7 +231,7 @@ def main(config: Config) -> None:
         if config.resume and not own:
             raise ValueError(f"--resume: models of Stable-Baselines3, such as {config.algo}'s, always start anew")
         if not own:
-            policy.set_logger(configure(str(config.out / config.algo), ["tensorboard", "csv"]))
+            policy.set_logger(configure(str(config.out / config.label), ["tensorboard", "csv"]))
         default = CLIP_EPISODES if of_clips else PATCH_EPISODES if own else PPO_EPISODES
         default = SKIP_EPISODES if config.train == "skip" else default
         timesteps = (config.episodes or default) * num_steps
@@ -213,9 +239,9 @@ def main(config: Config) -> None:
             policy = train_own(policy, timesteps, config, run)
         else:
             policy.learn(timesteps, progress_bar=True)
-        path = save_policy(policy, config.out / config.algo)
+        path = save_policy(policy, config.out / config.label)
         if points := curve_of(config, num_steps, own=own):
-            learning_curves(config.out / "learning_curve.png", {config.algo: points}, ylabel="return of an episode")
+            learning_curves(config.out / "learning_curve.png", {config.label: points}, ylabel="return of an episode")
         seconds = time.perf_counter() - started
         shared = {name: env_kwargs[name] for name in ("skip_cost", "reward") if name in env_kwargs}
         found = evaluate(policy, "val", videos=data, recognizer=recognizer, **shared, **looks).summary()

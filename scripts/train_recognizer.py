@@ -1,11 +1,11 @@
 """Train a recogniser: stages 0 and 1 of AdaFocus.
 
-`python scripts/train_recognizer.py` reproduces the shipped recogniser, `--preset roaming-motion` that of AdaFocus-TSM,
-and `--preset still-fashion` that of still pictures (each in under 30 minutes on two cores). Other presets follow the
-paper's recipe, on videos that a TOML file describes:
+Without arguments it reproduces the shipped recogniser, with `--preset roaming-motion` that of AdaFocus-TSM, and with
+`--preset still-fashion` that of still pictures (each in under 30 minutes on two cores). Other presets follow the
+paper's recipe, on videos that a TOML file describes. Under torchrun several processes share the work.
 
-`torchrun --nproc-per-node 4 scripts/train_recognizer.py --preset activitynet-128 --videos activitynet.toml
---backbone-weights DEFAULT --device cuda --stage1.precision float16`
+    python scripts/train_recognizer.py --preset activitynet-128 --videos activitynet.toml \\
+        --backbone-weights DEFAULT --device cuda --stage1.precision float16
 
 A checkpoint is left after every pass over the videos. With `--resume` a killed run ends with the same weights as one
 that was never killed.
@@ -17,18 +17,11 @@ import argparse
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from rich import print
 
-from adafocus_env import Recognizer
 from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, run_script
-from adafocus_env.environments.glance_env import DEFAULT_LOOKS
-from adafocus_env.processes import process_group, process_number
-from adafocus_env.recognition.assessment import reference_accuracies
-from adafocus_env.recognition.backbones import BackboneConfig
-from adafocus_env.recognition.optimization import Progress, clear_checkpoints
-from adafocus_env.recognition.presets import PRESETS, TSM_PRESETS
 from adafocus_env.recognition.recipes import (
     EMBEDDED_TSM_STAGE0,
     EMBEDDED_TSM_STAGE1,
@@ -40,18 +33,16 @@ from adafocus_env.recognition.recipes import (
     Stage0Config,
     Stage1Config,
 )
-from adafocus_env.recognition.recognizer import RecognizerConfig
-from adafocus_env.recognition.training import train_stage0, train_stage1
-from adafocus_env.recognition.tsm_recognizer import TSMConfig, TSMRecognizer
-from adafocus_env.recognition.warm_up import start_from
-from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos import get_videos
-from agents.figures import metric_curves
+
+if TYPE_CHECKING:
+    from adafocus_env import Recognizer
+    from adafocus_env.recognition.recognizer import RecognizerConfig
+    from adafocus_env.recognition.tsm_recognizer import TSMConfig, TSMRecognizer
+
 
 EMBEDDED = "roaming-fashion"
 EMBEDDED_TSM = "roaming-motion"
 EMBEDDED_STILL = "still-fashion"
-EVERY_PRESET: dict[str, RecognizerConfig | TSMConfig] = {**PRESETS, **TSM_PRESETS}
 
 
 @dataclass
@@ -90,8 +81,18 @@ class Config:
     stage1: Stage1Config = field(default_factory=Stage1Config)
 
 
+def every_preset() -> dict[str, RecognizerConfig | TSMConfig]:
+    """The presets of AdaFocus and of AdaFocus-TSM by name."""
+    from adafocus_env.recognition.presets import PRESETS, TSM_PRESETS
+
+    return {**PRESETS, **TSM_PRESETS}
+
+
 def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMConfig:
     """The preset, with the changes that the command line makes."""
+    from adafocus_env.recognition.backbones import BackboneConfig
+    from adafocus_env.recognition.tsm_recognizer import TSMConfig
+
     chosen = {
         name: BackboneConfig(backbone)
         for name in ("global_backbone", "local_backbone")
@@ -102,7 +103,7 @@ def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMCon
         for name in ("glance_size", "patch_size", "hidden_size")
         if (size := getattr(config, name)) is not None
     }
-    preset = EVERY_PRESET[config.preset]
+    preset = every_preset()[config.preset]
     if isinstance(preset, TSMConfig):
         sizes["shift"] = config.shift
     return replace(preset, num_classes=num_classes, **chosen, **sizes)
@@ -110,6 +111,10 @@ def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMCon
 
 def make_recognizer(config: Config, num_classes: int) -> Recognizer | TSMRecognizer:
     """The untrained recogniser, with the weights that it starts from."""
+    from adafocus_env import Recognizer
+    from adafocus_env.recognition.tsm_recognizer import TSMConfig, TSMRecognizer
+    from adafocus_env.recognition.warm_up import start_from
+
     sizes, weights = network_sizes(config, num_classes), config.backbone_weights
     recognizer: Recognizer | TSMRecognizer = (
         TSMRecognizer(sizes, backbone_weights=weights)
@@ -122,7 +127,17 @@ def make_recognizer(config: Config, num_classes: int) -> Recognizer | TSMRecogni
 
 
 def main(config: Config) -> None:
-    check_known("--preset", [config.preset], EVERY_PRESET)
+    import torch
+
+    from adafocus_env.processes import process_group, process_number
+    from adafocus_env.recognition.assessment import reference_accuracies
+    from adafocus_env.recognition.optimization import Progress, clear_checkpoints
+    from adafocus_env.recognition.training import train_stage0, train_stage1
+    from adafocus_env.run_folder import RunFolder
+    from adafocus_env.videos import get_videos
+    from agents.figures import metric_curves
+
+    check_known("--preset", [config.preset], every_preset())
     check_positive(looks=config.looks)
     started = time.perf_counter()
     with process_group(config.device) as device:
@@ -162,8 +177,12 @@ def preset_config() -> Config:
         recipe = {"stage0": EMBEDDED_TSM_STAGE0, "stage1": EMBEDDED_TSM_STAGE1}
         return Config(preset=preset, videos=EMBEDDED_TSM, start_from=EMBEDDED, **recipe)
     if preset == EMBEDDED_STILL:
+        from adafocus_env.environments.glance_env import DEFAULT_LOOKS
+
         recipe = {"stage0": STILL_STAGE0, "stage1": STILL_STAGE1}
         return Config(preset=preset, videos=EMBEDDED_STILL, start_from=EMBEDDED, looks=DEFAULT_LOOKS, **recipe)
+    from adafocus_env.recognition.presets import TSM_PRESETS
+
     if preset in TSM_PRESETS:
         return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_TSM_STAGE1)
     return Config(preset=preset, stage0=PAPER_STAGE0, stage1=PAPER_STAGE1)

@@ -15,15 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich import print
 
-from adafocus_env.command_line import SAME_COMMAND, check_known, check_positive, run_script
-from adafocus_env.files import write_atomically
-from adafocus_env.run_folder import write_csv
-from agents.experiments.algorithms import ALGORITHMS
+from adafocus_env.command_line import SAME_COMMAND, check_positive, run_script
 from agents.experiments.arguments import BenchArguments
-from agents.experiments.runner import Trial, run_trials
 
 FIRST_SEED = 1000  # the comparison's seeds count from 0
 CURVE_POINTS = 8
@@ -31,8 +26,8 @@ CURVE_POINTS = 8
 
 @dataclass
 class Config(BenchArguments):
-    algorithms: tuple[str, ...] = tuple(name for name, algorithm in ALGORITHMS.items() if algorithm.search)
-    """Keys of agents.experiments.algorithms.ALGORITHMS."""
+    algorithms: tuple[str, ...] = ()
+    """As for compare_algorithms.py; by default all that have a search space. Of your own, an Algorithm has one."""
     settings: int = 6
     """Number of settings to try for each algorithm."""
     seeds: int = 2
@@ -47,6 +42,8 @@ class Config(BenchArguments):
 
 def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) -> list[dict[str, Any]]:
     """Draw different settings from a search space; the first is empty and changes nothing."""
+    import numpy as np
+
     random = np.random.default_rng(seed)
     keys = sorted(search)
     sizes = [len(search[key]) for key in keys]
@@ -57,18 +54,26 @@ def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) 
 
 
 def main(config: Config) -> None:
+    import numpy as np
+
+    from adafocus_env.files import write_atomically
+    from adafocus_env.run_folder import write_csv
+    from agents.experiments.algorithms import ALGORITHMS, get_algorithms
+    from agents.experiments.runner import Trial, run_trials
+
     started = time.perf_counter()
-    check_known("--algorithms", config.algorithms, ALGORITHMS)
+    names = config.algorithms or [name for name, algorithm in ALGORITHMS.items() if algorithm.search]
+    algorithms = get_algorithms("--algorithms", names)
     check_positive(settings=config.settings, seeds=config.seeds, episodes=config.episodes)
     count, seeds, episodes = (2, 1, 512) if config.quick else (config.settings, config.seeds, config.episodes)
     bench = config.bench(("train", "val"))
     left_out = bench.unknown
     common = {"split": "val", "curve": CURVE_POINTS}
     trials = [
-        Trial(ALGORITHMS[name].title, name, FIRST_SEED + seed, episodes, settings, **common)
-        for name in config.algorithms
+        Trial(algorithm.title, name, FIRST_SEED + seed, episodes, settings, **common)
+        for name, algorithm in algorithms.items()
         if name not in left_out
-        for settings in draw_settings(ALGORITHMS[name].search, count, config.seed)
+        for settings in draw_settings(algorithm.search, count, config.seed)
         for seed in range(seeds)
     ]
     results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs)

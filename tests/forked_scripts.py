@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import resource
 import runpy
 import signal
@@ -22,8 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import adafocus_env
+import agents
+
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
+SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("[!_]*.py"))
 
 
 class ForkedScripts:
@@ -131,8 +136,9 @@ def serve() -> None:
     """Fork as standard input says, until it ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for name in SCRIPTS:
-        runpy.run_path(str(ROOT / "scripts" / f"{name}.py"), run_name="imported")
+    for package in (adafocus_env, agents):  # all that scripts import where they use it
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
     from adafocus_env.features import bank_file
     from agents.checkpointing import Checkpoints
 

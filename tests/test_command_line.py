@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from adafocus_env.command_line import EXPECTED_ERRORS, run_script
 from tests.forked_scripts import SCRIPTS, ForkedScripts
@@ -52,7 +53,7 @@ def test_arguments_arrive(run: Callable[..., int]) -> None:
     assert seen == [Config(count=3)]
 
 
-@pytest.mark.parametrize("kind", EXPECTED_ERRORS)
+@pytest.mark.parametrize("kind", [*EXPECTED_ERRORS, torch.OutOfMemoryError])
 def test_an_expected_error_is_one_line(kind: type[Exception], run: Callable[..., int], capsys: object) -> None:
     assert run(raising(kind("the file\nis not there"))) == 1
     assert capsys.readouterr().err == "script.py: the file is not there\n"  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from agents.baselines import RandomPolicy
 from agents.experiments import bench as benches
 from agents.experiments import pipelines, runner
 from agents.experiments.ablations import ABLATIONS, Variant
-from agents.experiments.algorithms import ALGORITHMS
+from agents.experiments.algorithms import ALGORITHMS, get_algorithms
 from agents.experiments.bench import Bench
 from agents.experiments.noise import estimator_noise
 from agents.experiments.report import sample_efficiency, write_report, write_results
@@ -316,3 +317,60 @@ def test_ablations_name_what_there_is(bench: Bench) -> None:
                 one.key(variant.on(bench))  # knows its algorithm
             if variant.bench:
                 assert variant.on(bench).folder is None
+
+
+# --------------------------------------------------------------------------------------------- the user's algorithms
+
+MINE = """
+from agents import Reinforce
+from agents.experiments.algorithms import Algorithm, own
+
+class Mine(Reinforce):
+    def learn(self, *args, **kwargs):
+        print("mine is learning", flush=True)
+        return super().learn(*args, **kwargs)
+
+TUNED = Algorithm("mine, tuned", own(Mine), {"baseline": "exact"}, {"gamma": 0.0}, {"gamma": (0.0, 0.5)})
+NOTHING = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of the user's in the working directory, which no test has imported before."""
+    path = tmp_path / f"mine_{tmp_path.name.replace('-', '_')}.py"
+    path.write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(tmp_path))])
+    return path
+
+
+@pytest.mark.slow
+def test_an_algorithm_of_the_users_runs_in_other_processes(mine: Path, bench: Bench) -> None:
+    names = [f"{mine.stem}:Mine", f"{mine.stem}:TUNED"]
+    assert get_algorithms("--algorithms", names)[names[1]].title == "mine, tuned"
+    trials = [trial(name, seed=seed) for name in names for seed in (0, 1)]
+    results = run_trials(trials, bench, mine.parent / "trials", jobs=2)
+    assert all(result.trial == each and len(result.correct) == 12 for result, each in zip(results, trials, strict=True))
+    written = sorted(path.name for path in (mine.parent / "trials").iterdir())
+    assert len(written) == 2 * len(trials)
+    assert all(name.startswith((f"{mine.stem}_Mine-", f"{mine.stem}_TUNED-")) for name in written)
+    keys = {each.key(bench) for each in trials}
+    assert {f"{key}.npz" for key in keys} < set(written)
+    mine.write_text(f"{MINE}\n# another version\n")
+    assert not keys & {each.key(bench) for each in trials}
+
+
+def test_what_is_no_algorithm_is_refused(mine: Path) -> None:
+    for wrong, reason in {
+        "nothing": "--algorithms: unknown nothing; there are a2c, .* and module:name of one of your own",
+        f"{mine.stem}:NOTHING": "must be the module:name .*, not 3",
+        f"{mine.stem}:missing": "must be the module:name .*, not None",
+    }.items():
+        with pytest.raises(ValueError, match=reason):
+            get_algorithms("--algorithms", [wrong])
+    with pytest.raises(ImportError, match="no_such_module"):
+        get_algorithms("--algorithms", ["no_such_module:Mine"])
+    mine.with_name(f"{mine.stem}_too.py").write_text(MINE)
+    with pytest.raises(ValueError, match="several algorithms have the title mine, tuned"):
+        get_algorithms("--algorithms", [f"{mine.stem}:TUNED", f"{mine.stem}_too:TUNED"])

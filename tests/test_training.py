@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
-from adafocus_env.recognition.optimization import Objective, Optimization, Progress, optimize
-from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config
+from adafocus_env.recognition.optimization import Objective, Progress, optimize
+from adafocus_env.recognition.recipes import Optimization, Stage0Config, Stage1Config, Stage3Config
 from adafocus_env.recognition.training import train_stage0, train_stage1, train_stage3
 from adafocus_env.recognition.warm_up import whole_frames
 from adafocus_env.videos.description import open_description

@@ -1,7 +1,5 @@
 """The environments: the rules of the process, and Gymnasium's protocol around them."""
 
-from adafocus_env.environments.env import AdaFocusEnv
-from adafocus_env.environments.tsm_env import AdaFocusTSMEnv, AdaFocusTSMVectorEnv
-from adafocus_env.environments.vector_env import AdaFocusVectorEnv
+from adafocus_env.lazy import attach
 
-__all__ = ["AdaFocusEnv", "AdaFocusTSMEnv", "AdaFocusTSMVectorEnv", "AdaFocusVectorEnv"]
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

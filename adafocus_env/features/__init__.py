@@ -1,7 +1,5 @@
 """Outputs of a frozen recogniser on videos, computed on demand, or stored in memory or in a file."""
 
-from adafocus_env.features.feature_bank import FeatureBank
-from adafocus_env.features.frozen_features import FrozenFeatures
-from adafocus_env.features.resolution_bank import ResolutionBank
+from adafocus_env.lazy import attach
 
-__all__ = ["FeatureBank", "FrozenFeatures", "ResolutionBank"]
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

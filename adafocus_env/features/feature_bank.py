@@ -18,12 +18,12 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from adafocus_env.features.bank_file import BankFile, read_identity
 from adafocus_env.features.frozen_features import FrameLoader, FrozenFeatures, PatchCutter, PatchQuery
 from adafocus_env.features.recycled_memory import RecycledMemory
 from adafocus_env.patches import grid_corners
+from adafocus_env.progress import tqdm
 from adafocus_env.recognition.image_networks import ImageNetworks, Precision
 from adafocus_env.videos.dataset import VideoDataset
 

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm.auto import tqdm
 
-from adafocus_env.checks import Bounds, check_choice, check_fields, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.processes import gather, num_processes, process_number, share
+from adafocus_env.progress import tqdm
+from adafocus_env.recognition.recipes import Optimization
 from adafocus_env.videos.dataset import VideoDataset
 from adafocus_env.weights import load_weights, read_torch_file
 
@@ -26,35 +26,6 @@ Log = Callable[[str, int, dict[str, float]], None]
 """Receives the metrics of a stage: the stage's name, its step, and the metrics by name."""
 MAX_GRADIENT_NORM = 5.0
 MOMENTUM = 0.9
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimization:
-    """Settings for optimising a stage, except for its length and its learning rates.
-
-    Subclasses add those. A setting that is not allowed raises a ``ValueError`` that names it.
-
-    Attributes:
-        videos_per_step: Videos in a batch, of all processes together.
-        optimizer: ``"adamw"``, or ``"sgd"`` with a momentum of 0.9 (the paper's).
-        schedule: Schedule of learning rates: ``"one_cycle"``, or ``"cosine"`` from the full rate to 0 (the paper's).
-        weight_decay: Weight decay of the optimiser.
-        precision: Precision of the CNNs; ``"float16"`` (with loss scaling) and ``"bfloat16"`` are mixed precision.
-    """
-
-    videos_per_step: Annotated[int, Bounds(at_least=1)] = 32
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
-    weight_decay: Annotated[float, Bounds(at_least=0)] = 0.02
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal:
-                check_choice(name, getattr(self, name), get_args(hint))
-        if (epochs := getattr(self, "epochs", None)) is not None:
-            check_integer("epochs", epochs, Bounds(at_least=0))
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from adafocus_env.checks import Bounds
-from adafocus_env.recognition.optimization import Optimization
+from adafocus_env.checks import Bounds, check_choice, check_fields, check_integer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """Settings for optimising a stage, except for its length and its learning rates.
+
+    Subclasses add those. A setting that is not allowed raises a ``ValueError`` that names it.
+
+    Attributes:
+        videos_per_step: Videos in a batch, of all processes together.
+        optimizer: ``"adamw"``, or ``"sgd"`` with a momentum of 0.9 (the paper's).
+        schedule: Schedule of learning rates: ``"one_cycle"``, or ``"cosine"`` from the full rate to 0 (the paper's).
+        weight_decay: Weight decay of the optimiser.
+        precision: Precision of the CNNs; ``"float16"`` (with loss scaling) and ``"bfloat16"`` are mixed precision.
+    """
+
+    videos_per_step: Annotated[int, Bounds(at_least=1)] = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["one_cycle", "cosine"] = "one_cycle"
+    weight_decay: Annotated[float, Bounds(at_least=0)] = 0.02
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal:
+                check_choice(name, getattr(self, name), get_args(hint))
+        if (epochs := getattr(self, "epochs", None)) is not None:
+            check_integer("epochs", epochs, Bounds(at_least=0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +88,21 @@ class Stage3Config(Optimization):
     videos_per_step: Annotated[int, Bounds(at_least=1)] = 64
     classifier_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-3
     local_learning_rate: Annotated[float, Bounds(at_least=0)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndToEndConfig(Stage1Config):
+    """The one stage of AdaFocusV2 (:func:`agents.train_end_to_end`): the settings of stage 1, and these.
+
+    Attributes:
+        global_learning_rate: Peak learning rate of f_G.
+        policy_learning_rate: Peak learning rate of the policy.
+        random_share: Share of the patches that are uniformly random.
+    """
+
+    global_learning_rate: Annotated[float, Bounds(at_least=0)] = 3e-4
+    policy_learning_rate: Annotated[float, Bounds(at_least=0)] = 1e-3
+    random_share: Annotated[float, Bounds(at_least=0, at_most=1)] = 0.5
 
 
 def num_steps(num_videos: int, config: Stage0Config | Stage1Config, steps: int) -> int:

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from adafocus_env.patches import random_corners
 from adafocus_env.processes import gather, share
+from adafocus_env.progress import tqdm
 from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.recognition.optimization import Objective, Progress, optimize
 from adafocus_env.recognition.recipes import Stage0Config, Stage1Config, Stage3Config, num_steps

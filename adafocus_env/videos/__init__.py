@@ -1,21 +1,5 @@
 """Data sets of videos."""
 
-from adafocus_env.videos.dataset import SPLITS, VideoDataset
-from adafocus_env.videos.frame_folders import FrameFolders
-from adafocus_env.videos.picture_folders import PictureFolders
-from adafocus_env.videos.registry import get_videos, register_videos
-from adafocus_env.videos.roaming_fashion import RoamingFashion
-from adafocus_env.videos.roaming_motion import RoamingMotion
-from adafocus_env.videos.video_files import VideoFiles
+from adafocus_env.lazy import attach
 
-__all__ = [
-    "SPLITS",
-    "FrameFolders",
-    "PictureFolders",
-    "RoamingFashion",
-    "RoamingMotion",
-    "VideoDataset",
-    "VideoFiles",
-    "get_videos",
-    "register_videos",
-]
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

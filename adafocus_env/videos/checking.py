@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from tqdm.auto import tqdm
 
+from adafocus_env.progress import tqdm
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.listed_videos import ListedVideos
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from adafocus_env import FeatureBank
@@ -50,7 +55,9 @@ class Algorithm:
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-def _own(kind: type[Reinforce]) -> Maker:
+def own(kind: type[Reinforce]) -> Maker:
+    """The maker of one of this package's own agents, or of a subclass of yours."""
+
     def make(features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES) -> Reinforce:
         env_class = vector_env_class(None, {"features": features})
         kwargs = {**patches_alone(env_class), **env}
@@ -78,25 +85,25 @@ _SB3_SEARCH = {"learning_rate": (1e-4, *_RATES), "gamma": (0.0, 0.3, 0.7), "ent_
 
 ALGORITHMS: dict[str, Algorithm] = {
     "all_action": Algorithm(
-        "all-action (ours)", _own(AllAction), {"baseline": "exact"}, ALL_ACTION_HYPERPARAMETERS, _OWN_SEARCH
+        "all-action (ours)", own(AllAction), {"baseline": "exact"}, ALL_ACTION_HYPERPARAMETERS, _OWN_SEARCH
     ),
     "soft_targets": Algorithm(
-        "soft targets (ours)", _own(SoftTargets), {"baseline": "exact"}, SOFT_TARGET_HYPERPARAMETERS,
+        "soft targets (ours)", own(SoftTargets), {"baseline": "exact"}, SOFT_TARGET_HYPERPARAMETERS,
         {"learning_rate": _RATES, "temperature": (0.01, 0.02, 0.05), "gamma": (0.0, 0.3), "score_map": (False, True)},
     ),
     "differentiable": Algorithm(
-        "gradients through the vectors (ours)", _own(Differentiable), {"action": "continuous"},
+        "gradients through the vectors (ours)", own(Differentiable), {"action": "continuous"},
         DIFFERENTIABLE_HYPERPARAMETERS,
         {"learning_rate": (*_RATES, 6e-3), "gamma": (0.0, 0.3, 1.0), "random_share": (0.0, 0.5)},
     ),
     "advantage_weighted": Algorithm(
-        "advantage-weighted regression (ours)", _own(AdvantageWeighted), {}, PATCH_HYPERPARAMETERS,
+        "advantage-weighted regression (ours)", own(AdvantageWeighted), {}, PATCH_HYPERPARAMETERS,
         {**_OWN_SEARCH, "temperature": (0.3, 1.0, 3.0)},
     ),
-    "reinforce": Algorithm("REINFORCE (ours)", _own(Reinforce), {}, PATCH_HYPERPARAMETERS, _OWN_SEARCH),
-    "paper": Algorithm("paper's PPO, as published", _own(PaperPPO), {"observation": "glance"}),
+    "reinforce": Algorithm("REINFORCE (ours)", own(Reinforce), {}, PATCH_HYPERPARAMETERS, _OWN_SEARCH),
+    "paper": Algorithm("paper's PPO, as published", own(PaperPPO), {"observation": "glance"}),
     "paper_tuned": Algorithm(
-        "paper's PPO, tuned", _own(PaperPPO), {"observation": "glance"}, {},
+        "paper's PPO, tuned", own(PaperPPO), {"observation": "glance"}, {},
         _OWN_SEARCH,
     ),
     "ppo": Algorithm("SB3 PPO", _sb3("ppo"), {}, PPO_HYPERPARAMETERS, _SB3_SEARCH),
@@ -117,10 +124,70 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"n_steps": 16, "batch_size": 256, "n_epochs": 4, "gamma": 0.7, "ent_coef": 0.01}, _SB3_SEARCH,
     ),
     "localizer": Algorithm(
-        "supervised localiser", _own(Localizer), {}, {"learning_rate": 1e-3, "use_belief": True},
+        "supervised localiser", own(Localizer), {}, {"learning_rate": 1e-3, "use_belief": True},
         {"learning_rate": _RATES},
     ),
 }  # fmt: skip
+
+OWN = "module:name of one of your own, which is an Algorithm or a subclass of agents.Reinforce"
+"""What may be given in place of a key of :data:`ALGORITHMS`."""
+
+
+def get_algorithm(name: str) -> Algorithm:
+    """An entry of :data:`ALGORITHMS`, or an algorithm of the user's.
+
+    Args:
+        name: A key of :data:`ALGORITHMS`; or ``"module:name"`` of an :class:`Algorithm` or of a subclass of
+            :class:`agents.Reinforce`, in a module that can be imported, from the working directory too. A subclass
+            keeps its own hyper-parameters and the environment's defaults; an :class:`Algorithm` sets them.
+
+    Raises:
+        ImportError: There is no such module, or it can't be imported.
+        ValueError: The name is unknown, or it is of something else.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise ValueError(f"unknown {name}; there are {', '.join(sorted(ALGORITHMS))}, and {OWN}")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # last, so that a file here can't take the place of an installed module
+    found = getattr(importlib.import_module(module_name), attribute, None)
+    if isinstance(found, Algorithm):
+        return found
+    if isinstance(found, type) and issubclass(found, Reinforce):
+        return Algorithm(name, own(found))
+    raise ValueError(f"{name} must be the {OWN}, not {found!r}")
+
+
+def get_algorithms(option: str, names: Iterable[str]) -> dict[str, Algorithm]:
+    """Several algorithms by name, as :func:`get_algorithm` finds them.
+
+    Raises:
+        ImportError: The module of one of the user's can't be imported.
+        ValueError: A name is unknown, or two algorithms have the same title. The message begins with the option.
+    """
+    try:
+        found = {name: get_algorithm(name) for name in names}
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+    titles = [algorithm.title for algorithm in found.values()]
+    if twice := sorted({title for title in titles if titles.count(title) > 1}):
+        raise ValueError(f"{option}: several algorithms have the title {', '.join(twice)}, which names their row")
+    return found
+
+
+def source_of(name: str) -> str | None:
+    """SHA-256 of the file that defines an algorithm of the user's; ``None`` for a key of :data:`ALGORITHMS`."""
+    if name in ALGORITHMS:
+        return None
+    get_algorithm(name)
+    file = sys.modules[name.partition(":")[0]].__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
+
+
+TUNED = Path(__file__).parent / "tuned.json"
+"""The settings that ``scripts/tune.py`` chose for the published comparison, by algorithm."""
 
 REFERENCES: dict[str, tuple[str, Any]] = {
     "random": ("random", RandomPolicy),

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adafocus_env.command_line import check_positive
-from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos.registry import DEFAULT_VIDEOS
-from agents.experiments.bench import Bench
-from agents.experiments.report import log_results, write_results
-from agents.experiments.runner import Result
+
+if TYPE_CHECKING:
+    from agents.experiments.bench import Bench
+    from agents.experiments.runner import Result
 
 
 @dataclass
 class BenchArguments:
     """The data that trials run on, and the number of processes."""
 
-    recognizer: str = DEFAULT_VIDEOS
+    recognizer: str = "roaming-fashion"
     """Name of a shipped recogniser, or a file."""
-    videos: str = DEFAULT_VIDEOS
+    videos: str = "roaming-fashion"
     """A registered data set, or a TOML file that describes one on disk."""
     jobs: int = -1
     """Number of processes that run at once; -1 takes all cores."""
@@ -31,6 +31,8 @@ class BenchArguments:
 
     def bench(self, splits: Iterable[str], num_videos: int | None = None) -> Bench:
         """The bench, with the feature banks of some splits filled for ``num_videos`` videos each, or for all."""
+        from agents.experiments.bench import Bench
+
         bench = Bench(self.recognizer, str(self.banks), self.videos, num_videos=48 if self.quick else num_videos)
         bench.build(splits)
         return bench
@@ -61,6 +63,9 @@ class ComparisonArguments(BenchArguments):
 
     def write(self, folder: Path, results: Sequence[Result]) -> None:
         """Write the results, the configuration and the logs to a folder."""
+        from adafocus_env.run_folder import RunFolder
+        from agents.experiments.report import log_results, write_results
+
         write_results(folder, results)
         with RunFolder(folder, self) as run:
             log_results(run.log, results)

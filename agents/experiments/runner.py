@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +22,12 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.callbacks import BaseCallback
-from tqdm.auto import tqdm
 
 from adafocus_env import FeatureBank
 from adafocus_env.files import write_atomically
+from adafocus_env.progress import tqdm
 from agents.evaluation import Evaluation, evaluate
-from agents.experiments.algorithms import ALGORITHMS, REFERENCES
+from agents.experiments.algorithms import REFERENCES, get_algorithm, source_of
 from agents.experiments.bench import Bench
 from agents.experiments.pipelines import PIPELINES, preset_settings
 from agents.pretrained import save_policy
@@ -41,7 +42,7 @@ class Trial:
 
     Attributes:
         name: Name of its row in tables, which trials that differ only in their seeds share.
-        algorithm: A key of :data:`ALGORITHMS`, :data:`REFERENCES` or :data:`PIPELINES`.
+        algorithm: A key of :data:`REFERENCES` or :data:`PIPELINES`, or what :func:`get_algorithm` takes.
         seed: Seed of training.
         episodes: Training episodes; 0 for references.
         settings: Hyper-parameters in place of the algorithm's own; for a pipeline, its arguments.
@@ -60,12 +61,17 @@ class Trial:
     curve: int = CURVE_POINTS
 
     def key(self, bench: Bench) -> str:
-        """Name of the result's file: the algorithm, the seed, and a hash of everything that determines the result."""
+        """Name of the result's file: the algorithm, the seed, and a hash of everything that determines the result.
+
+        Of the user's own algorithms, the file that defines them is part of it, so a changed one runs anew.
+        """
         defaults: dict[str, Any] | None = None
-        if self.algorithm in ALGORITHMS:
-            defaults = dataclasses.asdict(ALGORITHMS[self.algorithm], dict_factory=_without_functions)
-        elif self.algorithm in PIPELINES:
+        if self.algorithm in PIPELINES:
             defaults = preset_settings()
+        elif self.algorithm not in REFERENCES:
+            defaults = dataclasses.asdict(get_algorithm(self.algorithm), dict_factory=_without_functions)
+            if source := source_of(self.algorithm):
+                defaults["source"] = source
         facts = {
             "format": FORMAT,
             "trial": dataclasses.asdict(self),
@@ -73,7 +79,7 @@ class Trial:
             **bench.facts(("train", "val", self.split)),
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-        return f"{self.algorithm}-{self.seed}-{digest}"
+        return f"{re.sub(r'[^a-z0-9_]+', '_', self.algorithm, flags=re.IGNORECASE)}-{self.seed}-{digest}"
 
 
 def _without_functions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -181,7 +187,7 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         found = evaluate(trained.policy, features=features, exit_threshold=trained.exit_threshold, **trial.env)
         result = _result(trial, found, seconds=seconds)
     else:
-        algorithm = ALGORITHMS[trial.algorithm]
+        algorithm = get_algorithm(trial.algorithm)
         env = {**algorithm.env, **trial.env}
         # Make the banks before the model, which seeds SB3's draws: loading their recogniser draws numbers, too.
         train, val = bench.features("train"), bench.features("val")

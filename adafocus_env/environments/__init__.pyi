@@ -1,0 +1,4 @@
+from adafocus_env.environments.env import AdaFocusEnv as AdaFocusEnv
+from adafocus_env.environments.tsm_env import AdaFocusTSMEnv as AdaFocusTSMEnv
+from adafocus_env.environments.tsm_env import AdaFocusTSMVectorEnv as AdaFocusTSMVectorEnv
+from adafocus_env.environments.vector_env import AdaFocusVectorEnv as AdaFocusVectorEnv

@@ -1,0 +1,3 @@
+from adafocus_env.features.feature_bank import FeatureBank as FeatureBank
+from adafocus_env.features.frozen_features import FrozenFeatures as FrozenFeatures
+from adafocus_env.features.resolution_bank import ResolutionBank as ResolutionBank

@@ -1,0 +1,9 @@
+from adafocus_env.videos.dataset import SPLITS as SPLITS
+from adafocus_env.videos.dataset import VideoDataset as VideoDataset
+from adafocus_env.videos.frame_folders import FrameFolders as FrameFolders
+from adafocus_env.videos.picture_folders import PictureFolders as PictureFolders
+from adafocus_env.videos.registry import get_videos as get_videos
+from adafocus_env.videos.registry import register_videos as register_videos
+from adafocus_env.videos.roaming_fashion import RoamingFashion as RoamingFashion
+from adafocus_env.videos.roaming_motion import RoamingMotion as RoamingMotion
+from adafocus_env.videos.video_files import VideoFiles as VideoFiles

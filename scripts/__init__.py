@@ -1,0 +1,1 @@
+"""The programs of this repository, which the wheel installs as the package ``adafocus`` with a command of that name."""
