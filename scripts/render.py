@@ -11,13 +11,7 @@ from adafocus_env.run_folder import RunFolder
 from agents import load_policy
 from agents.environments import look_arguments, shipped_pair, vector_env_class
 from agents.figures import animation, film_strip, play
-
-POLICIES = {
-    "roaming-fashion": "roaming-fashion-skip",
-    "roaming-motion": "roaming-motion",
-    "still-fashion": "still-fashion",
-}
-"""The shipped policy that is drawn, by shipped videos."""
+from agents.pretrained import SHOWN_POLICIES
 
 
 @dataclass
@@ -47,7 +41,7 @@ def main(config: Config) -> None:
     env_class = vector_env_class(None, {"recognizer": recognizer})
     default, default_looks = shipped_pair(config.recognizer, env_class)
     looks = look_arguments(env_class, config.looks or default_looks)
-    policy = load_policy(config.policy or POLICIES[default], config.seed)
+    policy = load_policy(config.policy or SHOWN_POLICIES[default], config.seed)
     with RunFolder(config.out, config):
         pictures = play(
             policy, config.indices, config.split, videos=config.videos or default, recognizer=recognizer, **looks
