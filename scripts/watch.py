@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich import print
 
 from adafocus_env import Recognizer, TSMRecognizer, load_recognizer
 from adafocus_env.checks import as_device

@@ -103,19 +103,20 @@ class Film:
         best = int(step.probabilities.argmax())
         spent = sum(each.gflops for each in seen.steps[: number + 1])
         whole = self._watcher.whole_gflops * (number + 1)
+        certain = seen.ended == "exit" and number + 1 == seen.length
         remark, colour = {
-            "look": ("looked", GREEN), "skip": ("skipped", GREY), "stop": ("stopped", RED),
-            "left": ("stopped before" if seen.ended == "stop" else "certain: left", RED),
-        }[step.choice]  # fmt: skip
+            "look": ("looked", GREEN),
+            "skip": ("skipped", GREY),
+            "stop": ("stopped", RED),
+            "left": ("left before", RED),
+        }[step.choice]
         return [
-            Text(name, f"{frame.time:.1f} s"),
+            Text(name, f"{frame.time:.1f} s, {number + 1} of {len(seen.steps)}"),
             Bar(float(step.probabilities[best])),
-            Text(
-                f"{self._watcher.class_names[best]} {step.probabilities[best]:.0%}", f"{number + 1}/{len(seen.steps)}"
-            ),
+            Text(self._watcher.class_names[best], f"{step.probabilities[best]:.0%} confidence"),
             Bar(spent / whole, _BLUE),
-            Text(f"{spent:.3g} GFLOPs, {spent / whole:.0%} of whole frames"),
-            Text(remark, "", colour),
+            Text(f"{spent:.3g} GFLOPs", f"{spent / whole:.0%} of whole frames"),
+            Text(f"{remark}, and left here: certain" if certain else remark, "", RED if certain else colour),
         ]
 
     def _encode(self, picture: npt.NDArray[np.uint8] | None) -> None:

@@ -83,7 +83,7 @@ class Terminal:
 
     def _summarize(self, seconds: float) -> None:
         table = Table()
-        table.add_column("policy")
+        table.add_column("policy", overflow="fold")
         for heading in ("looks taken", "left early", "GFLOPs/window", "of whole frames"):
             table.add_column(heading, justify="right")
         for name, gflops in self._gflops.items():

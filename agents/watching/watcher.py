@@ -134,6 +134,11 @@ class Seen:
         return sum(step.gflops for step in self.steps)
 
     @property
+    def length(self) -> int:
+        """Number of steps until the window was left."""
+        return sum(step.choice != "left" for step in self.steps)
+
+    @property
     def taken(self) -> int:
         """How many looks were taken."""
         return sum(step.choice == "look" for step in self.steps)
