@@ -23,10 +23,10 @@ from adafocus_env.videos.views import Box, evaluation_view, in_original
 def write_clip(
     path: Path, count: int, *, size: tuple[int, int] = (48, 64), rate: int = 25, audio: bool = False
 ) -> Path:
-    """Encode a blob that moves over a texture."""
+    """Encode a red blob that moves over a grey texture."""
     height, width = size
-    texture = np.random.default_rng(0).integers(0, 200, (height // 8 + 1, width // 8 + 1, 3))
-    texture = np.kron(texture, np.ones((8, 8, 1))).astype(np.uint8)[:height, :width]
+    texture = np.random.default_rng(0).integers(0, 200, (height // 8 + 1, width // 8 + 1, 1))
+    texture = np.kron(texture, np.ones((8, 8, 3))).astype(np.uint8)[:height, :width]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate, options={"qp": "0", "g": "7", "preset": "ultrafast"})
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv444p"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +12,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av import VideoFrame
+from av.container import OutputContainer
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw, ImageFont
 
@@ -54,7 +56,7 @@ class Film:
     def __enter__(self) -> Film:
         self._stack = ExitStack()
         temporary = self._stack.enter_context(unfinished(self.path))
-        self._container = self._stack.enter_context(av.open(str(temporary), "w", format="mp4"))
+        self._container = self._stack.enter_context(_container(temporary, self.path))
         return self
 
     def __exit__(
@@ -132,6 +134,16 @@ class Film:
                 frame = VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts, frame.time_base = self.pictures, 1 / self._rate
             self._container.mux(self._stream.encode(frame))
-        except av.error.FFmpegError as error:
+        except av.error.FFmpegError:
             self._broken = True
-            raise OSError(error.errno, error.strerror, str(self.path)) from error
+            raise
+
+
+@contextmanager
+def _container(path: Path, name: Path) -> Iterator[OutputContainer]:
+    """An MP4 file to write to, with errors that give it another name."""
+    try:
+        with av.open(str(path), "w", format="mp4") as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror, str(name)) from error

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adafocus_env import Recognizer, TSMRecognizer
 from adafocus_env.checks import Bounds, check_fields
-from adafocus_env.recognition.deployment import Recognition
+from adafocus_env.recognition.deployment import Recognition, refuse_exit
 from adafocus_env.videos.lists import MIN_FRAMES
 from adafocus_env.videos.sources import Source, TimedPicture, windows
 from adafocus_env.videos.views import Box, Resize, evaluation_view, in_original, middle_frames
@@ -189,6 +189,7 @@ class Watcher:
         self.recognizer, self.class_names, self.reading = recognizer, class_names, reading
         self._samplings: tuple[int, ...] = (reading.num_frames,)
         if isinstance(recognizer, TSMRecognizer):
+            refuse_exit(reading.exit_threshold)
             self._samplings = recognizer.config.global_frames, recognizer.config.local_frames
         videos = _Blank(sum(self._samplings), size, class_names)
         self.policies = {name: _fitted(name, policy, recognizer, videos, reading) for name, policy in policies.items()}
