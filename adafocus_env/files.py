@@ -22,19 +22,34 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         OSError: The file can't be written, for example on a full disk. An earlier file stays as it was.
     """
+    with unfinished(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def unfinished(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A file beside ``path`` to write to, which replaces it when the block ends, and is deleted if the block fails.
+
+    Args:
+        path: The file that is to appear; missing folders are created.
+
+    Raises:
+        OSError: The file can't be written, for example on a full disk. An earlier file stays as it was.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with naming(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
+        os.close(handle)
+        temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
+            yield temporary
             umask = os.umask(0)
             os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner can read
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            temporary.unlink()
             raise
 
 

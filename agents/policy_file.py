@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+import agents
 from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.weights import is_safetensors, read_safetensors, read_torch_file, write_safetensors
 

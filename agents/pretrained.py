@@ -25,6 +25,12 @@ BASELINE_POLICIES: dict[str, Callable[..., Any]] = {
     "gaussian": GaussianPolicy,
     "oracle": OraclePolicy,
 }
+SHOWN_POLICIES = {
+    "roaming-fashion": "roaming-fashion-skip",
+    "roaming-motion": "roaming-motion",
+    "still-fashion": "still-fashion",
+}
+"""The shipped policy that pictures show, by shipped recogniser, whose name is also that of its videos."""
 
 
 def from_pretrained(name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Reinforce:

@@ -7,13 +7,6 @@ from pathlib import Path
 
 from adafocus_env.command_line import run_script
 
-POLICIES = {
-    "roaming-fashion": "roaming-fashion-skip",
-    "roaming-motion": "roaming-motion",
-    "still-fashion": "still-fashion",
-}
-"""The shipped policy that is drawn, by shipped videos."""
-
 
 @dataclass
 class Config:
@@ -43,12 +36,13 @@ def main(config: Config) -> None:
     from agents import load_policy
     from agents.environments import look_arguments, shipped_pair, vector_env_class
     from agents.figures import animation, film_strip, play
+    from agents.pretrained import SHOWN_POLICIES
 
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
     default, default_looks = shipped_pair(config.recognizer, env_class)
     looks = look_arguments(env_class, config.looks or default_looks)
-    policy = load_policy(config.policy or POLICIES[default], config.seed)
+    policy = load_policy(config.policy or SHOWN_POLICIES[default], config.seed)
     with RunFolder(config.out, config):
         pictures = play(
             policy, config.indices, config.split, videos=config.videos or default, recognizer=recognizer, **looks

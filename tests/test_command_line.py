@@ -159,6 +159,13 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--global-backbone", "nothing"), ("--hidden-size", "-1"), ("--glance-size", "0"),
         ("--looks", "0"),
     ),
+    "watch": (
+        (), ("nowhere.mp4",), ("{file}",), ("{folder}",), ("87",), ("nowhere.mp4", "--demo"),
+        ("--demo", "--policy", "nowhere.pt"), ("--demo", "--policy", "center", "center"), ("--demo", "--frames", "0"),
+        ("--demo", "--policy", "oracle"), ("--demo", "--recognizer", "nowhere"), ("--demo", "--classes", "{file}"),
+        ("--demo", "--exit-threshold", "0"), ("--demo", "--recognizer", "roaming-motion", "--exit-threshold", "0.9"),
+        ("--demo", "--device", "nothing"), ("--demo", "--out", "{file}"),
+    ),
     "tune": (("--algorithms", "nothing"), ("--videos", "nothing"), ("--settings", "0")),
 }  # fmt: skip
 """Values that a script refuses by a sentence of its own."""

@@ -29,6 +29,7 @@ class Recognition:
         skipped: (B, T) bool, frames on which the local CNN did not run.
         gflops: (B,) float64, multiply-adds / 1e9 of every video, including the policy's own.
         frames: (B,) int64, number of frames that were glanced at; T, unless the video was left early.
+        step_gflops: (B, T) float64, what each look of these cost; 0 after the video was left.
     """
 
     logits: Tensor
@@ -36,6 +37,7 @@ class Recognition:
     skipped: Tensor
     gflops: Tensor
     frames: Tensor
+    step_gflops: Tensor
 
 
 def recognize_frames(
@@ -102,10 +104,11 @@ def _recognition(
     looks: int,
 ) -> Recognition:
     """The result of ``steps``, (B,), with what it cost."""
-    cost, focused = recognizer.cost(), (~skipped).sum(dim=1).double()
-    frames = -(-steps // looks)
-    gflops = steps * (cost.always + policy_gflops(policy)) - (steps - frames) * cost.glance + focused * cost.local
-    return Recognition(logits, corners, skipped, gflops, frames)
+    cost, number = recognizer.cost(), torch.arange(logits.shape[1], device=logits.device)
+    glanced = number % looks == 0  # at the first look at a frame
+    each = cost.classifier + policy_gflops(policy) + cost.glance * glanced.double()
+    spent = torch.where(number < steps[:, None], each, 0.0) + cost.local * (~skipped).double()
+    return Recognition(logits, corners, skipped, spent.sum(dim=1), -(-steps // looks), spent)
 
 
 def _recognize_until_certain(
@@ -191,13 +194,15 @@ def recognize_clips(recognizer: ImageNetworks[Any], clips: Tensor, policy: Any) 
     corners, _, _ = _Choices(recognizer, clips, policy, grid_of(policy.action_space)).next(maps)
     patches = recognizer.batches(recognizer.cut(clips, corners), patch_size)
     cost = recognizer.cost()
-    gflops = cost.always + cost.local + policy_gflops(policy)
+    spent = cost.always + cost.local + policy_gflops(policy)
+    gflops = torch.full((len(clips), 1), spent, dtype=torch.float64, device=recognizer.device)
     return Recognition(
         logits=(logits + torch.cat([recognizer.look(batch) for batch in patches]))[:, None],
         corners=corners[:, None],
         skipped=torch.zeros(len(clips), 1, dtype=torch.bool, device=recognizer.device),
-        gflops=torch.full((len(clips),), gflops, dtype=torch.float64, device=recognizer.device),
+        gflops=gflops[:, 0],
         frames=torch.full((len(clips),), clips.shape[1], device=recognizer.device),
+        step_gflops=gflops,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -68,7 +68,7 @@ def read_frames(path: Path, choose: Callable[[int], npt.NDArray[np.int64]]) -> n
     return np.stack([found[number] for number in wanted])
 
 
-def pictures(path: Path) -> Iterator[VideoFrame]:
+def pictures(path: Path) -> Generator[VideoFrame]:
     """All pictures of a video file in the order in which they are shown, decoded from the start.
 
     Args:

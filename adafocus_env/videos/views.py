@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,32 @@ def evaluation_view(frames: Tensor, resized: int, size: int, resize: Resize = "t
         (T, 3, size, size) uint8.
     """
     return _seen(frames, lambda images: functional.center_crop(functional.resize(images, [resized]), [size]), resize)
+
+
+class Box(NamedTuple):
+    """A rectangle in a picture, pixels; its borders may lie between two pixels."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def in_original(box: Box, height: int, width: int, resized: int, size: int) -> Box:
+    """Where a rectangle of :func:`evaluation_view` is in the frame that the view was made of.
+
+    Args:
+        box: The rectangle in the view; it may be the whole view.
+        height: Height of the original frame, pixels.
+        width: Width of the original frame, pixels.
+        resized: As for :func:`evaluation_view`.
+        size: As for :func:`evaluation_view`.
+    """
+    shorter = min(height, width)
+    sides = [resized if side == shorter else int(resized * side / shorter) for side in (height, width)]
+    rows, columns = height / sides[0], width / sides[1]
+    top, left = (round((side - size) / 2) for side in sides)  # as torchvision rounds the crop's corner
+    return Box((top + box.top) * rows, (left + box.left) * columns, box.height * rows, box.width * columns)
 
 
 def training_crops(height: int, width: int, size: int) -> list[tuple[int, int, int, int]]:

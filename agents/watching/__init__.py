@@ -1,0 +1,1 @@
+"""What a recogniser and policies make of any video, window by window."""

@@ -1,0 +1,152 @@
+"""Watch a video: what it shows, where policies look at it, and what that costs, as text, as a film and as JSON.
+
+python scripts/watch.py --demo                             # clips of the embedded benchmark
+python scripts/watch.py VIDEO --recognizer recognizer.safetensors --policy reinforce.pt --classes classes.txt
+python scripts/watch.py VIDEO … --policy reinforce.pt random       # two policies side by side
+
+VIDEO is a video file, a folder of pictures, or the number of a webcam. Videos of any length are read in windows, each
+of them a video of its own to the recogniser; no more than two windows are in memory. OUT/watch.mp4 shows the frames
+that were read, with the patch in green, and frames that were skipped or came after the end dimmed; OUT/watch.json has
+all figures. Ctrl-C ends both where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from adafocus_env import Recognizer, TSMRecognizer, load_recognizer
+from adafocus_env.checks import as_device
+from adafocus_env.command_line import check_positive, run_script
+from adafocus_env.run_folder import RunFolder
+from adafocus_env.videos import VideoDataset, get_videos
+from adafocus_env.videos.sources import Clips, Source, open_source
+from adafocus_env.videos.views import Resize
+from agents import load_policy
+from agents.environments import shipped_pair, vector_env_class
+from agents.pretrained import SHOWN_POLICIES
+from agents.watching.film import Film
+from agents.watching.record import Record
+from agents.watching.settings import read_class_names, usual_every, usual_frames
+from agents.watching.terminal import Terminal
+from agents.watching.watcher import Reading, Watcher
+
+DEMO_CLIPS = range(6)
+
+
+@dataclass
+class Config:
+    video: Annotated[str | None, tyro.conf.Positional] = None
+    """A video file, a folder of pictures, or the number of a webcam, such as 0."""
+    demo: bool = False
+    """Watch six validation clips of the embedded benchmark."""
+    policy: tuple[str, ...] = ()
+    """One policy, or several to see side by side: names of baselines or shipped policies, or files such as reinforce.pt
+    or ppo.zip; by default the shipped policy for the recogniser's kind."""
+    recognizer: str = "roaming-fashion"
+    """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
+    classes: Path | None = None
+    """A text file with the name of a class in each line; without it, classes that don't ship have numbers."""
+    exit_threshold: float | None = None
+    """Leave a window after the first frame at which a class is this probable (conditional exit)."""
+    frames: int | None = None
+    """Frames in a window; by default 16, or as many as the shipped videos have, or as AdaFocus-TSM reads."""
+    stride: int | None = None
+    """Frames from one window's beginning to the next one's; by default windows don't overlap."""
+    every: int | None = None
+    """Read every so many-th frame; by default about four a second, but a window's worth of a short video."""
+    looks: int | None = None
+    """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
+    frame_size: int | None = None
+    """Height and width of the recogniser's view of a frame, pixels; by default 224, or that of the shipped videos."""
+    resized: int | None = None
+    """Shorter side of a frame before that view is cropped from its centre, pixels; by default 8/7 of it, as 256 is of
+    224, but with a shipped recogniser all of it."""
+    resize: Resize = "torch"
+    """Library that resizes; "pillow" is what released checkpoints were trained with."""
+    top: int = 5
+    """Classes whose probabilities are in the JSON."""
+    device: str = "cpu"
+    """torch device."""
+    seed: int = 0
+    """Seed of a baseline's random choices."""
+    out: Path = Path("runs/watch")
+    """Folder for watch.mp4 and watch.json."""
+
+
+def open_videos(config: Config, videos: VideoDataset) -> Source:
+    """What is watched."""
+    if (config.video is None) != config.demo:
+        raise ValueError("give either a video file, a folder of pictures or the number of a webcam, or --demo")
+    return open_source(config.video) if config.video is not None else Clips(videos, DEMO_CLIPS)
+
+
+def make_watcher(
+    config: Config, recognizer: Recognizer | TSMRecognizer, source: Source, videos: VideoDataset, default: str
+) -> Watcher:
+    """The watcher that the options ask for."""
+    embedded = config.demo or config.recognizer in SHOWN_POLICIES
+    size = config.frame_size or (videos.frame_size[0] if embedded else 224)
+    frames = config.frames or (Clips(videos, ()).length if embedded else usual_frames(recognizer))
+    reading = Reading(
+        num_frames=frames,
+        stride=config.stride or frames,
+        every=config.every or usual_every(source, frames),
+        frame_size=size,
+        resized=config.resized or (size if embedded else size * 8 // 7),
+        resize=config.resize,
+        looks=config.looks or shipped_pair(config.recognizer, vector_env_class(None, {"recognizer": recognizer}))[1],
+        exit_threshold=config.exit_threshold,
+    )
+    names: Sequence[str] = [f"class {number}" for number in range(recognizer.config.num_classes)]
+    if config.classes is not None:
+        names = read_class_names(config.classes, recognizer.config.num_classes)
+    elif embedded:
+        names = videos.class_names
+    policies = config.policy or (SHOWN_POLICIES[default],)
+    if len({*policies}) < len(policies):
+        raise ValueError(f"--policy: each policy once, not {', '.join(policies)}")
+    return Watcher(recognizer, {name: load_policy(name, config.seed) for name in policies}, names, reading)
+
+
+def main(config: Config) -> None:
+    check_positive(
+        frames=config.frames, stride=config.stride, every=config.every, looks=config.looks, top=config.top,
+        frame_size=config.frame_size, resized=config.resized,
+    )  # fmt: skip
+    recognizer = load_recognizer(config.recognizer, as_device(config.device))
+    default, _ = shipped_pair(config.recognizer, vector_env_class(None, {"recognizer": recognizer}))
+    videos = get_videos(default, "val")
+    source = open_videos(config, videos)
+    watcher = make_watcher(config, recognizer, source, videos, default)
+    reading, about = watcher.reading, {"video": source.name, "recognizer": config.recognizer}
+    if not config.demo and config.recognizer in SHOWN_POLICIES:
+        about["note"] = (
+            f"{config.recognizer} knows nothing but the {len(videos.class_names)} classes of the embedded benchmark, "
+            f"{videos.class_names[0]} to {videos.class_names[-1]}: its predictions can't fit this video, and show only "
+            "how it works. For real ones, give --recognizer and --policy that were trained on such videos."
+        )
+        print(about["note"])
+    film_path, record_path = config.out / "watch.mp4", config.out / "watch.json"
+    expected = source.expected and -(-source.expected // reading.every)
+    with (
+        RunFolder(config.out, config),
+        Record(record_path, watcher, about, config.top) as record,
+        Film(film_path, watcher, source.rate / reading.every * reading.looks) as film,
+        Terminal(watcher, expected) as terminal,
+    ):
+        for window in watcher.watch(source):
+            record.add(window)
+            film.add(window)
+            terminal.show(window)
+    if isinstance(source, Clips):
+        print("true classes of the clips:", ", ".join(videos.class_names[label] for label in source.labels))
+    print(film_path, record_path, sep="\n")
+
+
+if __name__ == "__main__":
+    run_script(main, Config, __doc__, resume="what was watched until then is in {out}, if it was a window or more")
