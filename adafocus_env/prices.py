@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
@@ -22,11 +23,17 @@ Numbers = TypeVar("Numbers", Tensor, npt.NDArray[np.floating])
 
 
 def shown_price(prices: Numbers) -> Numbers:
-    """Prices of any size, 0 included, on a scale from 0 to 1: p / (p + 0.015), the sigmoid of log(p / 0.015).
+    """Prices of any size, 0 included, on a scale from -1 to 1: (p - 0.015) / (p + 0.015) = tanh(log(p / 0.015) / 2).
 
-    Equal ratios of prices near the typical one are equal steps on it.
+    Equal ratios of prices near the typical one, which is shown as 0, are equal steps on it.
     """
-    return prices / (prices + TYPICAL_PRICE)
+    return (prices - TYPICAL_PRICE) / (prices + TYPICAL_PRICE)
+
+
+def log_price(shown: Tensor) -> Tensor:
+    """log(p / 0.015) of prices as they are shown, within ±4.6, a factor of 100. Networks learn from this scale much
+    faster than from the bounded one."""
+    return 2 * torch.atanh(shown.clamp(-0.98, 0.98))
 
 
 def drawn_prices(draws: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.float64]:
@@ -37,7 +44,7 @@ def drawn_prices(draws: npt.NDArray[np.float64], low: float, high: float) -> npt
     """
     least, most = shown_price(np.array([low, high], dtype=np.float64))
     shown = least + (most - least) * draws
-    return np.clip(TYPICAL_PRICE * shown / (1 - shown), low, high)
+    return np.clip(TYPICAL_PRICE * (1 + shown) / (1 - shown), low, high)
 
 
 def check_price(name: str, price: object) -> float | tuple[float, float]:

@@ -20,6 +20,7 @@ from agents.distributions import (
     SkipDistribution,
     StopDistribution,
 )
+from agents.policy_spaces import read_beside
 
 ENCODED = "encoded"
 """Name under which a network that shares another's encoder is given that other's recurrent state."""
@@ -79,7 +80,7 @@ class PolicyNetwork(nn.Module):
 
     def __init__(self, beside: Mapping[str, int]) -> None:
         super().__init__()
-        self._beside = tuple(beside)
+        self.beside = tuple(beside)
 
     def _make_heads(
         self,
@@ -114,10 +115,6 @@ class PolicyNetwork(nn.Module):
     def forward(self, observation: dict[str, Tensor], hidden: Tensor) -> Tensor:
         """The next state, (B, hidden_size), after seeing a batch of observations."""
         raise NotImplementedError
-
-    def seen_beside(self, observation: dict[str, Tensor]) -> list[Tensor]:
-        """What is seen beside the glance, (B, n) each."""
-        return [observation[name] for name in self._beside]
 
     def value(self, hidden: Tensor) -> Tensor:
         """What the critic says of states, (B,); (B, K) if it says something of each choice."""
@@ -193,8 +190,8 @@ class RecurrentPolicy(PolicyNetwork):
         """The next recurrent state, (B, hidden_size), after seeing a batch of observations."""
         features = self.encode_glance(observation["glance"])
         if self.encode_belief is not None:
-            beside = self.encode_belief(torch.cat(self.seen_beside(observation), dim=1))
-            features = torch.cat((features, beside), dim=1)
+            beside = torch.cat(read_beside(observation, self.beside), dim=1)
+            features = torch.cat((features, self.encode_belief(beside)), dim=1)
         return self.gru(features, hidden if self.recurrent else torch.zeros_like(hidden))
 
 
@@ -223,4 +220,4 @@ class SharedEncoderPolicy(PolicyNetwork):
 
     def forward(self, observation: dict[str, Tensor], hidden: Tensor) -> Tensor:
         """The state, (B, hidden_size), of this frame; it remembers nothing of its own."""
-        return self.read(torch.cat((observation[ENCODED], *self.seen_beside(observation)), dim=1))
+        return self.read(torch.cat((observation[ENCODED], *read_beside(observation, self.beside)), dim=1))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from torch import Tensor
 
 from adafocus_env.patches import can_stop
+from adafocus_env.prices import log_price
 from agents.environments import observed_shapes
 
 BESIDE_GLANCE = "belief", "time", "price"
@@ -19,6 +21,11 @@ def beside_glance(observation_space: spaces.Space[Any], names: tuple[str, ...] =
     """Lengths, by name, of what an environment shows beside the glance, out of ``names``."""
     shown = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
     return {name: int(np.prod(shown[name].shape or ())) for name in names if name in shown}
+
+
+def read_beside(observation: Mapping[str, Tensor], names: Iterable[str]) -> list[Tensor]:
+    """What networks read of a batch of observations, (B, n) for each name: prices by their logarithms."""
+    return [log_price(observation[name]) if name == "price" else observation[name] for name in names]
 
 
 def what_is_seen(observation_space: spaces.Space[Any], use_belief: bool) -> tuple[spaces.Box, dict[str, int]]:
@@ -88,7 +95,7 @@ def spaces_from_numbers(numbers: Mapping[str, Any]) -> tuple[spaces.Space[Any], 
             "time": spaces.Box(0, 1, (1,), np.float32),
         }
         if count := numbers.get("price", 0):
-            parts["price"] = spaces.Box(0, 1, (count,), np.float32)
+            parts["price"] = spaces.Box(-1, 1, (count,), np.float32)
         observation_space = spaces.Dict(parts)
     patches = numbers["num_patches"]
     if patches is None:

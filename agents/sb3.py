@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv
 from agents.environments import vector_env_class
-from agents.policy_spaces import beside_glance
+from agents.policy_spaces import beside_glance, read_beside
 
 
 class AdaFocusVecEnv(VecEnv):
@@ -180,7 +180,7 @@ class GlanceExtractor(BaseFeaturesExtractor):
         glance = observations["glance"] if isinstance(observations, dict) else observations
         features = [self.encode_glance(glance)]
         if self.encode_belief is not None:
-            features.append(self.encode_belief(torch.cat([observations[name] for name in self._beside], dim=1)))
+            features.append(self.encode_belief(torch.cat(read_beside(observations, self._beside), dim=1)))
         if self.score_cells is not None:
             features.append(self.score_cells(glance))
         return torch.cat(features, dim=1)

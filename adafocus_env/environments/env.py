@@ -64,8 +64,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `glance` | (C, h, w) | the global network's map of the current frame (after the last step: of the last frame) |
     | `belief` | (D,) | the classifier's hidden state before the current frame |
     | `time` | (1,) | t / T |
-    | `price` | (1,), or (2,) with `stop=True` | λ, and the price of going on, each as p / (p + 0.015); only where \
-prices are drawn |
+    | `price` | (1,), or (2,) with `stop=True` | λ, and the price of going on, each as (p − 0.015) / (p + 0.015); only \
+where prices are drawn |
 
     ## Rewards
 

@@ -160,7 +160,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _spaces_beside_glance(self) -> dict[str, spaces.Space[Any]]:
         """What observations of one lane hold besides the glance."""
         hidden, count = self.recognizer.classifier.hidden_size, len(self._lanes.price_names)
-        shapes = {"belief": (-1, hidden), "time": (0, 1)} | ({"price": (0, count)} if count else {})
+        shapes = {"belief": (-1, hidden), "time": (0, 1)} | ({"price": (-1, count)} if count else {})
         return {name: spaces.Box(low, 1, (size,), np.float32) for name, (low, size) in shapes.items()}
 
     def _observe_beside_glance(self) -> dict[str, Any]:
