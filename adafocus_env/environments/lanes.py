@@ -111,7 +111,8 @@ class Lanes:
         self.progress = LaneProgress(steps + num_steps, num_steps, self.device, looks)  # all need a reset
         drawn_from = baseline if compares_with_random and not self.exact else None
         ranges = arguments.price_ranges
-        self.price_names, self._fixed_prices = tuple(ranges), arguments.prices
+        self._fixed_prices: dict[str, Any] = arguments.prices
+        self.price_names = tuple(ranges)
         self.episodes = Episodes(num_envs, features, num_steps, drawn_from, tuple(ranges.values()))
         self.prices = torch.zeros(num_envs, len(ranges), device=self.device)
         self.video, self.label = self._zeros(torch.int64), self._zeros(torch.int64)
@@ -239,11 +240,11 @@ class Lanes:
             ),
         )
 
-    def price(self, name: str) -> Tensor | Any:
+    def price(self, name: str) -> Tensor | float:
         """A price in the present episodes: (B,) float32 if prices are drawn, else the number that it is in all."""
         return self.prices[:, self.price_names.index(name)] if self.price_names else self._fixed_prices[name]
 
-    def _look_price(self, patch: Tensor) -> Tensor | Any:
+    def _look_price(self, patch: Tensor) -> Tensor | float:
         """What it costs to look at candidates, (B,) or (B, N); a number, or (B, 1), where they don't differ in it."""
         price = self.price("skip_cost")
         if isinstance(price, Tensor):

@@ -305,7 +305,7 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
     def _reset_values(self) -> dict[str, Tensor]:
         lanes = self._lanes
         values = {"video": lanes.video.clone(), "label": lanes.label.clone()}
-        return values | {name: lanes.price(name).clone() for name in lanes.price_names}
+        return values | dict(zip(lanes.price_names, lanes.prices.clone().unbind(dim=1), strict=True))
 
     def _step_info(self, stepped: Stepped, before: LaneProgress) -> dict[str, Any]:
         lanes = self._lanes
