@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gymnasium import spaces
 from torch import Tensor
 
 
@@ -14,7 +15,8 @@ def decide(policy: Any, observation: Any, state: Any, episode_start: npt.NDArray
     """The actions that a policy chooses on a batch of observations, with ``deterministic=True``.
 
     A policy with SB3's ``predict`` is given NumPy arrays, which SB3's models require. One with ``takes_tensors = True``
-    is given the tensors themselves, on their device, which saves a copy to the host; it must not change them.
+    is given the tensors themselves, on their device, which saves a copy to the host; it must not change them. A policy
+    that says by an ``observation_space`` what it sees is given no more than that.
 
     Args:
         policy: Has ``predict(observation, state, episode_start, deterministic) -> (actions, state)``.
@@ -24,11 +26,27 @@ def decide(policy: Any, observation: Any, state: Any, episode_start: npt.NDArray
 
     Returns:
         The actions and the next state, as the policy returns them.
+
+    Raises:
+        ValueError: The policy sees something that the observation doesn't hold.
     """
+    observation = _seen(policy, observation)
     if not getattr(policy, "takes_tensors", False):
         observation = as_arrays(observation)
     actions, state = policy.predict(observation, state=state, episode_start=episode_start, deterministic=True)
     return actions, state
+
+
+def _seen(policy: Any, observation: Any) -> Any:
+    """What a policy sees of an observation."""
+    space = getattr(policy, "observation_space", None)
+    if not isinstance(observation, Mapping) or not isinstance(space, (spaces.Box, spaces.Dict)):
+        return observation
+    if isinstance(space, spaces.Box):
+        return observation["glance"]
+    if missing := sorted(space.keys() - observation.keys()):
+        raise ValueError(f"the policy sees {missing}, and observations hold {sorted(observation)} here")
+    return {name: observation[name] for name in space}
 
 
 def rows_of_state(state: Any, rows: Tensor) -> Any:

@@ -22,8 +22,9 @@ from adafocus_env.checks import Bounds, as_device, check_integer
 from adafocus_env.patches import can_stop
 from adafocus_env.policies import decide
 from adafocus_env.weights import load_weights
-from agents.environments import observed_shapes
+from agents.networks import ENCODED
 from agents.policy_file import made_for, read_state, with_network_of, write_state
+from agents.policy_spaces import check_frozen, number_of_patches, spaces_as_numbers, spaces_from_numbers, what_is_seen
 
 
 class Agent:
@@ -33,7 +34,8 @@ class Agent:
     """
 
     hyperparameters_class: ClassVar[Any]
-    """A dataclass with at least ``learning_rate``, ``averaging``, ``hidden_size`` and ``use_belief``."""
+    """A dataclass with at least ``learning_rate``, ``averaging``, ``hidden_size``, ``use_belief`` and
+    ``share_encoder``."""
     takes_tensors: ClassVar[bool] = True
     policy: Any
     made_for: dict[str, Any]
@@ -79,15 +81,20 @@ class Agent:
         self._has_stop = can_stop(action_space)
         frozen_space = getattr(patch_policy, "action_space", None)
         self._frozen_skips = self._has_stop and isinstance(frozen_space, spaces.MultiDiscrete)
-        self._num_patches = _number_of_patches(action_space)
+        self._num_patches = number_of_patches(action_space)
         if patch_policy is not None:
-            _check_frozen(patch_policy, observation_space, action_space)
-        glance, belief_size = _what_is_seen(observation_space, self.config.use_belief)
-        if not belief_size and not isinstance(getattr(patch_policy, "observation_space", None), spaces.Dict):
+            check_frozen(patch_policy, observation_space, action_space)
+        if self.config.share_encoder and not isinstance(patch_policy, Agent):
+            raise ValueError(
+                "share_encoder=True shares the encoder of a frozen policy of this package: pass it as patch_policy"
+                + ("" if patch_policy is None else f"; {type(patch_policy).__name__} has none that can be shared")
+            )
+        glance, beside = what_is_seen(observation_space, self.config.use_belief)
+        if not beside and not isinstance(getattr(patch_policy, "observation_space", None), spaces.Dict):
             self.observation_space = glance  # all that this policy looks at, whatever else the environment shows
         with torch.random.fork_rng(devices=[]):  # seed the weights, leave the caller's generator alone
             torch.manual_seed(seed)
-            self.policy = self._make_policy(glance.shape, belief_size).to(self.device)
+            self.policy = self._make_policy(glance.shape, beside).to(self.device)
         self._average = AveragedModel(self.policy, avg_fn=self._move_average)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
         self._generator = torch.Generator(self.device).manual_seed(seed)
@@ -104,15 +111,25 @@ class Agent:
         self._tensorboard_log = None
         self._logger: Logger | None = None
 
-    def _make_policy(self, glance_shape: tuple[int, ...], belief_size: int) -> Any:
+    def _make_policy(self, glance_shape: tuple[int, ...], beside: Mapping[str, int]) -> Any:
         """The network: called with observations and a recurrent state (B, hidden_size) it gives the next state, and
         its ``distribution(observations, state, frozen patches or None)`` is one of :mod:`agents.distributions`.
 
         Args:
             glance_shape: (C, h, w).
-            belief_size: D, or 0 for a policy that looks at the glance alone.
+            beside: Lengths of what is seen beside the glance, by name; empty for a policy that looks at it alone.
         """
         raise NotImplementedError
+
+    @property
+    def encoded_size(self) -> int:
+        """Length of the recurrent state that the policy acts by: its own, or that of the encoder it shares."""
+        return self.patch_policy.encoded_size if self.config.share_encoder else self.config.hidden_size
+
+    def encoded(self, state: Any) -> Tensor:
+        """(B, encoded_size), that recurrent state, out of what :meth:`predict` returned."""
+        hidden, patch_state = state
+        return self.patch_policy.encoded(patch_state) if self.config.share_encoder else torch.as_tensor(hidden)
 
     def _move_average(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         """The next average of a weight: a plain mean at first, so that a short run acts with what it learnt."""
@@ -167,8 +184,8 @@ class Agent:
                 if isinstance(observation, Mapping)
                 else observation[None]
             )
-        tensors = self._tensors(observation)
-        batch = tensors["glance"].shape[0]  # len would fix it in exported graphs
+        seen = observation["glance"] if isinstance(observation, Mapping) else observation
+        batch = seen.shape[0]  # len would fix it in exported graphs
         hidden_array, patch_state = (None, None) if state is None else state
         hidden = torch.zeros(batch, self.config.hidden_size, device=self.device)
         if hidden_array is not None:
@@ -177,10 +194,8 @@ class Agent:
             starts = torch.as_tensor(np.atleast_1d(np.asarray(episode_start, dtype=bool)), device=self.device)
             hidden = hidden * ~starts[:, None]
         policy: Any = self._average.module
+        tensors, frozen, patch_state = self._observe(observation, patch_state, episode_start)
         hidden = policy(tensors, hidden)
-        frozen = None
-        if self.patch_policy is not None:
-            frozen, patch_state = self._frozen_choices(observation, patch_state, episode_start)
         distribution = policy.distribution(tensors, hidden, frozen)
         drawn = distribution.mode() if deterministic else distribution.sample(self._predict_generator)
         action = distribution.action(drawn)
@@ -190,15 +205,19 @@ class Agent:
             return action, (hidden, patch_state)
         return action.cpu().numpy(), (hidden.cpu().numpy(), patch_state)
 
-    def _frozen_choices(self, observation: Any, state: Any, episode_start: Any) -> tuple[Tensor, Any]:
-        """The frozen policy's arg-max patches, (B,) int64, or (B, 2) with its skip bits if these are used too."""
-        if isinstance(getattr(self.patch_policy, "observation_space", None), spaces.Box) and isinstance(
-            observation, Mapping
-        ):
-            observation = observation["glance"]
-        actions, state = decide(self.patch_policy, observation, state, episode_start)
+    def _observe(
+        self, observation: Any, patch_state: Any, episode_start: Any
+    ) -> tuple[dict[str, Tensor], Tensor | None, Any]:
+        """A batch of observations as the network reads them; the frozen policy's arg-max patches on them, (B,) int64,
+        or (B, 2) with its skip bits if these are used too, ``None`` without such a policy; and its next state."""
+        tensors = self._tensors(observation)
+        if self.patch_policy is None:
+            return tensors, None, None
+        actions, patch_state = decide(self.patch_policy, observation, patch_state, episode_start)
+        if self.config.share_encoder:
+            tensors[ENCODED] = self.patch_policy.encoded(patch_state).to(self.device)
         chosen = torch.as_tensor(actions, device=self.device).long()
-        return chosen if chosen.ndim == 1 or self._frozen_skips else chosen[:, 0], state
+        return tensors, chosen if chosen.ndim == 1 or self._frozen_skips else chosen[:, 0], patch_state
 
     def _tensors(self, observation: Any) -> dict[str, Tensor]:
         if not isinstance(observation, Mapping):
@@ -221,21 +240,10 @@ class Agent:
         write_state(path, self._state(training_state))
 
     def _state(self, training_state: bool) -> dict[str, Any]:
-        glance, belief = self.observation_space, 0
-        if isinstance(self.observation_space, spaces.Dict):
-            glance, belief = (
-                self.observation_space["glance"],
-                int(np.prod(self.observation_space["belief"].shape or ())),
-            )
-        assert isinstance(glance, spaces.Box)
         state: dict[str, Any] = {
             "algorithm": self.trained_by,
             "hyperparameters": self._hyperparameters,
-            "glance": [list(glance.shape), float(glance.low.min()), float(glance.high.max())],
-            "belief": belief,
-            "num_patches": self._num_patches,
-            "skip": self._has_skip,
-            "stop": self._has_stop,
+            **spaces_as_numbers(self.observation_space, self.action_space),
             "made_for": self.made_for,
             "seed": self.seed,
             "num_timesteps": self.num_timesteps,
@@ -301,23 +309,7 @@ class Agent:
                 raise ValueError("this skip policy's frozen patch policy is not in the file: pass it as patch_policy")
             frozen = state["patch_policy"]
             patch_policy = with_network_of(frozen.get("algorithm"), cls, Agent)._from_state(frozen, None, device)
-        shape, low, high = state["glance"]
-        glance = spaces.Box(low, high, tuple(shape), np.float32)
-        observation_space: spaces.Space[Any] = glance
-        if state["belief"]:
-            observation_space = spaces.Dict(
-                glance=glance,
-                belief=spaces.Box(-1, 1, (state["belief"],), np.float32),
-                time=spaces.Box(0, 1, (1,), np.float32),
-            )
-        patches = state["num_patches"]
-        action_space: spaces.Space[Any] = (
-            spaces.Box(-1, 1, (2,), np.float32)
-            if patches is None
-            else spaces.MultiDiscrete([patches, 2 + state.get("stop", False)])
-            if state["skip"]
-            else spaces.Discrete(patches)
-        )
+        observation_space, action_space = spaces_from_numbers(state)
         trained_by = state.get("algorithm", cls.__name__)
         kind: Any = with_network_of(trained_by, cls, cls)
         agent = kind.__new__(kind)
@@ -389,46 +381,6 @@ class Agent:
 
 def _names(dataclass: Any) -> list[str]:
     return sorted(field.name for field in fields(dataclass))
-
-
-def _number_of_patches(action_space: spaces.Space[Any]) -> int | None:
-    """N; ``None`` where actions are continuous positions."""
-    if isinstance(action_space, spaces.MultiDiscrete):
-        return int(action_space.nvec[0])
-    if isinstance(action_space, spaces.Discrete):
-        return int(action_space.n)
-    if isinstance(action_space, spaces.Box) and action_space.shape == (2,):
-        return None
-    raise ValueError(f"our agents need patch indices or positions as actions, not {action_space}")
-
-
-def _check_frozen(patch_policy: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-    """Raise ``ValueError`` unless a frozen policy fits these spaces and a skip head remains to be trained."""
-    if not isinstance(action_space, spaces.MultiDiscrete):
-        raise ValueError("patch_policy freezes the patches, so the environment must have skip=True to train anything")
-    frozen_space, patches = getattr(patch_policy, "action_space", None), int(action_space.nvec[0])
-    if frozen_space not in (None, spaces.Discrete(patches), spaces.MultiDiscrete([patches, 2])):
-        raise ValueError(f"patch_policy acts in {frozen_space}, but the environment has {patches} patches")
-    seen = observed_shapes(getattr(patch_policy, "observation_space", None))
-    if not seen.items() <= (shown := observed_shapes(observation_space)).items():
-        raise ValueError(f"patch_policy sees {seen}, but the environment shows {shown}")
-
-
-def _what_is_seen(observation_space: spaces.Space[Any], use_belief: bool) -> tuple[spaces.Box, int]:
-    """The glance's space, and the length of the belief (0 where it is not used).
-
-    Raises:
-        ValueError: The environment shows no glance, or not the belief that is to be used.
-    """
-    glance: Any = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
-    belief_size = 0
-    if use_belief:
-        if not isinstance(observation_space, spaces.Dict) or "belief" not in observation_space.spaces:
-            raise ValueError("use_belief=True needs an environment that shows it: observation='full'")
-        belief_size = int(np.prod(observation_space["belief"].shape or ()))
-    if not isinstance(glance, spaces.Box) or len(glance.shape) != 3:
-        raise ValueError(f"our agents need a glance of shape (C, h, w), not {glance}")
-    return glance, belief_size
 
 
 def _as_vector_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:

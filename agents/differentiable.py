@@ -38,7 +38,8 @@ from torch import Tensor, nn
 from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv
 from adafocus_env.checks import Bounds, check_choice
 from adafocus_env.patches import crop, grid_neighbours, interpolated_crop, real_corners
-from agents.reinforce import Hyperparameters, RecurrentPolicy, Reinforce
+from agents.networks import RecurrentPolicy
+from agents.reinforce import Hyperparameters, Reinforce
 from agents.rollout import Rollout
 
 
@@ -97,6 +98,7 @@ class Differentiable(Reinforce):
 
     hyperparameters_class: ClassVar[type[Hyperparameters]] = DifferentiableHyperparameters
     config: DifferentiableHyperparameters
+    policy: RecurrentPolicy
 
     def __init__(self, env: Any, **kwargs: Any) -> None:
         super().__init__(env, **kwargs)
@@ -192,11 +194,13 @@ def _frame_by_frame(env: Any) -> AdaFocusVectorEnv:
     """The environment itself, without wrappers.
 
     Raises:
-        ValueError: It shows no frames one by one, or is not a vector environment of this package.
+        ValueError: It shows no frames one by one, draws prices, or is not a vector environment of this package.
     """
     world = env.unwrapped
     if not isinstance(world, AdaFocusVectorEnv) or isinstance(world, AdaFocusTSMVectorEnv):
         raise ValueError(
             "Differentiable needs AdaFocus-v0 or GlanceFocus-v0 as a vector environment, made by gym.make_vec"
         )
+    if isinstance(world.skip_cost, tuple):
+        raise ValueError("Differentiable pays no price of compute: make the environment with a skip_cost that is fixed")
     return world

@@ -27,7 +27,7 @@ from adafocus_env.recognition.optimization import Objective, Progress, optimize
 from adafocus_env.recognition.recipes import EndToEndConfig, num_steps
 from adafocus_env.recognition.training import loss_after_every_unit
 from agents.differentiable import Differentiable, next_position, patches_at
-from agents.reinforce import RecurrentPolicy
+from agents.networks import RecurrentPolicy
 
 
 def train_end_to_end(

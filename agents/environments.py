@@ -11,6 +11,7 @@ from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, GlanceFocusVec
 from adafocus_env.checks import brief
 from adafocus_env.environments.glance_env import DEFAULT_LOOKS
 from adafocus_env.patches import can_stop, grid_of
+from adafocus_env.prices import PRICE_NAMES, check_price, num_prices
 
 VECTOR_ENVS: dict[str, type[AdaFocusVectorEnv]] = {
     "AdaFocus-v0": AdaFocusVectorEnv,
@@ -127,7 +128,11 @@ def observed_shapes(space: spaces.Space[Any] | None) -> dict[str, Any]:
 
 def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv], env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The given arguments of an environment, completed by those that a policy's spaces imply: ``skip`` or ``action``,
-    ``observation``, and ``grid`` unless ``features`` bring theirs."""
+    ``observation``, and ``grid`` unless ``features`` bring theirs. To a policy that sees prices, they are shown.
+
+    Raises:
+        ValueError: The policy sees prices, and one of them is not given.
+    """
     if not is_policy(policy):
         return dict(env_kwargs)
     space = policy.action_space
@@ -139,4 +144,18 @@ def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv], env_kwargs: Ma
         arguments["grid"] = grid
     if isinstance(getattr(policy, "observation_space", None), spaces.Box):
         arguments["observation"] = "glance"
-    return {**arguments, **env_kwargs}
+    return {**arguments, **env_kwargs, **_shown_prices(policy, env_kwargs)}
+
+
+def _shown_prices(policy: Any, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The prices that a policy sees, as an environment's arguments that show them."""
+    shown: dict[str, Any] = {}
+    for name in PRICE_NAMES[: num_prices(policy)]:
+        if env_kwargs.get(name) is None:
+            raise ValueError(
+                f"the policy acts by the price of compute, and {name} is missing: pass {name}=0.02, say, for the price "
+                f"that it is to act by, or {name}=(low, high)"
+            )
+        price = check_price(name, env_kwargs[name])
+        shown[name] = price if isinstance(price, tuple) else (price, price)
+    return shown

@@ -206,11 +206,14 @@ def evaluate(
         exit_threshold: As in :meth:`adafocus_env.Recognizer.recognize`: nothing after the frame at which a video is
             left counts, neither in the figures nor in compute.
         env_kwargs: As in ``gym.make("AdaFocus-v0", …)``. ``skip`` (or ``action``), ``observation`` and ``grid`` follow
-            the policy's spaces unless given. As every video is visited only once, no table is made: without
-            ``features``, a table that the process already shares for these videos is used, or ``FrozenFeatures``.
+            the policy's spaces unless given. A policy that sees prices acts by the ``skip_cost`` (and, if it can stop,
+            the ``glance_cost``) given here, a number or a range to draw from. As every video is visited only once, no
+            table is made: without ``features``, a table that the process already shares for these videos is used, or
+            ``FrozenFeatures``.
 
     Raises:
-        ValueError: The policy's spaces don't fit the environment's, or it is an ``OraclePolicy`` made with another one.
+        ValueError: The policy's spaces don't fit the environment's, it sees prices and is given none, or it is an
+            ``OraclePolicy`` made with another one.
     """
     if not is_policy(policy) and not callable(policy):
         raise ValueError(f"policy must have SB3's predict or make what has, not be {policy!r} (see load_policy)")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
+from adafocus_env.policies import decide
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 
 
@@ -101,7 +102,7 @@ def play(
     state, start = None, np.ones(len(indices), dtype=bool)
     running = start.copy()
     while running.any():
-        actions, state = policy.predict(observation, state=state, episode_start=start, deterministic=True)
+        actions, state = decide(policy, observation, state, start)
         observation, _, over, _, _ = env.step(actions)
         start = np.zeros_like(start)
         for strip, picture, shown in zip(pictures, env.render() or (), running, strict=True):

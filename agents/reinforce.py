@@ -1,4 +1,4 @@
-"""REINFORCE for AdaFocus, top to bottom: hyper-parameters, network, rollout, update, loss.
+"""REINFORCE for AdaFocus, top to bottom: hyper-parameters, rollout, update, loss.
 
 Trains the patch head (stage 2 of the paper, Sec. 3.3), the skip head over a frozen patch policy (AdaFocus+), or both
 jointly, or a Gaussian position (AdaFocus-TSM), on whole episodes, with rewards-to-go, a learned value baseline and an
@@ -7,7 +7,7 @@ entropy bonus.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -17,24 +17,17 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor, nn
 
-from adafocus_env.checks import Bounds, check_fields, check_number
+from adafocus_env.checks import Bounds, check_number
 from adafocus_env.progress import tqdm
 from agents.agent import Agent
-from agents.candidate_scores import CandidateScores, MeanPlace
-from agents.distributions import (
-    ActionDistribution,
-    Frozen,
-    PatchDistribution,
-    PositionDistribution,
-    SkipDistribution,
-    StopDistribution,
-)
+from agents.networks import NetworkHyperparameters, PolicyNetwork, RecurrentPolicy, SharedEncoderPolicy
 from agents.rollout import Rollout
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
-    """What ``Reinforce(env, **hyperparameters)`` takes.
+class Hyperparameters(NetworkHyperparameters):
+    """What ``Reinforce(env, **hyperparameters)`` takes: what shapes its network, as
+    :class:`~agents.networks.NetworkHyperparameters` says, and these.
 
     Attributes:
         learning_rate: Of Adam.
@@ -46,17 +39,6 @@ class Hyperparameters:
         max_grad_norm: Gradients are clipped to this norm.
         averaging: Decay, per update, of the exponential average of the weights that ``predict`` acts with; it takes out
             the noise of the last few updates. 0 acts with the last weights.
-        encoder_size: Length of the encoded glance.
-        hidden_size: Length of the policy's own recurrent state.
-        recurrent: Keep that state from frame to frame; ``False`` starts it anew on each (an ablation).
-        score_map: Also score every candidate by a convolution of the glance's map where the candidate lies (see
-            :class:`~agents.candidate_scores.CandidateScores`); continuous positions are the mean place under such
-            scores.
-        use_belief: Let the policy see ``belief`` and ``time`` as well, which the environment must then
-            show (``observation="full"``); ``False`` is the glance alone (the paper's state).
-        position_std: Of continuous positions: standard deviation around their mean, on the scale [0, 1] (the paper's
-            0.25).
-        learn_position_std: Learn the standard deviation, starting from ``position_std``.
     """
 
     learning_rate: Annotated[float, Bounds(above=0)] = 1e-3
@@ -67,113 +49,6 @@ class Hyperparameters:
     normalize_advantage: bool = True
     max_grad_norm: Annotated[float, Bounds(above=0, finite=False)] = 1.0
     averaging: Annotated[float, Bounds(at_least=0, below=1)] = 0.98
-    encoder_size: Annotated[int, Bounds(at_least=1)] = 256
-    hidden_size: Annotated[int, Bounds(at_least=1)] = 128
-    recurrent: bool = True
-    score_map: bool = False
-    use_belief: bool = False
-    position_std: Annotated[float, Bounds(above=0)] = 0.25
-    learn_position_std: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-# ---------------------------------------------------------------------------------------------------------- network
-
-
-class RecurrentPolicy(nn.Module):
-    """1×1 convolution, flatten, linear, GRU; linear heads for patch, skip bit, stop bit and value (paper, Sec. 3.1).
-
-    Where actions are continuous positions, the patch head is a position head: the mean in [0, 1]² of a Gaussian.
-    """
-
-    def __init__(
-        self,
-        glance_shape: tuple[int, ...],
-        belief_size: int,
-        *,
-        num_patches: int | None,
-        has_skip: bool,
-        has_stop: bool,
-        continuous: bool,
-        config: Hyperparameters,
-    ) -> None:
-        super().__init__()
-        channels, height, width = glance_shape
-        self.encode_glance = nn.Sequential(
-            nn.Conv2d(channels, 32, 1, bias=False),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(32 * height * width, config.encoder_size),
-            nn.ReLU(),
-        )
-        self.encode_belief = nn.Sequential(nn.Linear(belief_size + 1, 64), nn.ReLU()) if belief_size else None
-        self.recurrent = config.recurrent
-        self.gru = nn.GRUCell(config.encoder_size + (64 if belief_size else 0), config.hidden_size)
-        self.patch_head = nn.Linear(config.hidden_size, num_patches) if num_patches else None
-        self.candidate_scores: CandidateScores | None = None
-        if config.score_map and num_patches:
-            self.candidate_scores = CandidateScores(channels, config.hidden_size, math.isqrt(num_patches))
-        self.skip_head = nn.Linear(config.hidden_size, 1) if has_skip else None
-        self.stop_head = nn.Linear(config.hidden_size, 1) if has_stop else None
-        self.position_head: nn.Linear | MeanPlace | None = None
-        if continuous:
-            of_map = channels, config.hidden_size, max(height, width)
-            self.position_head = MeanPlace(*of_map) if config.score_map else nn.Linear(config.hidden_size, 2)
-            log_std = torch.tensor(config.position_std).log()
-            self.position_log_std = nn.Parameter(log_std, requires_grad=config.learn_position_std)
-        self.value_head = nn.Linear(config.hidden_size, 1)
-        for head in (self.patch_head, self.skip_head, self.stop_head, self.position_head, self.value_head):
-            if isinstance(head, nn.Linear):  # start undecided
-                nn.init.orthogonal_(head.weight, gain=0.01)
-                nn.init.zeros_(head.bias)
-
-    def forward(self, observation: dict[str, Tensor], hidden: Tensor) -> Tensor:
-        """The next recurrent state, (B, hidden_size), after seeing a batch of observations."""
-        features = self.encode_glance(observation["glance"])
-        if self.encode_belief is not None:
-            belief = torch.cat((observation["belief"], observation["time"]), dim=1)
-            features = torch.cat((features, self.encode_belief(belief)), dim=1)
-        return self.gru(features, hidden if self.recurrent else torch.zeros_like(hidden))
-
-    def value(self, hidden: Tensor) -> Tensor:
-        """What the critic says of recurrent states, (B,); (B, K) if it says something of each choice."""
-        values = self.value_head(hidden)
-        return values[:, 0] if values.shape[1] == 1 else values
-
-    def distribution(self, observation: dict[str, Tensor], hidden: Tensor, frozen: Tensor | None) -> ActionDistribution:
-        """The distribution over actions.
-
-        Args:
-            observation: A batch of observations.
-            hidden: (B, hidden_size), the recurrent states after seeing them.
-            frozen: (B,) int64 patches, or (B, 2) with skip bits, that another policy has chosen, for a network without
-                these heads.
-        """
-        if self.position_head is not None:
-            mean = (
-                self.position_head(observation["glance"], hidden)
-                if isinstance(self.position_head, MeanPlace)
-                else self.position_head(hidden).sigmoid()
-            )
-            return PositionDistribution(mean, self.position_log_std.exp())
-        skip_logits = None if self.skip_head is None else self.skip_head(hidden)[:, 0]
-        stop_logits = None if self.stop_head is None else self.stop_head(hidden)[:, 0]
-        distribution: ActionDistribution
-        if self.patch_head is not None:
-            logits = self.patch_head(hidden)
-            if self.candidate_scores is not None:
-                logits = logits + self.candidate_scores(observation["glance"], hidden)
-            distribution = PatchDistribution(logits)
-        else:
-            assert frozen is not None
-            distribution = Frozen(frozen)
-        if skip_logits is not None:
-            distribution = SkipDistribution(distribution, skip_logits)
-        if stop_logits is not None:
-            distribution = StopDistribution(distribution, stop_logits)
-        return distribution
 
 
 # ---------------------------------------------------------------------------------------------------------- rollout
@@ -237,18 +112,18 @@ class Reinforce(Agent):
     info_keys: ClassVar[tuple[str, ...]] = ()
     hyperparameters_class: ClassVar[type[Hyperparameters]] = Hyperparameters
     config: Hyperparameters
-    policy: RecurrentPolicy
+    policy: PolicyNetwork
 
-    def _make_policy(self, glance_shape: tuple[int, ...], belief_size: int) -> RecurrentPolicy:
-        return RecurrentPolicy(
-            glance_shape,
-            belief_size,
-            num_patches=None if self.patch_policy is not None else self._num_patches,
-            has_skip=self._has_skip and not self._frozen_skips,
-            has_stop=self._has_stop,
-            continuous=self._num_patches is None,
-            config=self.config,
-        )
+    def _make_policy(self, glance_shape: tuple[int, ...], beside: Mapping[str, int]) -> PolicyNetwork:
+        heads = {
+            "num_patches": None if self.patch_policy is not None else self._num_patches,
+            "has_skip": self._has_skip and not self._frozen_skips,
+            "has_stop": self._has_stop,
+            "continuous": self._num_patches is None,
+        }
+        if self.config.share_encoder:
+            return SharedEncoderPolicy(self.patch_policy.encoded_size, glance_shape, beside, self.config, **heads)
+        return RecurrentPolicy(glance_shape, beside, self.config, **heads)
 
     # ------------------------------------------------------------------------------------------------------- learn
 
@@ -370,11 +245,8 @@ class Reinforce(Agent):
         steps: list[Rollout] = []
         going, running = True, torch.ones(lanes, dtype=torch.bool, device=self.device)
         while running.any():
-            observation = self._tensors(raw)
+            observation, frozen, patch_state = self._observe(raw, patch_state, episode_start)
             hidden = self.policy(observation, hidden)
-            frozen = None
-            if self.patch_policy is not None:
-                frozen, patch_state = self._frozen_choices(raw, patch_state, episode_start)
             distribution = self.policy.distribution(observation, hidden, frozen)
             drawn = distribution.sample(self._generator)
             action = distribution.action(drawn)

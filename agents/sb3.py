@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv
 from agents.environments import vector_env_class
+from agents.policy_spaces import beside_glance, read_beside
 
 
 class AdaFocusVecEnv(VecEnv):
@@ -134,10 +135,10 @@ def make_vec_env(
 
 
 class GlanceExtractor(BaseFeaturesExtractor):
-    """Features of ``glance``, and of ``belief`` and ``time`` where they are shown, for any SB3 policy.
+    """Features of ``glance``, and of ``belief``, ``time`` and ``price`` where they are shown, for any SB3 policy.
 
-    The glance goes through a 1×1 convolution and a linear layer, as in the paper's policy, and belief and time through
-    a linear layer of their own. With ``score_map``, a convolution also scores every cell of the glance's map, so that
+    The glance goes through a 1×1 convolution and a linear layer, as in the paper's policy, and the others through a
+    linear layer of their own. With ``score_map``, a convolution also scores every cell of the glance's map, so that
     what an item looks like is learnt once and not for every place anew. It is used as
     ``PPO("MultiInputPolicy", make_vec_env(64), policy_kwargs=GlanceExtractor.policy_kwargs())`` (``"MlpPolicy"`` with
     ``observation="glance"``).
@@ -151,12 +152,12 @@ class GlanceExtractor(BaseFeaturesExtractor):
     def __init__(
         self, observation_space: spaces.Space[Any], features_dim: int = 256, *, score_map: bool = False
     ) -> None:
-        full = isinstance(observation_space, spaces.Dict) and "belief" in observation_space.spaces
+        beside = beside_glance(observation_space)
         glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
         if glance.shape is None or len(glance.shape) != 3:
             raise ValueError(f"GlanceExtractor needs a glance of shape (C, h, w), not {glance}")
         channels, height, width = glance.shape
-        super().__init__(observation_space, features_dim + (64 if full else 0) + (height * width if score_map else 0))
+        super().__init__(observation_space, features_dim + (64 if beside else 0) + (height * width if score_map else 0))
         self.score_cells: nn.Module | None = None
         if score_map:
             self.score_cells = nn.Sequential(
@@ -169,18 +170,17 @@ class GlanceExtractor(BaseFeaturesExtractor):
             nn.Linear(32 * height * width, features_dim),
             nn.ReLU(),
         )
+        self._beside = tuple(beside)
         self.encode_belief: nn.Module | None = None
-        if full:
-            assert isinstance(observation_space, spaces.Dict)
-            size = int(np.prod(observation_space["belief"].shape or ()))
-            self.encode_belief = nn.Sequential(nn.Linear(size + 1, 64), nn.ReLU())
+        if beside:
+            self.encode_belief = nn.Sequential(nn.Linear(sum(beside.values()), 64), nn.ReLU())
 
     def forward(self, observations: Any) -> Tensor:
         """(B, features_dim) features of a batch of observations."""
         glance = observations["glance"] if isinstance(observations, dict) else observations
         features = [self.encode_glance(glance)]
         if self.encode_belief is not None:
-            features.append(self.encode_belief(torch.cat((observations["belief"], observations["time"]), dim=1)))
+            features.append(self.encode_belief(torch.cat(read_beside(observations, self._beside), dim=1)))
         if self.score_cells is not None:
             features.append(self.score_cells(glance))
         return torch.cat(features, dim=1)

@@ -18,6 +18,7 @@ tell apart is then smaller than its error, and nothing is learnt about what is n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -25,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from adafocus_env.checks import Bounds
-from agents.reinforce import Hyperparameters, RecurrentPolicy, Reinforce, rewards_to_go
+from agents.networks import PolicyNetwork
+from agents.reinforce import Hyperparameters, Reinforce, rewards_to_go
 from agents.rollout import Rollout
 
 
@@ -61,8 +63,8 @@ class SoftChoices(Reinforce):
             raise ValueError("SoftChoices learns what to do with frames over frozen patches: pass patch_policy")
         super().__init__(env, **kwargs)
 
-    def _make_policy(self, glance_shape: tuple[int, ...], belief_size: int) -> RecurrentPolicy:
-        policy = super()._make_policy(glance_shape, belief_size)
+    def _make_policy(self, glance_shape: tuple[int, ...], beside: Mapping[str, int]) -> PolicyNetwork:
+        policy = super()._make_policy(glance_shape, beside)
         choices = 1 + (policy.skip_head is not None) + (policy.stop_head is not None)
         policy.value_head = nn.Linear(self.config.hidden_size, choices)
         nn.init.orthogonal_(policy.value_head.weight, gain=0.01)

@@ -33,6 +33,10 @@ class Config:
     bank: Path | None = None
     """A file that build_feature_bank.py made for these videos and this recogniser; by default several policies share a
     table in memory, and a single one needs none."""
+    skip_cost: float | None = None
+    """Price of a focused frame: what a policy trained for many prices acts by, and what counts in returns."""
+    glance_cost: float | None = None
+    """The same of going on to the next frame, for policies that can stop."""
     exit_threshold: float | None = None
     """Leave a video after the first frame at which a class is this probable (conditional exit)."""
     exit_gflops: float | None = None
@@ -81,14 +85,16 @@ def main(config: Config) -> None:
         arguments = {"features": FeatureBank.open(config.bank, recognizer, videos)}
     elif len(policies) > 1:
         arguments = {"features": FeatureBank.shared(recognizer, videos)}  # one table for all
-    looks = look_arguments(env_class, config.looks or default_looks)
-    arguments |= looks
+    prices = {"skip_cost": config.skip_cost, "glance_cost": config.glance_cost}
+    shared = {name: price for name, price in prices.items() if price is not None}
+    shared |= look_arguments(env_class, config.looks or default_looks)
+    arguments |= shared
     rows = []
     points: dict[str, tuple[float, float]] = {}
     with RunFolder(config.out, config) as run:
         for name in policies:
             policy = load_policy(name, config.seed)
-            threshold = threshold_for(config, policy, recognizer=recognizer, videos=data, **looks)
+            threshold = threshold_for(config, policy, recognizer=recognizer, videos=data, **shared)
             found = evaluate(
                 policy, config.split, seed=config.seed, progress_bar=True, exit_threshold=threshold, **arguments
             )

@@ -66,8 +66,9 @@ class Config:
     """Name of the reward; by default the paper's: gain_over_random, or gain_over_previous with --train skip."""
     baseline: Literal["sample", "exact", "pixel"] | None = None
     """How the confidence of a random patch is found. By default the algorithm decides."""
-    skip_cost: float | None = None
-    """Price of a focused frame; the default is the environment's."""
+    skip_cost: float | tuple[float, float] | None = None
+    """Price of a focused frame; the default is the environment's. Two numbers, low and high, train one policy for all
+    prices between them, which then acts by the price that evaluate.py --skip-cost gives."""
     recognizer: str = "roaming-fashion"
     """A shipped recogniser's name or a file; its kind decides between AdaFocus-v0 and AdaFocusTSM-v0."""
     videos: str | None = None

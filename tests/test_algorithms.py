@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from agents import (
     load_policy,
 )
 from agents.candidate_scores import CandidateScores
-from agents.reinforce import RecurrentPolicy, explained_variance
+from agents.networks import PolicyNetwork
+from agents.reinforce import explained_variance
 from agents.rollout import Rollout
 from agents.sb3 import SB3_ALGORITHMS, make_model, make_vec_env
 
@@ -347,8 +349,8 @@ def test_a_file_goes_on_with_the_algorithm_that_wrote_it(env_kwargs: dict[str, A
 class Slow(Reinforce):
     """An agent with a network of its own: another layer between the glance and the recurrent state."""
 
-    def _make_policy(self, glance_shape: tuple[int, ...], belief_size: int) -> RecurrentPolicy:
-        policy = super()._make_policy(glance_shape, belief_size)
+    def _make_policy(self, glance_shape: tuple[int, ...], beside: Mapping[str, int]) -> PolicyNetwork:
+        policy = super()._make_policy(glance_shape, beside)
         policy.encode_glance.append(torch.nn.Linear(self.config.encoder_size, self.config.encoder_size))
         return policy
 

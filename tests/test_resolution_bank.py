@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,11 +130,15 @@ def test_what_a_killed_process_did_not_count_is_done_again(
         assert torch.equal(one, other)
 
 
+PRICE = pytest.mark.parametrize("price", [0.2, (0.2, 0.2)], ids=["fixed", "drawn"])
+
+
+@PRICE
 def test_steps_equal_the_plain_procedure(
-    bank: ResolutionBank, readers: dict[float, Recognizer], whole: Recognizer, videos: RoamingFashion
+    price: Any, bank: ResolutionBank, readers: dict[float, Recognizer], whole: Recognizer, videos: RoamingFashion
 ) -> None:
     env = AdaFocusVectorEnv(
-        5, features=bank, reward="gain_over_previous", skip_cost=0.2, output="torch", autoreset_mode="DISABLED"
+        5, features=bank, reward="gain_over_previous", skip_cost=price, output="torch", autoreset_mode="DISABLED"
     )
     index = torch.tensor([3, 3, 7, 0, 11])
     _, info = env.reset(seed=0, options={"video": index.numpy()})
@@ -170,9 +175,10 @@ def test_prices_are_the_multiply_adds_of_the_resolutions(bank: ResolutionBank, w
     assert bank.local_gflops[0] > bank.local_gflops[1] > bank.local_gflops[2]
 
 
-def test_exact_baseline_prices_every_candidate(bank: ResolutionBank) -> None:
+@PRICE
+def test_exact_baseline_prices_every_candidate(price: Any, bank: ResolutionBank) -> None:
     def step(choice: int) -> tuple[np.ndarray, np.ndarray]:
-        env = AdaFocusVectorEnv(4, features=bank, baseline="exact", skip=False, skip_cost=0.2)
+        env = AdaFocusVectorEnv(4, features=bank, baseline="exact", skip=False, skip_cost=price)
         env.reset(seed=1)
         _, reward, _, _, info = env.step(np.full(4, choice))
         return reward, info["candidate_rewards"]

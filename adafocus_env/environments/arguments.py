@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 import torch
 
-from adafocus_env.checks import Bounds, as_device, check_choice, check_fields, check_number
+from adafocus_env.checks import Bounds, as_device, check_choice, check_fields
 from adafocus_env.environments.rewards import BASELINES, Reward, get_reward
 from adafocus_env.features.feature_bank import FeatureBank
 from adafocus_env.features.frozen_features import FrozenFeatures
+from adafocus_env.prices import PRICE_NAMES, TYPICAL_PRICE, check_price
 from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.videos.dataset import VideoDataset
 from adafocus_env.videos.registry import get_videos
 
-DEFAULT_SKIP_COST = 0.015
+DEFAULT_SKIP_COST = TYPICAL_PRICE
 """λ where the action carries a skip bit and no other price is given, in label confidence."""
 
 OBSERVATIONS = ("full", "glance")
@@ -52,9 +53,12 @@ class EnvironmentArguments:
         stop: Whether an action can also end the episode: the second component is then 0, look, 1, skip, or 2, stop.
         glance_cost: The price of going on to the next step, that is of one more glance (where it is about another
             frame) and one more step of policy and classifier, in the reward's unit; only where the agent can stop.
+            Or (low, high), as for ``skip_cost``.
         skip_cost: λ ≥ 0, the price of a focused frame in the reward's unit, which is label confidence by default;
             ``None`` is 0 without skip bit, else 0.015. Where candidates differ in compute, this is the price of the
-            costliest, and the others' are in proportion.
+            costliest, and the others' are in proportion. With (low, high) it is drawn anew for every episode
+            (:func:`adafocus_env.prices.drawn_prices`), and the observation ``"full"`` shows it, so that one policy can
+            act by every price. (λ, λ) shows a price that doesn't change.
         reward: A name out of :data:`~adafocus_env.environments.rewards.REWARDS`, or an object with the members of
             :class:`~adafocus_env.environments.rewards.Reward`.
         baseline: ``"sample"``, ``"exact"`` or ``"pixel"``: how the random patch's confidence is found.
@@ -78,8 +82,8 @@ class EnvironmentArguments:
     looks: Annotated[int, Bounds(at_least=1)] = 1
     skip: bool = True
     stop: bool = False
-    glance_cost: Annotated[float, Bounds(at_least=0)] = 0.0
-    skip_cost: float | None = None
+    glance_cost: float | tuple[float, float] = 0.0
+    skip_cost: float | tuple[float, float] | None = None
     reward: str | Reward = "gain_over_random"
     baseline: str = "sample"
     observation: str = "full"
@@ -92,6 +96,9 @@ class EnvironmentArguments:
         check_choice("action", self.action, ACTIONS)
         if self.action == "continuous" and self.skip:
             raise ValueError("action='continuous' carries no skip bit: pass skip=False with it")
+        for name in PRICE_NAMES:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, check_price(name, getattr(self, name)))
         if self.stop and not self.skip:
             raise ValueError("stop=True is a third choice beside looking and skipping: pass skip=True with it")
         if self.glance_cost and not self.stop:
@@ -99,16 +106,24 @@ class EnvironmentArguments:
         check_choice("baseline", self.baseline, BASELINES)
         check_choice("observation", self.observation, OBSERVATIONS)
         check_choice("render_mode", self.render_mode, (*RENDER_MODES, None))
-        if self.skip_cost is not None:
-            check_number("skip_cost", self.skip_cost, Bounds(at_least=0))
+        if self.price_ranges and self.observation != "full":
+            raise ValueError("a skip_cost or glance_cost that is drawn is shown: pass observation='full' with it")
         get_reward(self.reward)
 
     @property
-    def price(self) -> float:
-        """λ, with its default filled in."""
-        if self.skip_cost is None:
-            return DEFAULT_SKIP_COST if self.skip else 0.0
-        return float(self.skip_cost)
+    def prices(self) -> dict[str, float | tuple[float, float]]:
+        """λ, with its default filled in, and, where the agent can stop, the price of going on: numbers, or the ranges
+        that they are drawn from."""
+        default = DEFAULT_SKIP_COST if self.skip else 0.0
+        prices = default if self.skip_cost is None else self.skip_cost, self.glance_cost
+        return dict(zip(PRICE_NAMES[: 1 + self.stop], prices, strict=False))
+
+    @property
+    def price_ranges(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest of all prices, if any of them is drawn: observations then show them all."""
+        if not any(isinstance(price, tuple) for price in self.prices.values()):
+            return {}
+        return {name: price if isinstance(price, tuple) else (price, price) for name, price in self.prices.items()}
 
     def find_features(
         self, recognizer_class: type[ImageNetworks[Any]], default_name: str, *, remember: bool = True

@@ -119,7 +119,7 @@ def decide(
     """The rule of a step: a focused frame advances the state; a skipped one leaves it as it was and earns nothing.
 
     ``state`` is before the frame and ``after`` what reading it would lead to, which happens where ``focused``, (B,)
-    bool (with ``everyone``, everywhere). ``price`` is λ in confidence, (B,) where candidates differ in compute.
+    bool (with ``everyone``, everywhere). ``price`` is λ in confidence, (B,) where lanes or candidates differ in it.
     """
     match reward.reference:
         case "previous":
@@ -141,9 +141,9 @@ def counterfactual_rewards(
     after: Consequences, outcome: Outcome, focused: Tensor, reward: Reward, price: float | Tensor
 ) -> Tensor:
     """(B, k′) float32: what each alternative would have earned in place of the choice; 0 on skipped frames.
-    ``price`` is λ, or (k′,) where candidates differ in compute."""
+    ``price`` is λ, (B, 1) where lanes differ in it, (B, k′) where candidates do."""
     lanes, count = after.alternatives.shape
     references, looked = (part[:, None].expand(-1, count).flatten() for part in (outcome.reference, focused))
-    prices = price.repeat(lanes) if isinstance(price, Tensor) else price
+    prices = price.expand(lanes, count).flatten() if isinstance(price, Tensor) else price
     rewards = earned(reward, after.alternatives.flatten(), references, looked, prices).view(lanes, count)
     return rewards.where(focused[:, None], 0.0)

@@ -64,6 +64,8 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `glance` | (C, h, w) | the global network's map of the current frame (after the last step: of the last frame) |
     | `belief` | (D,) | the classifier's hidden state before the current frame |
     | `time` | (1,) | t / T |
+    | `price` | (1,), or (2,) with `stop=True` | λ, and the price of going on, each as (p − 0.015) / (p + 0.015); only \
+where prices are drawn |
 
     ## Rewards
 
@@ -92,19 +94,23 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     The classifier's zero state before the first frame of a uniformly random video of the split.
     `reset(options={"video": i})` picks the video. Every random draw is a function of (seed, episode, step).
 
+    With `skip_cost=(low, high)`, and likewise `glance_cost`, an episode also starts with a price of its own, drawn so
+    that what `price` shows of it is uniform; `reset(options={"skip_cost": 0.02})` sets it. One policy can then learn to
+    act by every price. `skip_cost=(0.02, 0.02)` shows a price that doesn't change.
+
     ## Episode End
 
     The episode terminates after the last of the video's T frames, or where the agent stops. It is never truncated.
 
     ## Information
 
-    `reset` gives `video` (index) and `label`. `step` adds `prediction`, `confidence` (on the label, after this step),
-    `baseline_confidence` (the reference's; 0 where there is none and on skipped frames), `patch` (top, left, size, in
-    pixels), `skipped`, and `gflops`: multiply-adds / 1e9 of the global network and the classifier, and of the local
-    network on focused frames. The last step adds `is_success` and `video_gflops`, and with
-    `stop=True` also `stopped` and `frames`, the number of frames glanced at. With `baseline="exact"` and a
-    reward whose reference is a random patch, `step` also gives `candidate_rewards`, (N,): what every candidate would
-    have earned on this frame, 0 where it was skipped; the price of going on is not taken off.
+    `reset` gives `video` (index) and `label`, and `skip_cost` and `glance_cost` where prices are drawn. `step` adds
+    `prediction`, `confidence` (on the label, after this step), `baseline_confidence` (the reference's; 0 where there is
+    none and on skipped frames), `patch` (top, left, size, in pixels), `skipped`, and `gflops`: multiply-adds / 1e9 of
+    the global network and the classifier, and of the local network on focused frames. The last step adds `is_success`
+    and `video_gflops`, and with `stop=True` also `stopped` and `frames`, the number of frames glanced at. With
+    `baseline="exact"` and a reward whose reference is a random patch, `step` also gives `candidate_rewards`, (N,): what
+    every candidate would have earned on this frame, 0 where it was skipped; the price of going on is not taken off.
 
     ## Arguments
 
@@ -118,8 +124,9 @@ class AdaFocusEnv(gym.Env[Any, Any]):
     | `looks` | `1` | steps about each frame, which is glanced at once |
     | `skip` | `True` | whether the action carries a skip bit (AdaFocus+) |
     | `stop` | `False` | whether an action can end the episode; needs `skip` |
-    | `glance_cost` | `0.0` | price of going on to the next step, in confidence; needs `stop` |
-    | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.015 |
+    | `glance_cost` | `0.0` | price of going on to the next step, in confidence; needs `stop`; or (low, high) |
+    | `skip_cost` | `None` | λ ≥ 0, price of a focused frame in confidence; `None`: 0 without skip bit, else 0.015; \
+or (low, high) |
     | `reward` | `"gain_over_random"` | a name as above, or an object with the members of `rewards.Reward` |
     | `baseline` | `"sample"` | the random patch: one uniform candidate (`"sample"`), the mean over all candidates \
 (`"exact"`, no variance), or one uniform pixel position (`"pixel"`, as the reference code) |

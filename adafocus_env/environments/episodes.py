@@ -1,6 +1,9 @@
-"""The random draws of episodes: which video each lane shows, and the random patches that rewards compare with."""
+"""The random draws of episodes: which video each lane shows, the random patches that rewards compare with, prices."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +13,22 @@ from torch import Tensor
 from adafocus_env.environments.lane_progress import BoolArray
 from adafocus_env.features.frozen_features import FrozenFeatures
 from adafocus_env.patches import random_corners
+from adafocus_env.prices import drawn_prices
 from adafocus_env.random_draws import as_integers, uniform
 
-_VIDEO_STREAM, _CANDIDATE_STREAM, _TOP_STREAM, _LEFT_STREAM = range(4)
+_VIDEO_STREAM, _CANDIDATE_STREAM, _TOP_STREAM, _LEFT_STREAM, *_PRICE_STREAMS = range(6)
+
+
+class Drawn(NamedTuple):
+    """What was drawn for the episodes of B lanes."""
+
+    video: NDArray[np.int64]
+    """(B,)."""
+    patches: Tensor | None
+    """The random patches of all T steps, (B, T) int64 patch indices or (B, T, 2) int64 top-left corners; ``None`` if
+    none are drawn."""
+    prices: NDArray[np.float64]
+    """(B, k), (B, 0) if all prices are fixed."""
 
 
 class Episodes:
@@ -23,13 +39,21 @@ class Episodes:
         features: Whose videos and candidates are drawn.
         num_steps: T, steps of an episode.
         baseline: ``"sample"`` or ``"pixel"``, what random patches are drawn from; ``None`` draws none.
+        price_ranges: The lowest and the highest of each of k prices.
 
     Attributes:
         seeded: Whether the lanes have seeds yet.
     """
 
-    def __init__(self, num_envs: int, features: FrozenFeatures, num_steps: int, baseline: str | None) -> None:
-        self._num_steps, self._baseline = num_steps, baseline
+    def __init__(
+        self,
+        num_envs: int,
+        features: FrozenFeatures,
+        num_steps: int,
+        baseline: str | None,
+        price_ranges: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        self._num_steps, self._baseline, self._price_ranges = num_steps, baseline, price_ranges
         self._num_videos, self._num_patches = len(features.videos), len(features.corners)
         self._sizes = features.videos.frame_size, features.recognizer.config.patch_size
         self._seeds = np.zeros(num_envs, dtype=np.int64)
@@ -58,16 +82,17 @@ class Episodes:
             self._seeds = np.where(given, [seed or 0 for seed in seeds], self._seeds)
             self._numbers = np.where(given, -1, self._numbers)
 
-    def start(self, lanes: BoolArray) -> tuple[NDArray[np.int64], Tensor | None]:
-        """Go on to the next episode in ``lanes``, (B,) bool.
-
-        Returns:
-            For every lane, (B,) the video; and the random patches of all T steps, (B, T) int64 patch indices or
-            (B, T, 2) int64 top-left corners, or ``None`` if none are drawn.
-        """
+    def start(self, lanes: BoolArray) -> Drawn:
+        """Go on to the next episode in ``lanes``, (B,) bool, and say what is drawn for the episodes of all lanes."""
         self._numbers = self._numbers + lanes
         draws = uniform(self._seeds[:, None], self._numbers[:, None], self._streams, self._steps)
-        return as_integers(draws[:, 0], self._num_videos), self._patches(draws[:, 1:])
+        return Drawn(as_integers(draws[:, 0], self._num_videos), self._patches(draws[:, 1:]), self._prices())
+
+    def _prices(self) -> NDArray[np.float64]:
+        prices = np.empty((len(self._seeds), len(self._price_ranges)))
+        for number, (stream, limits) in enumerate(zip(_PRICE_STREAMS, self._price_ranges, strict=False)):
+            prices[:, number] = drawn_prices(uniform(self._seeds, self._numbers, stream, 0), *limits)
+        return prices
 
     def _patches(self, draws: NDArray[np.float64]) -> Tensor | None:
         if self._baseline == "sample":

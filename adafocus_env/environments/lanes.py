@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +79,8 @@ class Lanes:
         map: (B, C, h, w) float32, the current frame's global map.
         gflops: (B,) float64, spent on the videos so far.
         random_patches: The random patches of all T steps, (B, T) patch indices or (B, T, 2) corners, int64.
+        price_names: The prices that are drawn for episodes; empty if all are fixed.
+        prices: (B, k) float32, those of the present episodes, in this order.
         frames: The pixels.
         exact: Whether every candidate is considered in every step.
     """
@@ -86,19 +89,18 @@ class Lanes:
         self, num_envs: int, features: FrozenFeatures, reward: Reward, arguments: EnvironmentArguments
     ) -> None:
         self.num_envs, self.reward, self._skip = num_envs, reward, arguments.skip
-        self._stop, self._glance_cost = arguments.stop, arguments.glance_cost
-        baseline, looks, price = arguments.baseline, arguments.looks, arguments.price
+        self._stop, baseline, looks = arguments.stop, arguments.baseline, arguments.looks
         compares_with_random = reward.reference == "random"
         self.exact = compares_with_random and baseline == "exact"
         self._read_from(features)
         # Constants on the device: top, left and size of every candidate; GFLOPs of a frame by candidate, and last,
-        # when it is skipped; λ, one per candidate where they differ in compute.
+        # when it is skipped; what a candidate costs as a share of the costliest, where they differ in compute.
         self._patch_size, self._num_patches = features.recognizer.config.patch_size, len(features.corners)
         self._squares = nn.functional.pad(features.corners, (0, 1), value=self._patch_size).to(self.device)
         local = features.local_gflops.to(self.device)
         cost = features.recognizer.cost()
         self._step_gflops, self._glance_gflops = nn.functional.pad(local, (0, 1)) + cost.always, cost.glance
-        self._price = price if bool((local == local[0]).all()) else (price * local / local.max()).float()
+        self._shares = None if bool((local == local[0]).all()) else local / local.max()
         self._all = torch.arange(num_envs, device=self.device)
         self._always, self._any_candidate = self._zeros(torch.bool) | True, self._zeros(torch.int64)
         self._everywhere = torch.arange(self._num_patches, device=self.device).expand(num_envs, -1)
@@ -108,7 +110,11 @@ class Lanes:
         self.at_start = LaneProgress(steps, num_steps, self.device, looks)
         self.progress = LaneProgress(steps + num_steps, num_steps, self.device, looks)  # all need a reset
         drawn_from = baseline if compares_with_random and not self.exact else None
-        self.episodes = Episodes(num_envs, features, num_steps, drawn_from)
+        ranges = arguments.price_ranges
+        self._fixed_prices: dict[str, Any] = arguments.prices
+        self.price_names = tuple(ranges)
+        self.episodes = Episodes(num_envs, features, num_steps, drawn_from, tuple(ranges.values()))
+        self.prices = torch.zeros(num_envs, len(ranges), device=self.device)
         self.video, self.label = self._zeros(torch.int64), self._zeros(torch.int64)
         hidden = torch.zeros(num_envs, self._classifier.hidden_size, device=self.device)
         self.state = State(hidden, self._zeros(torch.float32), self._zeros(torch.int64))
@@ -139,21 +145,32 @@ class Lanes:
             with torch.no_grad():
                 self._features.ensure_videos(self.video, self.frames.videos)
 
-    def start(self, lanes: BoolArray, video: NDArray[np.int64] | None = None) -> None:
-        """Put ``lanes``, (B,) bool, before the first frame of their next episode; ``video`` (B,) picks the videos."""
+    def start(
+        self,
+        lanes: BoolArray,
+        video: NDArray[np.int64] | None = None,
+        prices: Mapping[str, NDArray[np.float64] | None] | None = None,
+    ) -> None:
+        """Put ``lanes``, (B,) bool, before the first frame of their next episode; ``video`` (B,) picks the videos, and
+        ``prices`` by name, (B,) each, take the place of those that are drawn."""
         everyone, chosen = bool(lanes.all()), upload(lanes, self.device)
         self.progress = self.at_start if everyone else self.progress.restarted(lanes)
 
         def where_chosen(value: Tensor, otherwise: Tensor) -> Tensor:
             return value if everyone else torch.where(chosen.view(-1, *[1] * (value.ndim - 1)), value, otherwise)
 
-        drawn, patches = self.episodes.start(lanes)
-        self.video = where_chosen(upload(drawn if video is None else video, self.device), self.video)
+        drawn = self.episodes.start(lanes)
+        self.video = where_chosen(upload(drawn.video if video is None else video, self.device), self.video)
         self.frames.start(self.video, chosen)
         self.label = self._labels.index_select(0, self.video)
         self.gflops = where_chosen(torch.zeros_like(self.gflops), self.gflops)
-        if patches is not None:
-            patches = patches.to(self.device)
+        if self.price_names:
+            for number, name in enumerate(self.price_names):
+                if (given := (prices or {}).get(name)) is not None:
+                    drawn.prices[:, number] = given
+            self.prices = where_chosen(torch.from_numpy(drawn.prices).to(self.device, torch.float32), self.prices)
+        if drawn.patches is not None:
+            patches = drawn.patches.to(self.device)
             self.random_patches = patches if self.random_patches is None else where_chosen(patches, self.random_patches)
         self._features.ensure_videos(self.video, self.frames.videos)
         self.glance(lanes)
@@ -191,14 +208,14 @@ class Lanes:
         everyone = bool(focused.all()) if self._skip else not before.any_over
         after = self._consider(place, None if everyone else focused)
         patch = place if place.ndim == 1 else self._any_candidate  # places off the grid cost what candidates do
-        price = self._price[patch] if isinstance(self._price, Tensor) else self._price
+        price = self._look_price(patch)
         outcome = decide(self.state, after, focused, self.reward, price, everyone=everyone)
         self.state, reward = outcome.state, outcome.reward
         self.progress = before.next.restarted(before.over) if before.any_over else before.next
         if self._stop:
             self.progress = self.progress.stopped(stopped.cpu().numpy() & before.running)
             going_on = upload(before.running & self.progress.running, self.device)
-            reward = reward - self._glance_cost * going_on
+            reward = reward - self.price("glance_cost") * going_on
         self._check_finite(reward)
         gflops = self._step_gflops.index_select(
             0, patch if everyone else torch.where(focused, patch, self._num_patches)
@@ -217,9 +234,22 @@ class Lanes:
             stopped=stopped,
             gflops=gflops,
             candidate_rewards=(
-                counterfactual_rewards(after, outcome, focused, self.reward, self._price) if self.exact else None
+                counterfactual_rewards(after, outcome, focused, self.reward, self._look_price(self._everywhere))
+                if self.exact
+                else None
             ),
         )
+
+    def price(self, name: str) -> Tensor | float:
+        """A price in the present episodes: (B,) float32 if prices are drawn, else the number that it is in all."""
+        return self.prices[:, self.price_names.index(name)] if self.price_names else self._fixed_prices[name]
+
+    def _look_price(self, patch: Tensor) -> Tensor | float:
+        """What it costs to look at candidates, (B,) or (B, N); a number, or (B, 1), where they don't differ in it."""
+        price = self.price("skip_cost")
+        if isinstance(price, Tensor):
+            price = price.view(-1, *[1] * (patch.ndim - 1))
+        return price if self._shares is None else (price * self._shares[patch]).float()
 
     @torch.inference_mode()
     def _consider(self, place: Tensor, focused: Tensor | None) -> Consequences:

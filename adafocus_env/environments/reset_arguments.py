@@ -1,4 +1,4 @@
-"""What ``reset`` of an environment takes, checked: seeds, and the options ``reset_mask`` and ``video``."""
+"""What ``reset`` of an environment takes, checked: seeds, and the options ``reset_mask``, ``video`` and prices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from adafocus_env.checks import as_array, brief
 from adafocus_env.environments.lane_progress import BoolArray
+from adafocus_env.prices import PRICE_NAMES
 
 
 def read_seeds(seed: object, num_envs: int, *, alone: bool) -> list[int | None] | None:
@@ -70,6 +71,39 @@ def read_videos(video: Any, mask: BoolArray, num_videos: int, *, alone: bool) ->
     if ((found < 0) | (found >= num_videos))[mask if found.shape else ...].any():
         raise ValueError(f"options['video'] must be between 0 and {num_videos - 1}, not {brief(video)}")
     return np.broadcast_to(found.astype(np.int64), mask.shape).copy()
+
+
+def read_prices(
+    options: dict[str, Any], names: tuple[str, ...], num_envs: int, *, alone: bool
+) -> dict[str, NDArray[np.float64] | None]:
+    """Take prices by name out of ``options`` of ``reset``: (num_envs,) each; ``None`` where one is left out.
+
+    Args:
+        options: Those that are left to read.
+        names: The prices that the environment draws.
+        num_envs: Lanes.
+        alone: The only lane is that of a single environment, so messages speak of one price.
+
+    Raises:
+        ValueError: A price is not a number of at least 0, nor one for each lane; or the environment's prices are fixed.
+    """
+    if not names and (given := [name for name in PRICE_NAMES if name in options]):
+        raise ValueError(
+            f"options[{given[0]!r}]: this environment's prices are fixed; make it with skip_cost=(low, high) to have "
+            "prices that episodes can differ in"
+        )
+    return {name: _read_price(name, options.pop(name, None), num_envs, alone=alone) for name in names}
+
+
+def _read_price(name: str, price: Any, num_envs: int, *, alone: bool) -> NDArray[np.float64] | None:
+    if price is None:
+        return None
+    found = as_array(price)
+    number = np.issubdtype(found.dtype, np.integer) or np.issubdtype(found.dtype, np.floating)
+    if not number or found.shape not in ((), (num_envs,)) or not bool((np.isfinite(found) & (found >= 0)).all()):
+        several = "" if alone else f" or {_count(num_envs, 'such number')}"
+        raise ValueError(f"options[{name!r}] must be a finite number of at least 0{several}, not {brief(price)}")
+    return np.broadcast_to(found.astype(np.float64), num_envs)
 
 
 def _is_seed(seed: object) -> bool:

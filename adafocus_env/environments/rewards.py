@@ -39,7 +39,8 @@ class Reward(Protocol):
             confidence: (num_envs,) float32, softmax confidence on the true label after this frame.
             reference: (num_envs,) float32, the reference's confidence; 0 on skipped frames.
             focused: (num_envs,) bool, whether the local CNN ran on this frame.
-            skip_cost: λ, the price of running it, in the reward's unit; (num_envs,) where candidates differ in compute.
+            skip_cost: λ, the price of running it, in the reward's unit; (num_envs,) where episodes or candidates differ
+                in it.
 
         Returns:
             (num_envs,), turned into float32.

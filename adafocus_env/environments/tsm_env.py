@@ -38,6 +38,8 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
     def __init__(self, num_envs: int = 1, *, action: str = "continuous", **kwargs: Any) -> None:
         for name in kwargs.keys() & {"skip", "looks", "stop", "glance_cost"}:
             raise TypeError(f"AdaFocusTSM-v0 takes no argument {name!r}: there is one look at a clip, never skipped")
+        if isinstance(kwargs.get("skip_cost"), (list, tuple)):
+            raise ValueError("skip_cost must be a number in AdaFocusTSM-v0: the one look at a clip is paid in any case")
         super().__init__(num_envs, action=action, skip=False, **kwargs)
 
     def _spaces_beside_glance(self) -> dict[str, spaces.Space[Any]]:

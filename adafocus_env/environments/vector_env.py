@@ -21,9 +21,10 @@ from adafocus_env.environments.lane_progress import BoolArray, LaneProgress
 from adafocus_env.environments.lanes import Lanes, Stepped
 from adafocus_env.environments.outputs import Outputs, upload
 from adafocus_env.environments.render import SceneRenderer
-from adafocus_env.environments.reset_arguments import read_reset_mask, read_seeds, read_videos
+from adafocus_env.environments.reset_arguments import read_prices, read_reset_mask, read_seeds, read_videos
 from adafocus_env.environments.rewards import get_reward
 from adafocus_env.features.frozen_features import FrozenFeatures
+from adafocus_env.prices import shown_price
 from adafocus_env.recognition.image_networks import ImageNetworks
 from adafocus_env.recognition.recognizer import Recognizer
 
@@ -57,9 +58,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         action: What actions are: patch indices, ``"grid"``, or positions, ``"continuous"``.
         looks: Steps about each frame.
         skip: Whether the action carries a skip bit.
-        skip_cost: λ.
+        skip_cost: λ; (low, high) if it is drawn.
         stop: Whether an action can end the episode.
-        glance_cost: The price of going on to the next step.
+        glance_cost: The price of going on to the next step; (low, high) if it is drawn.
         reward: What is rewarded.
         baseline: How the random patch is found.
         observation: What observations hold.
@@ -87,8 +88,8 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         given = EnvironmentArguments(**arguments)
         features = given.find_features(self.recognizer_class, self.default_name)
         self.output, self._outputs = output, Outputs(output, features.device)
-        self.action, self.skip, self.skip_cost = given.action, given.skip, given.price
-        self.stop, self.glance_cost = given.stop, given.glance_cost
+        self.action, self.skip, self.stop = given.action, given.skip, given.stop
+        self.skip_cost, self.glance_cost = given.prices["skip_cost"], given.glance_cost
         self.reward = get_reward(given.reward)
         self.baseline, self.observation, self.render_mode = given.baseline, given.observation, given.render_mode
         self.looks = given.looks
@@ -158,12 +159,14 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _spaces_beside_glance(self) -> dict[str, spaces.Space[Any]]:
         """What observations of one lane hold besides the glance."""
-        hidden = self.recognizer.classifier.hidden_size
-        return {"belief": spaces.Box(-1, 1, (hidden,), np.float32), "time": spaces.Box(0, 1, (1,), np.float32)}
+        hidden, count = self.recognizer.classifier.hidden_size, len(self._lanes.price_names)
+        shapes = {"belief": (-1, hidden), "time": (0, 1)} | ({"price": (-1, count)} if count else {})
+        return {name: spaces.Box(low, 1, (size,), np.float32) for name, (low, size) in shapes.items()}
 
     def _observe_beside_glance(self) -> dict[str, Any]:
-        give = self._outputs.give
-        return {"belief": give(self._lanes.state.hidden.clone()), "time": give(self._lanes.progress.share)}
+        give, lanes = self._outputs.give, self._lanes
+        always = {"belief": give(lanes.state.hidden.clone()), "time": give(lanes.progress.share)}
+        return always | ({"price": give(shown_price(lanes.prices))} if lanes.price_names else {})
 
     def _pictures(self, lanes: Tensor, time: Tensor) -> Tensor:
         """(n, k, 3, H, W) uint8: what is drawn of steps, k frames side by side."""
@@ -181,10 +184,11 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
             seed: Lane i is seeded ``seed + i``, or with element i of a list; ``None`` goes on to the next episode of
                 the lane's seed (random seeds at first).
             options: ``{"video": index or (num_envs,) indices}`` picks the videos; ``{"reset_mask": (num_envs,) bool}``
-                resets some lanes only.
+                resets some lanes only; where prices are drawn, ``{"skip_cost": number or (num_envs,) numbers}``, and
+                likewise ``glance_cost``, sets them for this episode.
 
         Returns:
-            Observations, and infos ``video`` and ``label`` of the lanes that were reset.
+            Observations, and infos ``video`` and ``label`` of the lanes that were reset (and prices that were drawn).
 
         Raises:
             ValueError: A seed or an option is not allowed.
@@ -194,13 +198,15 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         options = dict(options or {})
         mask = read_reset_mask(options.pop("reset_mask", None), self.num_envs)
         video = read_videos(options.pop("video", None), mask, len(self.videos), alone=self._alone)
+        prices = read_prices(options, self._lanes.price_names, self.num_envs, alone=self._alone)
         if options:
-            raise ValueError(f"options must hold nothing but 'video' and 'reset_mask', not {list(options)}")
+            allowed = " and ".join(repr(name) for name in ("video", "reset_mask", *prices))
+            raise ValueError(f"options must hold nothing but {allowed}, not {list(options)}")
         seeds = read_seeds(seed, self.num_envs, alone=self._alone)
         if isinstance(seed, (int, np.integer)):
             super().reset(seed=int(seed))
         self._lanes.episodes.seed(seeds, mask, self.np_random)
-        self._lanes.start(mask, video)
+        self._lanes.start(mask, video, prices)
         if self.render_mode == "human":
             self.render()
         return self._observe(), self._reset_info(mask)
@@ -297,7 +303,9 @@ class AdaFocusVectorEnv(VectorEnv[Any, Any, Any]):
         return self._outputs.info(self._reset_values(), mask)
 
     def _reset_values(self) -> dict[str, Tensor]:
-        return {"video": self._lanes.video.clone(), "label": self._lanes.label.clone()}
+        lanes = self._lanes
+        values = {"video": lanes.video.clone(), "label": lanes.label.clone()}
+        return values | dict(zip(lanes.price_names, lanes.prices.clone().unbind(dim=1), strict=True))
 
     def _step_info(self, stepped: Stepped, before: LaneProgress) -> dict[str, Any]:
         lanes = self._lanes

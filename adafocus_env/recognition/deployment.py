@@ -15,6 +15,7 @@ from torch import Tensor
 from adafocus_env.checks import Bounds, as_array, brief, check_integer
 from adafocus_env.patches import can_stop, crop, grid_corners, grid_of, position_corners
 from adafocus_env.policies import decide, rows_of_state
+from adafocus_env.prices import as_policy_price
 from adafocus_env.recognition.compute_cost import policy_gflops
 from adafocus_env.recognition.image_networks import ImageNetworks
 
@@ -47,11 +48,12 @@ def recognize_frames(
     grid: int | None,
     exit_threshold: float | Sequence[float] | None,
     looks: int,
+    price: float | Sequence[float] | None,
 ) -> Recognition:
     """See :meth:`adafocus_env.Recognizer.recognize`."""
     _check_request(frames, policy)
     looks = check_integer("looks", looks, Bounds(at_least=1))
-    choices = _Choices(recognizer, frames, policy, grid)
+    choices = _Choices(recognizer, frames, policy, grid, price)
     videos, times = frames.shape[0], frames.shape[1] * looks
     thresholds = as_thresholds(exit_threshold, times)
     if choices.can_stop or (thresholds <= 1).any():  # else no confidence can reach one
@@ -80,7 +82,7 @@ def recognize_frames(
         after = classifier.advance(patch_gates, classifier.context(frame_gates[time], before))
         states.append(torch.where(skipped[time, :, None], before, after))
 
-    sees_belief = not _sees_glance_alone(policy)
+    sees_belief = not isinstance(getattr(policy, "observation_space", None), spaces.Box)
     for time in range(times):
         corners[time], skipped[time], _ = choices.next(maps[time // looks], states[-1], time / times)
         if sees_belief:
@@ -248,16 +250,26 @@ class _Choices:
         frames: (B, T, 3, H, W), the videos.
         policy: The policy.
         grid: g, of patch indices; ``None`` takes it from the policy's action space.
+        price: What the policy is to act by, if it sees prices.
 
     Raises:
-        ValueError: The policy acts neither in patch indices of this grid nor in positions.
+        ValueError: The policy acts neither in patch indices of this grid nor in positions, or needs another ``price``.
     """
 
-    def __init__(self, recognizer: ImageNetworks[Any], frames: Tensor, policy: Any, grid: int | None) -> None:
+    def __init__(
+        self,
+        recognizer: ImageNetworks[Any],
+        frames: Tensor,
+        policy: Any,
+        grid: int | None,
+        price: float | Sequence[float] | None = None,
+    ) -> None:
         self._policy, self._space, self._state = policy, policy.action_space, None
         self._sizes = (frames.shape[-2], frames.shape[-1]), recognizer.config.patch_size
         self._device = recognizer.device
         self.can_stop = can_stop(self._space)
+        shown = as_policy_price(policy, price)
+        self._price = None if shown is None else torch.from_numpy(shown).to(self._device)
         self._candidates: Tensor | None = None
         acts_in = grid_of(self._space)
         if acts_in != (grid or acts_in) or (acts_in is None and not isinstance(self._space, spaces.Box)):
@@ -273,11 +285,11 @@ class _Choices:
             hidden: (B, D), the classifier's state; ``None`` where there is none to be seen.
             time: Steps taken, as a share of all.
         """
-        observation: Any = maps
-        if not _sees_glance_alone(self._policy):
-            observation = {"glance": maps}
-            if hidden is not None:
-                observation |= {"belief": hidden, "time": hidden.new_full((len(maps), 1), time)}
+        observation = {"glance": maps}
+        if hidden is not None:
+            observation |= {"belief": hidden, "time": hidden.new_full((len(maps), 1), time)}
+        if self._price is not None:
+            observation["price"] = self._price.expand(len(maps), -1)
         actions, self._state = decide(self._policy, observation, self._state, np.full(len(maps), time == 0))
         chosen = _check_actions(actions, self._space, len(maps)).to(self._device)
         if self._candidates is None:
@@ -289,10 +301,6 @@ class _Choices:
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the videos, (n,) int64 indices of those of the last step."""
         self._state = rows_of_state(self._state, rows)
-
-
-def _sees_glance_alone(policy: Any) -> bool:
-    return isinstance(getattr(policy, "observation_space", None), spaces.Box)
 
 
 def _check_request(frames: Any, policy: Any) -> None:

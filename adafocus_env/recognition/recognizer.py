@@ -124,6 +124,7 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
         grid: int | None = None,
         exit_threshold: float | Sequence[float] | None = None,
         looks: int = 1,
+        price: float | Sequence[float] | None = None,
     ) -> Recognition:
         """Recognise videos with a policy, in the cheapest way that the policy allows.
 
@@ -141,13 +142,16 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
                 the frame on which a video is left, its logits repeat, its frames count as skipped, and its corners mean
                 nothing.
             looks: Looks at each frame, as in ``GlanceFocus-v0``; the T of results is then that of looks.
+            price: The price of compute that a policy is to act by, if it was trained to see prices: that of a focused
+                frame, as ``skip_cost`` in its environment, or, for one that can stop, a pair with ``glance_cost``.
 
         Raises:
             ValueError: The policy's action space doesn't fit the grid; ``exit_threshold`` is neither a positive number
-                nor one for each frame; or ``frames`` has the wrong dtype or shape, or is empty.
+                nor one for each frame; the policy sees prices and ``price`` is left out, or the other way about; or
+                ``frames`` has the wrong dtype or shape, or is empty.
         """
         with self.evaluating():
-            return recognize_frames(self, frames, policy, grid, exit_threshold, looks)
+            return recognize_frames(self, frames, policy, grid, exit_threshold, looks, price)
 
     def export(self, folder: str | os.PathLike[str], policy: Any, *, looks: int = 1, graphs: Graphs = "pt2") -> Path:
         """Write the recogniser and a policy as graphs that recognise videos without this package.
