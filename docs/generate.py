@@ -158,7 +158,7 @@ def draw_curves() -> None:
         for row in csv.DictReader(file):
             points[row["name"]][int(row["episodes"])].append(float(row["accuracy"]))
     for picture, shown in CURVES.items():
-        figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
+        _, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
         for name in sorted(points, key=lambda name: name == shown):
             episodes = sorted(points[name])
             means = [sum(points[name][each]) / len(points[name][each]) for each in episodes]
@@ -203,10 +203,9 @@ def page_of(env_id: str) -> str:
 
 def without_prompts(code: str) -> str:
     """A session at Python's prompt as plain code, with what was printed as comments."""
-    lines = []
-    for line in code.split("\n"):
-        lines.append(line[4:] if line.startswith((">>> ", "... ")) else f"# {line}")
-    return "\n".join(lines)
+    prompts = (">>> ", "... ")
+    plain = "\n".join(line[4:] if line.startswith(prompts) else f"# {line}" for line in code.split("\n"))
+    return plain.replace("import gymnasium as gym\n", "import gymnasium as gym\n\n")
 
 
 def described(space: gym.Space[Any]) -> str:

@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ CODE = [block for block in BLOCKS if block.language in ("python", "bash")]
 def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An empty working folder and embedded data sets of few videos."""
     for split in DEFAULT_NUM_VIDEOS:
-        monkeypatch.setitem(DEFAULT_NUM_VIDEOS, split, 40)
+        monkeypatch.setitem(DEFAULT_NUM_VIDEOS, split, 16)
     monkeypatch.chdir(tmp_path)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
@@ -109,10 +110,7 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             pass
         case ["python", script, *arguments] | ["torchrun", "--nproc-per-node", _, script, *arguments]:
             monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
-            try:
-                runpy.run_path(str(ROOT / script), run_name="__main__")
-            except SystemExit as end:
-                assert not end.code, words
+            runpy.run_path(str(ROOT / script), run_name="__main__")  # which exits if anything is wrong
         case _:
             pytest.fail(f"no test knows what {words} does")
 
@@ -148,7 +146,7 @@ def test_every_block_names_a_language_and_a_known_mark(page: Path) -> None:
 @pytest.mark.parametrize("block", CODE, ids=str)
 def test_blocks_parse(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     if block.language == "python":
-        compile(block.code, str(block), "exec")
+        compile(block.code, str(block), "exec", dont_inherit=True)
         return
     monkeypatch.setattr(command_line, "run_script", read_arguments)
     for words in commands(block.code):
@@ -161,13 +159,14 @@ def test_toml_blocks_parse(block: Block) -> None:
 
 
 def run_blocks(page: Path, monkeypatch: pytest.MonkeyPatch, *, slow: bool) -> None:
-    namespace: dict[str, Any] = {"__name__": "page"}
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)  # where dataclasses look for names
     for block in blocks(page):
         if block not in CODE or block.mark == "parse" or (block.mark == "slow" and not slow):
             continue
         if block.language == "python":
             lines = "\n" * (block.line - 1)  # so that a traceback shows the page's lines
-            exec(compile(lines + block.to_run, str(page), "exec"), namespace)
+            exec(compile(lines + block.to_run, str(page), "exec", dont_inherit=True), vars(module))
         else:
             for words in commands(block.to_run):
                 run_command(words, monkeypatch)
@@ -192,6 +191,13 @@ def test_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_slow_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_blocks(page, monkeypatch, slow=True)
+
+
+def test_pages_of_environments_are_up_to_date() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "generate.py"), run_name="imported")
+    for name, env_id in made["PAGES"].items():
+        written = (ROOT / "docs" / "environment" / f"{name}.md").read_text()
+        assert written == made["page_of"](env_id), "python docs/generate.py writes it anew"
 
 
 # ---------------------------------------------------------------------------------------------------------------- links
