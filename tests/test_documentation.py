@@ -2,8 +2,8 @@
 
 A comment before a block says how it is tested: ``<!-- test: slow -->``, run with the slow tests alone;
 ``<!-- test: parse -->``, not run, as it needs data, a machine or a program of one's own, but compiled, or its options
-read by the script; ``<!-- test: A -> B -->``, run with B in the place of A. The blocks of a page run one after the
-other, in one folder, on embedded data sets of a few videos.
+read by the script; ``<!-- test: A -> B -->``, run with B in the place of A; ``<!-- test: slow; A -> B -->``, both. The
+blocks of a page run one after the other, in one folder, on embedded data sets of a few videos.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from adafocus_env.videos.scenery import DEFAULT_NUM_VIDEOS
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "report.md")]
-FENCE = re.compile(r"^(?:<!-- test: (?P<mark>.+?) -->\n)?```(?P<language>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
+MARK = r"^(?:<!-- test: (?P<when>slow|parse)?(?:; )?(?P<replaced>[^\n]+ -> [^\n]+)? -->\n)?"
+FENCE = re.compile(MARK + r"```(?P<language>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
 LANGUAGES = {"python", "bash", "toml", "text", "bibtex", "{toctree}", "{eval-rst}"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -43,14 +44,15 @@ class Block:
     line: int
     language: str
     code: str
-    mark: str
+    when: str
+    replaced: str
 
     @property
     def to_run(self) -> str:
         """The code, with the mark's replacement made."""
-        if "->" not in self.mark:
+        if not self.replaced:
             return self.code
-        before, after = map(str.strip, self.mark.split("->"))
+        before, after = self.replaced.split(" -> ")
         assert before in self.code, f"{self}: nothing to replace"
         return self.code.replace(before, after)
 
@@ -60,10 +62,8 @@ class Block:
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
-    return [
-        Block(page, text[: found.start("code")].count("\n") + 1, found["language"], found["code"], found["mark"] or "")
-        for found in FENCE.finditer(text)
-    ]
+    found = [(text[: each.start("code")].count("\n") + 1, each.groupdict(default="")) for each in FENCE.finditer(text)]
+    return [Block(page, line, **parts) for line, parts in found]
 
 
 def commands(code: str) -> list[list[str]]:
@@ -136,11 +136,11 @@ def test_readme_is_short_and_begins_with_the_two_commands() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_names_a_language_and_a_known_mark(page: Path) -> None:
-    found = blocks(page)
-    assert page.read_text().count("\n```") == 2 * len(found), "a fence that is not closed, or not at the line's start"
+    text, found = page.read_text(), blocks(page)
+    assert text.count("\n```") == 2 * len(found), "a fence that is not closed, or not at the line's start"
     for block in found:
         assert block.language in LANGUAGES, block
-        assert block.mark in ("", "slow", "parse") or "->" in block.mark, block
+    assert text.count("<!-- test:") == sum(bool(block.when or block.replaced) for block in found), "a mark is misspelt"
 
 
 @pytest.mark.parametrize("block", CODE, ids=str)
@@ -162,7 +162,7 @@ def run_blocks(page: Path, monkeypatch: pytest.MonkeyPatch, *, slow: bool) -> No
     module = ModuleType("page")
     monkeypatch.setitem(sys.modules, "page", module)  # where dataclasses look for names
     for block in blocks(page):
-        if block not in CODE or block.mark == "parse" or (block.mark == "slow" and not slow):
+        if block not in CODE or block.when == "parse" or (block.when == "slow" and not slow):
             continue
         if block.language == "python":
             lines = "\n" * (block.line - 1)  # so that a traceback shows the page's lines
@@ -172,23 +172,20 @@ def run_blocks(page: Path, monkeypatch: pytest.MonkeyPatch, *, slow: bool) -> No
                 run_command(words, monkeypatch)
 
 
-def marks(page: Path) -> set[str]:
-    return {block.mark for block in CODE if block.page == page}
+def pages_with(when: str) -> list[Path]:
+    """Pages that have code to be run then."""
+    return [page for page in PAGES if any(block.page == page and block.when == when for block in CODE)]
 
 
 @pytest.mark.usefixtures("small_data")
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if marks(page) - {"slow", "parse"}], ids=lambda page: str(page.relative_to(ROOT))
-)
+@pytest.mark.parametrize("page", pages_with(""), ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_blocks(page, monkeypatch, slow=False)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_data")
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if "slow" in marks(page)], ids=lambda page: str(page.relative_to(ROOT))
-)
+@pytest.mark.parametrize("page", pages_with("slow"), ids=lambda page: str(page.relative_to(ROOT)))
 def test_slow_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_blocks(page, monkeypatch, slow=True)
 
