@@ -85,9 +85,8 @@ class RoamingMotion(Scenery):
             indices: (B,) int64 indices of clips.
 
         Returns:
-            boxes: (B, num_frames, 4) int64 top, left, height, width, in pixels, of the square that the item never
-                leaves; the same in all frames.
-            visible: (B, num_frames) bool, True everywhere.
+            Boxes, (B, num_frames, 4) int64 top, left, height, width, in pixels, of the square that the item never
+            leaves, the same in all frames; and whether it is visible, (B, num_frames) bool, True everywhere.
         """
         indices = check_indices(indices, len(self))
         top, left = self._corner(indices, sprite=0).unbind(-1)
