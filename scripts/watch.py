@@ -1,8 +1,10 @@
 """Watch a video: what it shows, where policies look at it, and what that costs, as text, as a film and as JSON.
 
-python scripts/watch.py --demo                             # clips of the embedded benchmark
-python scripts/watch.py VIDEO --recognizer recognizer.safetensors --policy reinforce.pt --classes classes.txt
-python scripts/watch.py VIDEO … --policy reinforce.pt random       # two policies side by side
+    # clips of the embedded benchmark
+    python scripts/watch.py --demo
+    # a video of one's own, with one policy, or with two side by side
+    python scripts/watch.py VIDEO --recognizer recognizer.safetensors --policy policy.safetensors --classes classes.txt
+    python scripts/watch.py VIDEO … --policy policy.safetensors random
 
 VIDEO is a video file, a folder of pictures, or the number of a webcam. Videos of any length are read in windows, each
 of them a video of its own to the recogniser; no more than two windows are in memory. OUT/watch.mp4 shows the frames
@@ -15,25 +17,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from adafocus_env import Recognizer, TSMRecognizer, load_recognizer
-from adafocus_env.checks import as_device
 from adafocus_env.command_line import check_positive, run_script
-from adafocus_env.run_folder import RunFolder
-from adafocus_env.videos import VideoDataset, get_videos
-from adafocus_env.videos.sources import Clips, Source, open_source
-from adafocus_env.videos.views import Resize
-from agents import load_policy
-from agents.environments import shipped_pair, vector_env_class
-from agents.pretrained import SHOWN_POLICIES
-from agents.watching.film import Film
-from agents.watching.record import Record
-from agents.watching.settings import read_class_names, usual_every, usual_frames
-from agents.watching.terminal import Terminal
-from agents.watching.watcher import Reading, Watcher
+
+if TYPE_CHECKING:
+    from adafocus_env import Recognizer, TSMRecognizer
+    from adafocus_env.videos import VideoDataset
+    from adafocus_env.videos.sources import Source
+    from agents.watching.watcher import Watcher
 
 DEMO_CLIPS = range(6)
 
@@ -45,7 +39,7 @@ class Config:
     demo: bool = False
     """Watch six validation clips of the embedded benchmark."""
     policy: tuple[str, ...] = ()
-    """One policy, or several to see side by side: names of baselines or shipped policies, or files such as reinforce.pt
+    """One policy, or several to see side by side: names of baselines or shipped policies, or files such as reinforce.safetensors
     or ppo.zip; by default the shipped policy for the recogniser's kind."""
     recognizer: str = "roaming-fashion"
     """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
@@ -66,7 +60,7 @@ class Config:
     resized: int | None = None
     """Shorter side of a frame before that view is cropped from its centre, pixels; by default 8/7 of it, as 256 is of
     224, but with a shipped recogniser all of it."""
-    resize: Resize = "torch"
+    resize: Literal["torch", "pillow"] = "torch"
     """Library that resizes; "pillow" is what released checkpoints were trained with."""
     top: int = 5
     """Classes whose probabilities are in the JSON."""
@@ -80,6 +74,8 @@ class Config:
 
 def open_videos(config: Config, videos: VideoDataset) -> Source:
     """What is watched."""
+    from adafocus_env.videos.sources import Clips, open_source
+
     if (config.video is None) != config.demo:
         raise ValueError("give either a video file, a folder of pictures or the number of a webcam, or --demo")
     return open_source(config.video) if config.video is not None else Clips(videos, DEMO_CLIPS)
@@ -89,6 +85,13 @@ def make_watcher(
     config: Config, recognizer: Recognizer | TSMRecognizer, source: Source, videos: VideoDataset, default: str
 ) -> Watcher:
     """The watcher that the options ask for."""
+    from adafocus_env.videos.sources import Clips
+    from agents import load_policy
+    from agents.environments import shipped_pair, vector_env_class
+    from agents.pretrained import SHOWN_POLICIES
+    from agents.watching.settings import read_class_names, usual_every, usual_frames
+    from agents.watching.watcher import Reading, Watcher
+
     embedded = config.demo or config.recognizer in SHOWN_POLICIES
     size = config.frame_size or (videos.frame_size[0] if embedded else 224)
     frames = config.frames or (Clips(videos, ()).length if embedded else usual_frames(recognizer))
@@ -114,6 +117,17 @@ def make_watcher(
 
 
 def main(config: Config) -> None:
+    from adafocus_env import load_recognizer
+    from adafocus_env.checks import as_device
+    from adafocus_env.run_folder import RunFolder
+    from adafocus_env.videos import get_videos
+    from adafocus_env.videos.sources import Clips
+    from agents.environments import shipped_pair, vector_env_class
+    from agents.pretrained import SHOWN_POLICIES
+    from agents.watching.film import Film
+    from agents.watching.record import Record
+    from agents.watching.terminal import Terminal
+
     check_positive(
         frames=config.frames, stride=config.stride, every=config.every, looks=config.looks, top=config.top,
         frame_size=config.frame_size, resized=config.resized,
