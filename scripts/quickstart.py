@@ -46,9 +46,9 @@ WHAT_NEXT = """
 Look at film_strip.png, animation.gif (green: looked at; dimmed: skipped) and accuracy_compute.png.
 What to try next:
 
-    python scripts/render.py --policy {out}/skip_policy_0.015.pt --indices 4 5 6 7
+    python scripts/render.py --policy {out}/skip_policy_0.015.safetensors --indices 4 5 6 7
     python scripts/train_policy.py --algo reinforce
-    python scripts/evaluate.py --policies random {out}/patch_policy.pt --exit-loss 0.003
+    python scripts/evaluate.py --policies random {out}/patch_policy.safetensors --exit-loss 0.003
 """
 
 

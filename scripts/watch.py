@@ -39,8 +39,8 @@ class Config:
     demo: bool = False
     """Watch six validation clips of the embedded benchmark."""
     policy: tuple[str, ...] = ()
-    """One policy, or several to see side by side: names of baselines or shipped policies, or files such as reinforce.safetensors
-    or ppo.zip; by default the shipped policy for the recogniser's kind."""
+    """One policy, or several to see side by side: names of baselines or shipped policies, or files such as
+    reinforce.safetensors or ppo.zip; by default the shipped policy for the recogniser's kind."""
     recognizer: str = "roaming-fashion"
     """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
     classes: Path | None = None
