@@ -379,10 +379,6 @@ class Agent:
         return callback
 
 
-def _names(dataclass: Any) -> list[str]:
-    return sorted(field.name for field in fields(dataclass))
-
-
 def _as_vector_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
     if isinstance(env, VectorEnv):
         return env

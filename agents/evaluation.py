@@ -220,12 +220,7 @@ def evaluate(
     seed = check_integer("seed", seed, Bounds(at_least=0))
     num_envs = check_integer("num_envs", num_envs, Bounds(at_least=1))
     kind = vector_env_class(env_id, env_kwargs, policy)
-    env_kwargs = fitting_arguments(policy, kind, env_kwargs)
-    if env_kwargs.get("features") is None:
-        names = ("videos", "recognizer", "grid", "device")
-        found = {name: env_kwargs.pop(name) for name in names if name in env_kwargs}
-        env_kwargs["features"] = kind.find_features(split=split, **found, remember=False)
-    env = kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="torch", **env_kwargs)
+    env = _made(kind, num_envs, split, fitting_arguments(policy, kind, env_kwargs))
     if not is_policy(policy):
         policy = policy(env)
     check_fit(policy, env)
@@ -250,6 +245,15 @@ def evaluate(
         frames=-(-decisions // env.looks) * (env.num_frames * env.looks // env.num_steps),
         **joined,
     )
+
+
+def _made(kind: type[AdaFocusVectorEnv], num_envs: int, split: str, arguments: dict[str, Any]) -> AdaFocusVectorEnv:
+    """An environment in which every video is visited once, so it makes no table, but uses one that there is."""
+    if arguments.get("features") is None:
+        names = ("videos", "recognizer", "grid", "device")
+        found = {name: arguments.pop(name) for name in names if name in arguments}
+        arguments["features"] = kind.find_features(split=split, **found, remember=False)
+    return kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="torch", **arguments)
 
 
 class _Played(NamedTuple):

@@ -86,9 +86,10 @@ def main(config: Config) -> None:
     if config.videos == config.recognizer == DEFAULT_VIDEOS:
         film_strip(config.out / "clips.png", play(from_pretrained(DEFAULT_VIDEOS), (0, 1, 2, 3), config.split))
     anchors = [algorithms[name].title for name in ("paper", "paper_tuned") if name in algorithms]
+    tuned_here = ", ".join(algorithms[name].title for name in algorithms if tuned.get(name)) or "none"
     note = (
-        f"{len(seeds)} seeds, {episodes:,} episodes each, settings "
-        f"{'tuned on the validation split' if tuned else 'as they start'}, evaluated on {config.split}."
+        f"{len(seeds)} seeds, {episodes:,} episodes each, evaluated on {config.split}. Settings from --tuned: "
+        f"{tuned_here}; all others keep their starting ones."
     )
     report = write_report(config.out, title="Algorithms compared", anchors=anchors, note=note)
     print(f"{report} after {(time.perf_counter() - started) / 60:.1f} minutes")

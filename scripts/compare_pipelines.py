@@ -56,7 +56,10 @@ class Config:
     @property
     def visits(self) -> int:
         """Visits to videos in stages 1, 2 and 3. Stages 2 and 3 read a video once and remember what the CNNs say."""
-        of_stage1 = self.stage1.steps * self.stage1.videos_per_step
+        from adafocus_env.recognition.recipes import num_steps
+
+        steps = num_steps(len(self.videos("recognizer")), self.stage1, self.stage1.steps)
+        of_stage1 = steps * self.stage1.videos_per_step
         return of_stage1 + len(self.videos("train", QUICK_VIDEOS)) + len(self.videos("train"))
 
 
@@ -123,7 +126,7 @@ def one_stage(
     from agents import train_end_to_end
 
     rates = {name: factor * rate for name, rate in asdict(config.end_to_end).items() if name.endswith("learning_rate")}
-    settings = replace(config.end_to_end, steps=steps, **rates)
+    settings = replace(config.end_to_end, steps=steps, epochs=None, **rates)
     return train_end_to_end(warm, config.videos("recognizer"), settings, seed=seed, progress=progress, score_map=True)
 
 
@@ -172,7 +175,7 @@ def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
 
     best = max(at_once, key=on_validation) if len(at_once) > 1 else config.factors[0]
     longer = max(1, round(steps * staged.seconds / at_once[best].seconds))
-    as_long = single("as_long", best, longer)
+    as_long = single(f"as_long_x{best:g}", best, longer)
     per_step = config.end_to_end.videos_per_step
     return [
         row_of("three stages", seed, config.visits, staged, config),
@@ -190,7 +193,9 @@ def main(config: Config) -> None:
         config.stage1, config.stage3 = replace(config.stage1, steps=2), replace(config.stage3, epochs=1)
     undecided = ("seeds", "factors", "split", "out")
     settings = {name: value for name, value in asdict(config).items() if name not in undecided}
-    check_settings(config.out / "settings.json", {**settings, "learner": dict(ALGORITHMS[LEARNER].settings)})
+    settings["learner"] = [dict(ALGORITHMS[LEARNER].settings), QUICK_EPISODES, QUICK_VIDEOS]
+    settings["videos"] = [config.videos(split).fingerprint for split in ("recognizer", "train")]
+    check_settings(config.out / "settings.json", settings)
     with RunFolder(config.out, config, append=True) as run:
         rows = [row for seed in config.seeds for row in compare(config, run, seed)]
         run.write_table("pipelines", rows)

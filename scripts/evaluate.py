@@ -61,6 +61,16 @@ def threshold_for(config: Config, policy: Any, **env_kwargs: Any) -> float | Non
     return threshold
 
 
+def prices_for(config: Config, policy: Any) -> dict[str, float]:
+    """The prices that were given, as far as they concern a policy: only those that can stop pay for a glance."""
+    from adafocus_env.patches import can_stop
+
+    prices = {"skip_cost": config.skip_cost}
+    if can_stop(getattr(policy, "action_space", None)):
+        prices["glance_cost"] = config.glance_cost
+    return {name: price for name, price in prices.items() if price is not None}
+
+
 def main(config: Config) -> None:
     from adafocus_env import FeatureBank, load_recognizer
     from adafocus_env.run_folder import RunFolder
@@ -85,19 +95,16 @@ def main(config: Config) -> None:
         arguments = {"features": FeatureBank.open(config.bank, recognizer, videos)}
     elif len(policies) > 1:
         arguments = {"features": FeatureBank.shared(recognizer, videos)}  # one table for all
-    prices = {"skip_cost": config.skip_cost, "glance_cost": config.glance_cost}
-    shared = {name: price for name, price in prices.items() if price is not None}
-    shared |= look_arguments(env_class, config.looks or default_looks)
-    arguments |= shared
+    looks = look_arguments(env_class, config.looks or default_looks)
     rows = []
     points: dict[str, tuple[float, float]] = {}
     with RunFolder(config.out, config) as run:
         for name in policies:
             policy = load_policy(name, config.seed)
+            shared = looks | prices_for(config, policy)
             threshold = threshold_for(config, policy, recognizer=recognizer, videos=data, **shared)
-            found = evaluate(
-                policy, config.split, seed=config.seed, progress_bar=True, exit_threshold=threshold, **arguments
-            )
+            common: dict[str, Any] = {"seed": config.seed, "progress_bar": True, **arguments, **shared}
+            found = evaluate(policy, config.split, exit_threshold=threshold, **common)
             run.log(f"{config.split}/{name}", 0, found.summary())
             rows.append(table_row(name, found))
             points[name] = (found.gflops_per_video, 100 * found.accuracy)

@@ -64,6 +64,8 @@ def main(config: Config) -> None:
     started = time.perf_counter()
     names = config.algorithms or [name for name, algorithm in ALGORITHMS.items() if algorithm.search]
     algorithms = get_algorithms("--algorithms", names)
+    if fixed := [name for name, algorithm in algorithms.items() if not algorithm.search]:
+        raise ValueError(f"--algorithms: {', '.join(fixed)} has no search space, so there is nothing to tune")
     check_positive(settings=config.settings, seeds=config.seeds, episodes=config.episodes)
     count, seeds, episodes = (2, 1, 512) if config.quick else (config.settings, config.seeds, config.episodes)
     bench = config.bench(("train", "val"))
