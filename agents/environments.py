@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gymnasium import spaces
@@ -145,6 +145,25 @@ def fitting_arguments(policy: Any, kind: type[AdaFocusVectorEnv], env_kwargs: Ma
     if isinstance(getattr(policy, "observation_space", None), spaces.Box):
         arguments["observation"] = "glance"
     return {**arguments, **env_kwargs, **_shown_prices(policy, env_kwargs)}
+
+
+def given_prices(policies: Iterable[Any], **prices: float | None) -> dict[str, float]:
+    """The prices that were given for policies which act by them, as arguments of an environment.
+
+    Args:
+        policies: Policies, or callables that make one.
+        prices: By their names in :data:`~adafocus_env.prices.PRICE_NAMES`; ``None`` where none was given.
+
+    Raises:
+        ValueError: A price was given that no policy sees.
+    """
+    found = {name: price for name, price in prices.items() if price is not None}
+    seen = PRICE_NAMES[: max(map(num_prices, policies), default=0)]
+    if unseen := sorted(found.keys() - {*seen}):
+        raise ValueError(
+            f"{' and '.join(unseen)}: no policy here acts by it, as none was trained for many prices: leave it out"
+        )
+    return found
 
 
 def _shown_prices(policy: Any, env_kwargs: Mapping[str, Any]) -> dict[str, Any]:

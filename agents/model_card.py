@@ -9,6 +9,7 @@ from typing import Any
 from gymnasium import spaces
 
 from adafocus_env import Recognizer, TSMRecognizer
+from adafocus_env.prices import PRICE_NAMES, TYPICAL_PRICE, num_prices
 from adafocus_env.recognition.compute_cost import policy_gflops
 from agents.agent import Agent
 
@@ -76,6 +77,8 @@ def _about_recognizer(recognizer: Recognizer | TSMRecognizer) -> list[str]:
 def _about_policy(recognizer: Recognizer | TSMRecognizer, policy: Agent) -> list[str]:
     made_for = policy.made_for
     seen = "glance and belief" if isinstance(policy.observation_space, spaces.Dict) else "glance"
+    if prices := PRICE_NAMES[: num_prices(policy)]:
+        seen = f"glance, belief and price ({', '.join(f'`{name}`' for name in prices)})"
     trained_on = made_for.get("recognizer")
     if trained_on is None:
         learnt = "Its file doesn't say which recogniser it was trained on."
@@ -99,10 +102,16 @@ def _use(recognizer: Recognizer | TSMRecognizer, policy: Agent) -> str:
         frames = f"(B, {recognizer.config.global_frames} + {recognizer.config.local_frames}, 3, H, W) uint8 RGB"
         looks = 1
     more = f", looks={looks}" if looks != 1 else ""
+    about = ""
+    if prices := PRICE_NAMES[: num_prices(policy)]:
+        more += f", price={TYPICAL_PRICE if len(prices) == 1 else (TYPICAL_PRICE,) * len(prices)}"
+        about = (
+            f"\n\n`price` is what the policy acts by: {' and '.join(f'`{name}`' for name in prices)}, in confidence."
+        )
     return (
         "```python\nfrom agents import load_pair\n\n"
         'recognizer, policy = load_pair("path/of/this/folder")\n'
-        f"result = recognizer.recognize(frames, policy{more})  # frames: {frames}\n```"
+        f"result = recognizer.recognize(frames, policy{more})  # frames: {frames}\n```{about}"
     )
 
 

@@ -14,10 +14,11 @@ import torch
 from adafocus_env import Recognizer, TSMRecognizer, load_recognizer
 from adafocus_env.files import write_atomically
 from adafocus_env.hub import is_repository, load_hub
+from adafocus_env.weights import find_file
 from agents.agent import Agent
 from agents.environments import observed_shapes
 from agents.model_card import CardNotes, model_card
-from agents.pretrained import from_pretrained
+from agents.pretrained import CHECKPOINTS, SHOWN_POLICIES, from_pretrained, load_policy
 from agents.reinforce import Reinforce
 
 CARD = "README.md"
@@ -53,7 +54,8 @@ def save_pair(
         The folder.
 
     Raises:
-        ValueError: The policy is not one of this package's, or sees glances or beliefs of other sizes.
+        ValueError: The policy, or the frozen one in it, is not one of this package's, or sees glances or beliefs of
+            other sizes.
 
     Warns:
         UserWarning: The policy was trained on the glances of another network than this recogniser's.
@@ -123,15 +125,71 @@ def load_pair(
     return recognizer, policy
 
 
+def load_policy_for(
+    recognizer: Recognizer | TSMRecognizer,
+    source: str,
+    policy: str | None,
+    seed: int | None = None,
+    *,
+    skip: bool = True,
+) -> tuple[str, Any]:
+    """Load the policy that was asked for, or else the one that goes with a recogniser.
+
+    Args:
+        recognizer: The recogniser.
+        source: What it was loaded from: a shipped name, a file, a folder that :func:`save_pair` wrote, or a repository.
+        policy: What :func:`agents.load_policy` takes; ``None`` is the policy that ships with a shipped recogniser, or
+            that in the folder or the repository.
+        seed: See :func:`agents.load_policy`.
+        skip: Whether the policy of a shipped recogniser is the one that skips frames, where there is one.
+
+    Returns:
+        The policy's name or path, and the policy.
+
+    Raises:
+        ValueError: ``policy`` is ``None`` and the recogniser has none, or as in :func:`check_pair`.
+    """
+    name = policy or _goes_with(source, skip=skip)
+    loaded = load_policy(name, seed)
+    if isinstance(loaded, Agent):
+        check_pair(recognizer, loaded)
+    return name, loaded
+
+
+def _goes_with(source: str, *, skip: bool) -> str:
+    """Name of the policy that goes with a recogniser; see :func:`load_policy_for`."""
+    if source in SHOWN_POLICIES:
+        return SHOWN_POLICIES[source] if skip else source
+    try:
+        if not Path(source).is_file():  # a file holds the recogniser alone
+            find_file("policy", source, CHECKPOINTS, ".safetensors")
+            return source
+    except FileNotFoundError:
+        pass
+    raise ValueError(
+        f"no policy goes with the recogniser {source}, which is neither shipped nor a folder of save_pair: give one "
+        "that was trained on it, or a baseline such as random, with --policy"
+    )
+
+
 def check_pair(recognizer: Recognizer | TSMRecognizer, policy: Agent) -> None:
-    """Refuse a policy that can't read what a recogniser shows it, and warn of one that has learnt to read another.
+    """Refuse a policy that can't read what a recogniser shows it or that no file holds, and warn of one that has learnt
+    to read another.
 
     A policy may well be deployed with another recogniser than it was trained on, as stage 3 trains f_C and f_L on the
     patches of a fixed policy. But what it knows is how to read the maps of one f_G.
 
     Raises:
-        ValueError: Shapes of glance or belief differ.
+        ValueError: Shapes of glance or belief differ, or the frozen policy in this one is not one of this package's.
     """
+    frozen = policy.patch_policy
+    while isinstance(frozen, Agent):
+        frozen = frozen.patch_policy
+    if frozen is not None:
+        raise ValueError(
+            f"policy: the frozen patch policy in it is a {type(frozen).__name__}, which no policy file holds: train it "
+            "over one of this package's own agents, or save both apart, for Reinforce.load(path, patch_policy=…)"
+        )
     shown: dict[str, Any] = {"glance": recognizer.glance_shape}
     if isinstance(recognizer, Recognizer):
         shown["belief"] = (recognizer.config.hidden_size,)

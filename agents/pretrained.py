@@ -16,7 +16,7 @@ from adafocus_env.files import write_atomically
 from adafocus_env.weights import differences, find_file
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.reinforce import Reinforce
-from agents.sb3 import SB3_ALGORITHMS, algorithm_class
+from agents.sb3 import SB3_ALGORITHMS, algorithm_class, algorithm_of
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 BASELINE_POLICIES: dict[str, Callable[..., Any]] = {
@@ -96,8 +96,9 @@ def save_policy(policy: Any, stem: str | os.PathLike[str], *, training_state: bo
 
     Args:
         policy: A :class:`Reinforce`, or a model of Stable-Baselines3 (SB3).
-        stem: The path without ``.safetensors`` or ``.zip``; for an SB3 model, the file's name must begin with its
-            algorithm.
+        stem: The path without ``.safetensors`` or ``.zip``. The name of an SB3 model's file gets its algorithm put
+            first, ``ppo-mine.zip``, unless it begins so. A model of a class that :func:`load_policy` doesn't know keeps
+            the name, for the class's own ``load``.
         training_state: As in :meth:`Reinforce.save`; an SB3 model's file always holds it.
 
     Returns:
@@ -108,6 +109,9 @@ def save_policy(policy: Any, stem: str | os.PathLike[str], *, training_state: bo
         policy.save(path, training_state=training_state)
     else:
         path, data = Path(f"{os.fspath(stem)}.zip"), io.BytesIO()
+        algorithm = algorithm_of(policy)
+        if algorithm is not None and not path.name.startswith(algorithm):
+            path = path.with_name(f"{algorithm}-{path.name}")
         policy.save(data)
         write_atomically(path, data.getvalue())
     return path

@@ -217,6 +217,12 @@ def algorithm_class(name: str) -> Any:
         raise ImportError(f"{kind} needs {package}: pip install 'adafocus-env[compare]'") from error
 
 
+def algorithm_of(model: Any) -> str | None:
+    """Key of :data:`SB3_ALGORITHMS` for a model of that class or a subclass; ``None`` if it has none."""
+    bases = {(base.__module__.partition(".")[0], base.__name__) for base in type(model).__mro__}
+    return next((name for name, kind in SB3_ALGORITHMS.items() if kind in bases), None)
+
+
 def make_model(name: str, env: VecEnv, *, seed: int = 0, score_map: bool = False, **settings: Any) -> Any:
     """A model of an algorithm in :data:`SB3_ALGORITHMS`, with :class:`GlanceExtractor` and heads of 128.
 

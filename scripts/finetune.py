@@ -20,7 +20,7 @@ from agents.presets import STAGE3
 class Config:
     policy: str | None = None
     """Any policy: the name of a baseline or a shipped policy, or a file such as reinforce.safetensors or ppo.zip; by
-    default the shipped policy."""
+    default that in the recogniser's folder, or the patch policy shipped with a shipped recogniser."""
     recognizer: str = "roaming-fashion"
     """Name of a shipped recogniser, or a file or folder, for AdaFocus or AdaFocus-TSM."""
     videos: str | None = None
@@ -28,6 +28,10 @@ class Config:
     recogniser's kind."""
     looks: int | None = None
     """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
+    skip_cost: float | None = None
+    """Price of a focused frame, for a policy that acts by it."""
+    glance_cost: float | None = None
+    """Price of going on to the next frame, for a policy that acts by it."""
     rollouts: int = 1
     """Number of times that each video is rolled out; more than one makes sense for policies that draw at random."""
     device: str = "cpu"
@@ -46,31 +50,33 @@ def main(config: Config) -> None:
     from adafocus_env.processes import process_group, process_number
     from adafocus_env.recognition.optimization import Progress, clear_checkpoints
     from adafocus_env.run_folder import RunFolder
-    from agents import evaluate, finetune, load_policy
-    from agents.environments import look_arguments, shipped_pair, vector_env_class
+    from agents import evaluate, finetune
+    from agents.environments import given_prices, look_arguments, shipped_pair, vector_env_class
     from agents.figures import metric_curves
+    from agents.pairs import load_policy_for
 
     check_positive(looks=config.looks)
     with process_group(config.device) as device:
         recognizer = load_recognizer(config.recognizer, device=device)
         env_class = vector_env_class(None, {"recognizer": recognizer})
         default, default_looks = shipped_pair(config.recognizer, env_class)
-        looks = look_arguments(env_class, config.looks or default_looks)
-        videos, policy_name = config.videos or default, config.policy or default
-        policy = load_policy(policy_name)
+        videos = config.videos or default
+        policy_name, policy = load_policy_for(recognizer, config.recognizer, config.policy, skip=False)
+        prices = given_prices([policy], skip_cost=config.skip_cost, glance_cost=config.glance_cost)
+        shared = {**look_arguments(env_class, config.looks or default_looks), **prices}
         if not config.resume:
             clear_checkpoints(config.out)
         with RunFolder(config.out, config, append=config.resume) as run:
             progress = Progress(run.log, bar=True, folder=config.out)
             drawn = {"videos": videos, "rollouts": config.rollouts, "seed": config.seed}
-            tuned = finetune(recognizer, policy, config.stage3, progress=progress, **drawn, **looks)
+            tuned = finetune(recognizer, policy, config.stage3, progress=progress, **drawn, **shared)
             tuned.metadata = {**recognizer.metadata, "stage3": f"policy {policy_name}, seed {config.seed}"}
             if process_number() > 0:
                 return
             tuned.save(config.out / "recognizer.safetensors")
             metric_curves(config.out)
             for name, model in (("before", recognizer), ("after", tuned)):
-                found = evaluate(policy, "val", recognizer=model, videos=videos, device=device, **looks).summary()
+                found = evaluate(policy, "val", recognizer=model, videos=videos, device=device, **shared).summary()
                 run.log(f"val/{name}", 0, found)
                 print(f"On the validation videos {name} stage 3:", found)
             print(config.out / "recognizer.safetensors")

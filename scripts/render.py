@@ -11,8 +11,8 @@ from adafocus_env.command_line import run_script
 @dataclass
 class Config:
     policy: str | None = None
-    """The name of a baseline or a shipped policy, or a file such as reinforce.safetensors or ppo.zip; by default the
-    shipped policy for the recogniser's kind."""
+    """The name of a baseline or a shipped policy, or a file such as reinforce.safetensors or ppo.zip; by default that
+    in the recogniser's folder, or the one shipped with a shipped recogniser."""
     indices: tuple[int, ...] = (0, 1, 2, 3)
     """Indices of videos in the split."""
     split: str = "val"
@@ -24,6 +24,10 @@ class Config:
     recogniser's kind."""
     looks: int | None = None
     """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
+    skip_cost: float | None = None
+    """Price of a focused frame, for a policy that acts by it."""
+    glance_cost: float | None = None
+    """Price of going on to the next frame, for a policy that acts by it."""
     seed: int = 0
     """Seed of a baseline's random choices."""
     out: Path = Path("runs/render")
@@ -33,19 +37,21 @@ class Config:
 def main(config: Config) -> None:
     from adafocus_env import load_recognizer
     from adafocus_env.run_folder import RunFolder
-    from agents import load_policy
-    from agents.environments import look_arguments, shipped_pair, vector_env_class
+    from agents.environments import given_prices, look_arguments, shipped_pair, vector_env_class
     from agents.figures import animation, film_strip, play
-    from agents.pretrained import SHOWN_POLICIES
+    from agents.pairs import load_policy_for
 
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
     default, default_looks = shipped_pair(config.recognizer, env_class)
-    looks = look_arguments(env_class, config.looks or default_looks)
-    policy = load_policy(config.policy or SHOWN_POLICIES[default], config.seed)
+    _, policy = load_policy_for(recognizer, config.recognizer, config.policy, config.seed)
+    arguments = {
+        **look_arguments(env_class, config.looks or default_looks),
+        **given_prices([policy], skip_cost=config.skip_cost, glance_cost=config.glance_cost),
+    }
     with RunFolder(config.out, config):
         pictures = play(
-            policy, config.indices, config.split, videos=config.videos or default, recognizer=recognizer, **looks
+            policy, config.indices, config.split, videos=config.videos or default, recognizer=recognizer, **arguments
         )
         film_strip(config.out / "film_strip.png", pictures)
         animation(config.out / "animation.gif", pictures)

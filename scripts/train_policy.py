@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 SKIP_LEARNERS = ("reinforce", "soft_choices")
 """Learners of a skip head over frozen patches."""
+LEARN_POSITIONS = ("reinforce", "advantage_weighted", "ppo", "ppo_glance", "a2c", "recurrent_ppo")
+"""Learners that can act in continuous positions on AdaFocusTSM-v0."""
 
 
 @dataclass
@@ -76,8 +78,8 @@ class Config:
     recogniser's kind."""
     looks: int | None = None
     """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
-    action: Literal["continuous", "grid"] = "continuous"
-    """AdaFocusTSM-v0 only: any position, or a patch index. Some algorithms act in patch indices alone."""
+    action: Literal["continuous", "grid"] | None = None
+    """AdaFocusTSM-v0 only: any position, or a patch index. By default the first, with algorithms that can."""
     bank: Path | None = None
     """A file that build_feature_bank.py made for these videos and this recogniser; by default, a table in memory."""
     resume: bool = False
@@ -168,9 +170,29 @@ def environment_arguments(config: Config, defaults: Mapping[str, Any], *, of_cli
     }
     if not of_clips:
         arguments["skip"] = config.train != "patch"
-    elif config.algo in ("reinforce", "advantage_weighted", "ppo", "a2c", "recurrent_ppo"):
-        arguments["action"] = config.action
+    elif config.action or config.algo in LEARN_POSITIONS:
+        arguments["action"] = config.action or "continuous"
     return arguments
+
+
+def check_actions(config: Config, *, of_clips: bool) -> None:
+    """Refuse options that the environment or the algorithm couldn't follow."""
+    from agents.experiments.algorithms import ALGORITHMS
+
+    if of_clips and config.train != "patch":
+        raise ValueError("--train: AdaFocusTSM-v0 has no skip bit, so there is only the patch to train")
+    if not of_clips and config.train == "patch" and isinstance(config.skip_cost, tuple):
+        raise ValueError(
+            "--skip-cost: with --train patch every frame is focused, whatever the price: for a policy that acts by "
+            "prices, add --train skip or --train both; else give one number, or none"
+        )
+    if config.action == "continuous" and not of_clips:
+        raise ValueError("--action: continuous is for AdaFocus-TSM recognisers alone: leave it out")
+    if config.action == "continuous" and config.algo in ALGORITHMS and config.algo not in LEARN_POSITIONS:
+        raise ValueError(
+            f"--action: {config.algo} doesn't learn positions on AdaFocusTSM-v0: leave it out, or take one of "
+            f"{', '.join(LEARN_POSITIONS)}"
+        )
 
 
 def make_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any], *, of_clips: bool) -> Any:
@@ -182,7 +204,7 @@ def make_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any
     algorithm = get_algorithm(config.algo)
     settings = algorithm.settings
     if of_clips and config.algo == "reinforce":
-        settings = CLIP_HYPERPARAMETERS if config.action == "continuous" else CLIP_PATCH_HYPERPARAMETERS
+        settings = CLIP_HYPERPARAMETERS if env_kwargs["action"] == "continuous" else CLIP_PATCH_HYPERPARAMETERS
     settings = settings_for(config, settings, belief=not of_clips)
     return algorithm.make(features, config.seed, env_kwargs, settings, config.num_envs)
 
@@ -195,7 +217,7 @@ def main(config: Config) -> None:
     from adafocus_env.run_folder import RunFolder
     from adafocus_env.videos import get_videos
     from agents import Reinforce, evaluate
-    from agents.environments import look_arguments, shipped_pair, vector_env_class
+    from agents.environments import acts_in_positions, look_arguments, shipped_pair, vector_env_class
     from agents.experiments.algorithms import get_algorithm, get_algorithms
     from agents.figures import learning_curves
     from agents.pretrained import save_policy
@@ -209,8 +231,7 @@ def main(config: Config) -> None:
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
     of_clips = issubclass(env_class, AdaFocusTSMVectorEnv)
-    if of_clips and config.train != "patch":
-        raise ValueError("--train: AdaFocusTSM-v0 has no skip bit, so there is only the patch to train")
+    check_actions(config, of_clips=of_clips)
     default_videos, default_looks = shipped_pair(config.recognizer, env_class)
     data, number = config.videos or default_videos, config.looks or default_looks
     videos = get_videos(data, "train")
@@ -228,6 +249,10 @@ def main(config: Config) -> None:
     with RunFolder(config.out, config, append=config.resume) as run:
         started = time.perf_counter()
         policy = make_policy(config, features, env_kwargs, of_clips=of_clips)
+        if config.action and acts_in_positions(policy) != (config.action == "continuous"):
+            raise ValueError(
+                f"--action: {config.algo} doesn't follow it, but acts in {policy.action_space}: leave it out"
+            )
         own = isinstance(policy, Reinforce)
         if config.resume and not own:
             raise ValueError(f"--resume: models of Stable-Baselines3, such as {config.algo}'s, always start anew")

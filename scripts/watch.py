@@ -40,13 +40,18 @@ class Config:
     """Watch six validation clips of the embedded benchmark."""
     policy: tuple[str, ...] = ()
     """One policy, or several to see side by side: names of baselines or shipped policies, or files such as
-    reinforce.safetensors or ppo.zip; by default the shipped policy for the recogniser's kind."""
+    reinforce.safetensors or ppo.zip; by default that in the recogniser's folder, or the one shipped with a
+    shipped recogniser."""
     recognizer: str = "roaming-fashion"
-    """Name of a shipped recogniser, or a file, for AdaFocus or AdaFocus-TSM."""
+    """Name of a shipped recogniser, or a file or folder, for AdaFocus or AdaFocus-TSM."""
     classes: Path | None = None
     """A text file with the name of a class in each line; without it, classes that don't ship have numbers."""
     exit_threshold: float | None = None
     """Leave a window after the first frame at which a class is this probable (conditional exit)."""
+    skip_cost: float | None = None
+    """Price of a focused frame, for policies that act by it."""
+    glance_cost: float | None = None
+    """Price of going on to the next frame, for policies that act by it."""
     frames: int | None = None
     """Frames in a window; by default 16, or as many as the shipped videos have, or as AdaFocus-TSM reads."""
     stride: int | None = None
@@ -78,16 +83,20 @@ def open_videos(config: Config, videos: VideoDataset) -> Source:
 
     if (config.video is None) != config.demo:
         raise ValueError("give either a video file, a folder of pictures or the number of a webcam, or --demo")
+    if config.demo and (given := [name for name in ("frames", "stride", "every") if getattr(config, name) is not None]):
+        raise ValueError(
+            f"--{given[0]}: with --demo a window is a clip, from its first frame to its last: leave it out"
+        )
     return open_source(config.video) if config.video is not None else Clips(videos, DEMO_CLIPS)
 
 
 def make_watcher(
-    config: Config, recognizer: Recognizer | TSMRecognizer, source: Source, videos: VideoDataset, default: str
+    config: Config, recognizer: Recognizer | TSMRecognizer, source: Source, videos: VideoDataset
 ) -> Watcher:
     """The watcher that the options ask for."""
     from adafocus_env.videos.sources import Clips
-    from agents import load_policy
-    from agents.environments import shipped_pair, vector_env_class
+    from agents.environments import given_prices, shipped_pair, vector_env_class
+    from agents.pairs import load_policy_for
     from agents.pretrained import SHOWN_POLICIES
     from agents.watching.settings import read_class_names, usual_every, usual_frames
     from agents.watching.watcher import Reading, Watcher
@@ -95,6 +104,10 @@ def make_watcher(
     embedded = config.demo or config.recognizer in SHOWN_POLICIES
     size = config.frame_size or (videos.frame_size[0] if embedded else 224)
     frames = config.frames or (Clips(videos, ()).length if embedded else usual_frames(recognizer))
+    if len({*config.policy}) < len(config.policy):
+        raise ValueError(f"--policy: each policy once, not {', '.join(config.policy)}")
+    chosen: tuple[str | None, ...] = config.policy or (None,)
+    policies = dict(load_policy_for(recognizer, config.recognizer, name, config.seed) for name in chosen)
     reading = Reading(
         num_frames=frames,
         stride=config.stride or frames,
@@ -104,16 +117,14 @@ def make_watcher(
         resize=config.resize,
         looks=config.looks or shipped_pair(config.recognizer, vector_env_class(None, {"recognizer": recognizer}))[1],
         exit_threshold=config.exit_threshold,
+        prices=given_prices(policies.values(), skip_cost=config.skip_cost, glance_cost=config.glance_cost),
     )
     names: Sequence[str] = [f"class {number}" for number in range(recognizer.config.num_classes)]
     if config.classes is not None:
         names = read_class_names(config.classes, recognizer.config.num_classes)
     elif embedded:
         names = videos.class_names
-    policies = config.policy or (SHOWN_POLICIES[default],)
-    if len({*policies}) < len(policies):
-        raise ValueError(f"--policy: each policy once, not {', '.join(policies)}")
-    return Watcher(recognizer, {name: load_policy(name, config.seed) for name in policies}, names, reading)
+    return Watcher(recognizer, policies, names, reading)
 
 
 def main(config: Config) -> None:
@@ -136,7 +147,7 @@ def main(config: Config) -> None:
     default, _ = shipped_pair(config.recognizer, vector_env_class(None, {"recognizer": recognizer}))
     videos = get_videos(default, "val")
     source = open_videos(config, videos)
-    watcher = make_watcher(config, recognizer, source, videos, default)
+    watcher = make_watcher(config, recognizer, source, videos)
     reading, about = watcher.reading, {"video": source.name, "recognizer": config.recognizer}
     if not config.demo and config.recognizer in SHOWN_POLICIES:
         about["note"] = (

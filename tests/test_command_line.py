@@ -136,12 +136,13 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
     "extract_frames": ((), ("{file}", "nowhere.txt", "--num-classes", "3"), ("--check", "nowhere.toml")),
     "finetune": (
         ("--policy", "nowhere.pt"), ("--recognizer", "{file}"), ("--device", "nothing"), ("--looks", "0"),
-        ("--recognizer", "roaming-motion", "--looks", "2"),
+        ("--recognizer", "roaming-motion", "--looks", "2"), ("--skip-cost", "0.1"),
     ),
     "import_checkpoint": (("nowhere.pth.tar",), ("{file}",)),
     "make_image_pool": (("--source", "nowhere"),),
     "quickstart": (("--out", "{file}"), ("--quick", "--out", "{file}/folder")),
-    "render": (("--policy", "nowhere.pt"), ("--indices", "100000"), ("--out", "{file}"), ("--recognizer", "{file}")),
+    "render": (("--policy", "nowhere.pt"), ("--indices", "100000"), ("--out", "{file}"), ("--recognizer", "{file}"),
+               ("--glance-cost", "0.1")),
     "reproduce_motion": (("--recognizer", "nowhere"), ("--split", "nothing")),
     "reproduce_results": (("--split", "nothing"),),
     "train_end_to_end": (
@@ -152,7 +153,8 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--bank", "nowhere"), ("--bank", "{file}"), ("--train", "skip", "--algo", "ppo"), ("--skip-cost", "-1"),
         ("--train", "skip", "--patch-policy", "center"), ("--recognizer", "roaming-motion", "--train", "both"),
         ("--algo", "ppo", "--resume", "--out", "{folder}"), ("--episodes", "0"), ("--out", "{file}"),
-        ("--looks", "0"), ("--recognizer", "roaming-motion", "--looks", "2"),
+        ("--looks", "0"), ("--recognizer", "roaming-motion", "--looks", "2"), ("--skip-cost", "0.003", "0.06"),
+        ("--action", "continuous"), ("--recognizer", "roaming-motion", "--algo", "dqn", "--action", "continuous"),
     ),
     "train_recognizer": (
         ("--preset", "nothing"), ("--videos", "nowhere.toml"), ("--patch-size", "0"), ("--device", "cuda:99"),
@@ -164,7 +166,8 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
         ("--demo", "--policy", "nowhere.pt"), ("--demo", "--policy", "center", "center"), ("--demo", "--frames", "0"),
         ("--demo", "--policy", "oracle"), ("--demo", "--recognizer", "nowhere"), ("--demo", "--classes", "{file}"),
         ("--demo", "--exit-threshold", "0"), ("--demo", "--recognizer", "roaming-motion", "--exit-threshold", "0.9"),
-        ("--demo", "--device", "nothing"), ("--demo", "--out", "{file}"),
+        ("--demo", "--device", "nothing"), ("--demo", "--out", "{file}"), ("--demo", "--every", "2"),
+        ("--demo", "--stride", "4"), ("--demo", "--skip-cost", "0.1"),
     ),
     "tune": (("--algorithms", "nothing"), ("--videos", "nothing"), ("--settings", "0")),
 }  # fmt: skip

@@ -133,6 +133,13 @@ def test_what_cannot_be_exported_is_refused(recognizer: Recognizer, shared: dict
     own = Reinforce(env, **SMALL)
     with pytest.raises(ValueError, match="graphs must be one of"):
         recognizer.export(tmp_path, own, graphs="tf")  # type: ignore[arg-type]
+    drawn = Reinforce(gym.make_vec("AdaFocus-v0", 1, skip_cost=(0.0, 0.1), **shared), **SMALL)
+    with pytest.raises(ValueError, match=r"\['price'\].*train one at a fixed skip_cost"):
+        recognizer.export(tmp_path, drawn)
+    for network in own.networks:
+        network.to("meta")
+    with pytest.raises(ValueError, match="policy must be on the CPU to be exported, not on meta"):
+        recognizer.export(tmp_path, own)
     assert not list(tmp_path.iterdir())
     (tmp_path / "settings.json").write_text('{"format": "other"}')
     with pytest.raises(ValueError, match="format 'other'"):

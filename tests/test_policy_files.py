@@ -10,13 +10,15 @@ import gymnasium as gym
 import pytest
 import torch
 from safetensors import safe_open
+from stable_baselines3 import PPO
 from torch import Tensor
 
 from adafocus_env import Recognizer, load_recognizer
-from agents import Reinforce, SoftTargets, from_pretrained
+from agents import Reinforce, SoftTargets, from_pretrained, load_policy
 from agents.environments import VECTOR_ENVS
 from agents.policy_file import PICKLED_FORMAT, read_state
-from agents.pretrained import CHECKPOINTS
+from agents.pretrained import CHECKPOINTS, save_policy
+from agents.sb3 import make_vec_env
 
 LANES = 4
 
@@ -162,3 +164,16 @@ def test_settings_of_other_algorithms_survive(env_kwargs: dict[str, Any], tmp_pa
     agent = SoftTargets(env, temperature=0.125, hidden_size=8, encoder_size=8)
     agent.save(tmp_path / "policy")
     assert SoftTargets.load(tmp_path / "policy", env).config == agent.config
+
+
+@pytest.mark.parametrize(("stem", "name"), [("mine", "ppo-mine.zip"), ("ppo_glance", "ppo_glance.zip")])
+def test_a_models_file_is_named_so_that_it_loads(
+    stem: str, name: str, env_kwargs: dict[str, Any], tmp_path: Path
+) -> None:
+    class Mine(PPO):
+        pass
+
+    model = Mine("MultiInputPolicy", make_vec_env(2, **env_kwargs), n_steps=2, batch_size=4)
+    path = save_policy(model, tmp_path / stem)
+    assert path == tmp_path / name
+    assert load_policy(path).action_space == model.action_space

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import av
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -25,8 +26,9 @@ from adafocus_env import Recognizer, RoamingFashion
 from adafocus_env.videos.decoding import read_frames
 from adafocus_env.videos.sources import Source, TimedPicture, VideoFile, open_source
 from adafocus_env.videos.views import evaluation_view
-from agents import from_pretrained
+from agents import Reinforce, from_pretrained
 from agents.baselines import CenterPolicy, RandomPolicy
+from agents.environments import given_prices
 from agents.watching import watcher as watching
 from agents.watching.film import Film
 from agents.watching.record import Record
@@ -330,6 +332,24 @@ def test_policies_that_cannot_act_are_refused(recognizer: Recognizer) -> None:
     for wrong in ({"stride": 5}, {"stride": 0}, {"every": 0}, {"resized": 40}, {"looks": 0}, {"num_frames": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             Reading(**{"num_frames": 4, "stride": 4, "every": 3, "frame_size": 48, "resized": 52, **wrong})
+
+
+def test_a_policy_acts_by_the_price_that_is_given(
+    recognizer: Recognizer, env_kwargs: dict[str, Any], clip: Path
+) -> None:
+    policy = Reinforce(gym.make_vec("AdaFocus-v0", 1, skip_cost=(0.0, 0.1), **env_kwargs))
+    asked = []
+    actual = policy.predict
+    policy.predict = lambda seen, *rest, **more: asked.append(seen["price"].item()) or actual(seen, *rest, **more)  # type: ignore
+    prices = given_prices([policy, SKIPPING], skip_cost=0.045, glance_cost=None)
+    watcher = make_watcher(recognizer, Reading(4, 4, 3, 48, 52, prices=prices), policy=policy, scripted=SKIPPING)
+    next(watcher.watch(open_source(str(clip))))
+    seen = [price for price in asked if price]  # at 0 its own cost is measured
+    assert seen == pytest.approx([0.5] * 4)  # (0.045 - 0.015) / (0.045 + 0.015)
+    with pytest.raises(ValueError, match=r"policy policy: .*skip_cost is missing"):
+        make_watcher(recognizer, policy=policy)
+    with pytest.raises(ValueError, match="glance_cost: no policy here acts by it"):
+        given_prices([policy], skip_cost=0.1, glance_cost=0.1)
 
 
 @pytest.mark.parametrize(

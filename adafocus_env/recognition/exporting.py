@@ -36,6 +36,7 @@ def export_graphs(
     check_choice("graphs", graphs, get_args(Graphs))
     looks = check_integer("looks", looks, Bounds(at_least=1))
     _check_policy(policy)
+    _check_devices({"recognizer": [recognizer], "policy": policy.networks})
     config, shape = recognizer.config, recognizer.glance_shape
     gates, belief = torch.zeros(_EXAMPLES, recognizer.classifier.gates_size), torch.zeros(_EXAMPLES, config.hidden_size)
     seen = torch.zeros(_EXAMPLES, *shape), belief, torch.zeros(_EXAMPLES, 1)
@@ -80,7 +81,20 @@ def _check_policy(policy: Any) -> None:
         )
     space = policy.observation_space
     if isinstance(space, spaces.Dict) and (more := sorted(space.keys() - _SEEN)):
-        raise ValueError(f"the policy sees {more} beside {sorted(_SEEN)}: it can't be exported")
+        raise ValueError(
+            f"the policy sees {more} beside {sorted(_SEEN)}: it can't be exported; train one at a fixed "
+            "skip_cost (and glance_cost)"
+        )
+
+
+def _check_devices(networks: Mapping[str, Sequence[nn.Module]]) -> None:
+    """Raise ``ValueError`` unless all networks, by argument, are on the CPU, as the examples of the graphs are."""
+    for name, several in networks.items():
+        devices = {parameter.device.type for network in several for parameter in network.parameters()}
+        if elsewhere := sorted(devices - {"cpu"}):
+            raise ValueError(
+                f"{name} must be on the CPU to be exported, not on {elsewhere[0]}: load it with device='cpu'"
+            )
 
 
 class _Glance(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from adafocus_env import Recognizer, TSMRecognizer
 from adafocus_env.checks import Bounds, check_fields
+from adafocus_env.prices import PRICE_NAMES, num_prices
 from adafocus_env.recognition.deployment import Recognition, refuse_exit
 from adafocus_env.videos.lists import MIN_FRAMES
 from adafocus_env.videos.sources import Source, TimedPicture, windows
@@ -40,6 +41,7 @@ class Reading:
         resize: Library that resizes.
         looks: Looks at each frame.
         exit_threshold: A window is left as soon as a class is this probable; ``None`` never leaves one.
+        prices: ``skip_cost`` and ``glance_cost``, in label confidence, for policies that act by them.
 
     Raises:
         ValueError: A number is out of range.
@@ -53,6 +55,7 @@ class Reading:
     resize: Resize = "torch"
     looks: Annotated[int, Bounds(at_least=1)] = 1
     exit_threshold: float | None = None
+    prices: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -244,7 +247,8 @@ class Watcher:
             found = self._fast.recognize(views, policy)
             places, steps = np.arange(available), np.zeros(available, dtype=np.int64)
         else:
-            found = self._fast.recognize(views, policy, exit_threshold=threshold, looks=looks)
+            price = list(_prices_for(policy, self.reading).values()) or None
+            found = self._fast.recognize(views, policy, exit_threshold=threshold, looks=looks, price=price)
             places, steps = chosen.repeat(looks), np.arange(len(chosen) * looks)
         probabilities = found.logits[0].softmax(dim=-1).cpu().numpy()
         choices, ended = _choices(found, probabilities, threshold)
@@ -298,10 +302,16 @@ class _Blank:
         return torch.zeros(len(indices), self.num_frames, 3, *self.frame_size, dtype=torch.uint8)
 
 
+def _prices_for(policy: Any, reading: Reading) -> dict[str, float]:
+    """Those prices that a policy sees, in the order in which it sees them."""
+    return {name: reading.prices[name] for name in PRICE_NAMES[: num_prices(policy)] if name in reading.prices}
+
+
 def _fitted(name: str, policy: Any, recognizer: Recognizer | TSMRecognizer, videos: _Blank, reading: Reading) -> Any:
     """A policy once it is known to fit, made for an environment if it is a function that makes one."""
     kind = vector_env_class(None, {"recognizer": recognizer})
     given = {"recognizer": recognizer, "videos": videos, **look_arguments(kind, reading.looks)}
+    given |= _prices_for(policy, reading)
     try:
         env = kind(1, **fitting_arguments(policy, kind, given))
         policy = policy if is_policy(policy) else policy(env)
