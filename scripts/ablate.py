@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 @dataclass
 class Config(ComparisonArguments):
     ablations: tuple[str, ...] = ()
-    """Any of reward, baseline, policy, gamma, observation, skipping, candidates, frames, stages, ingredients and
-    recipe; by default all."""
+    """Any of reward, baseline, policy, gamma, observation, skipping, stopping, candidates, frames, stages, ingredients
+    and recipe; by default all."""
     num_videos: int | None = None
     """Number of videos per split of the embedded benchmark; by default all. Tables of fewer videos fill sooner."""
     out: Path = Path("runs/ablate")

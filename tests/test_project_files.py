@@ -21,7 +21,7 @@ def test_contributors_are_sent_to_what_exists() -> None:
         assert (ROOT / path).exists() or any(any(folder.rglob(path)) for folder in folders), path
     named = (
         "Reward", "REWARDS", "VideoDataset", "register_videos", "Rollout", "info_keys", "hyperparameters_class",
-        "_make_policy", "_own", "ALGORITHMS", "SB3_ALGORITHMS", "EnvironmentArguments", "ABLATIONS", "PIPELINES",
+        "_make_policy", "own", "ALGORITHMS", "SB3_ALGORITHMS", "EnvironmentArguments", "ABLATIONS", "PIPELINES",
     )  # fmt: skip
     for name in named:
         assert name in text, name
