@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich import print
 
-from adafocus_env.command_line import SAME_COMMAND, run_script
+from adafocus_env.command_line import SAME_COMMAND, check_positive, run_script
 from adafocus_env.recognition.recipes import EndToEndConfig, Stage0Config, Stage1Config, Stage3Config
 from agents.presets import QUICK_EPISODES, QUICK_VIDEOS, STAGE3
 
@@ -32,8 +32,10 @@ LEARNER = "soft_targets"
 
 @dataclass
 class Config:
-    seeds: tuple[int, ...] = (0,)
-    """Training seeds."""
+    seeds: int = 1
+    """Number of training seeds."""
+    seed: int = 0
+    """The first training seed."""
     factors: tuple[float, ...] = (1.0,)
     """Factors of the one stage's learning rates. The best on the validation split counts."""
     split: str = "test"
@@ -185,19 +187,20 @@ def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
 
 
 def main(config: Config) -> None:
+    check_positive(seeds=config.seeds)
     from adafocus_env.run_folder import RunFolder, check_settings
     from agents.experiments.algorithms import ALGORITHMS
 
     if config.quick:
         config.stage0 = replace(config.stage0, global_steps=2, local_steps=2)
         config.stage1, config.stage3 = replace(config.stage1, steps=2), replace(config.stage3, epochs=1)
-    undecided = ("seeds", "factors", "split", "out")
+    undecided = ("seeds", "seed", "factors", "split", "out")
     settings = {name: value for name, value in asdict(config).items() if name not in undecided}
     settings["learner"] = [dict(ALGORITHMS[LEARNER].settings), QUICK_EPISODES, QUICK_VIDEOS]
     settings["videos"] = [config.videos(split).fingerprint for split in ("recognizer", "train")]
     check_settings(config.out / "settings.json", settings)
     with RunFolder(config.out, config, append=True) as run:
-        rows = [row for seed in config.seeds for row in compare(config, run, seed)]
+        rows = [row for seed in range(config.seed, config.seed + config.seeds) for row in compare(config, run, seed)]
         run.write_table("pipelines", rows)
     print(f"On {config.split}, from the same stage 0:", *rows, sep="\n")
 

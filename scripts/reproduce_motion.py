@@ -1,4 +1,4 @@
-"""Reproduce README's figures of AdaFocus-TSM on RoamingMotion, with several training seeds, on the whole test split.
+"""Reproduce the figures of AdaFocus-TSM on RoamingMotion (docs/results), with several seeds, on the whole test split.
 
 For every seed, REINFORCE learns where to look (stage 2), over continuous positions and on the grid, and soft targets
 learn it on the grid. Stage 3 follows the continuous policy. They are compared with policies that learn nothing, and

@@ -1,4 +1,4 @@
-"""Reproduce README's figures, with several training seeds and paired bootstrap intervals, on the whole test split.
+"""Reproduce the main figures of docs/results, with several seeds and paired intervals, on the whole test split.
 
 For every seed, soft targets, REINFORCE, Stable-Baselines3 PPO and gradients through the patches learn where to look
 (stage 2), skip policies learn when not to look at several prices, and stage 3 follows the policies of soft targets. As

@@ -1,7 +1,7 @@
-"""Reproduce README's figures of still pictures (GlanceFocus-v0), with several training seeds, on the whole test split.
+"""Reproduce the figures of still pictures (docs/results), with several training seeds, on the whole test split.
 
-For every seed, soft targets learn where to look in a picture, again and again. They are compared with policies that
-learn nothing, after every number of looks. What a killed run has finished is not done again.
+For every seed, soft targets learn where to look in a picture, again and again (GlanceFocus-v0). They are compared
+with policies that learn nothing, after every number of looks. What a killed run has finished is not done again.
 """
 
 from __future__ import annotations

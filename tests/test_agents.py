@@ -631,7 +631,7 @@ def test_finetune_returns_a_better_copy(env_kwargs: dict[str, Any]) -> None:
 
 
 def test_shipped_policies_beat_random_on_validation() -> None:
-    """On 250 validation videos; the figures of record are in the README."""
+    """On 250 validation videos; the figures of record are in docs/results."""
     videos = RoamingFashion("val", num_videos=250)
     random = evaluate(RandomPolicy, videos=videos, skip=False)
     patch = evaluate(from_pretrained("roaming-fashion"), videos=videos)

@@ -127,6 +127,7 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "compare_algorithms": (("--algorithms", "nothing"), ("--tuned", "{file}"), ("--videos", "nothing")),
     "compare_compute": (("--out", "{file}"), ("--split", "nothing")),
+    "compare_pipelines": (("--out", "{file}"), ("--split", "nothing"), ("--seeds", "0")),
     "cost_table": (("--frames", "0"),),
     "evaluate": (
         ("--policies", "nowhere.pt"), ("--policies", "{file}"), ("--bank", "nowhere"), ("--bank", "{file}"),
@@ -145,6 +146,7 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
                ("--glance-cost", "0.1")),
     "reproduce_motion": (("--recognizer", "nowhere"), ("--split", "nothing")),
     "reproduce_results": (("--split", "nothing"),),
+    "reproduce_stills": (("--pictures", "0"), ("--looks", "0"), ("--split", "nothing")),
     "train_end_to_end": (
         ("--preset", "nothing"), ("--videos", "nowhere.toml"), ("--start-from", "{file}"), ("--device", "nothing"),
     ),

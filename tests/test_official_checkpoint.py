@@ -305,7 +305,7 @@ def test_the_script_writes_our_files(checkpoint: Path, tmp_path: Path) -> None:
         Recognizer.from_pretrained(tmp_path / "out" / "recognizer.safetensors").fingerprint()
         == recognizer.fingerprint()
     )
-    assert isinstance(Reinforce.load(tmp_path / "out" / "policy.pt"), Reinforce)
+    assert isinstance(Reinforce.load(tmp_path / "out" / "policy.safetensors"), Reinforce)
     bad = tmp_path / "x.pth.tar"
     bad.write_bytes(b"")
     found = subprocess.run([sys.executable, script, bad], capture_output=True, text=True, timeout=120, check=False)
