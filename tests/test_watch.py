@@ -172,8 +172,8 @@ def test_windows_are_left_when_certain(recognizer: Recognizer, clip: Path, tmp_p
     whole, _ = watch(make_watcher(recognizer), open_source(str(clip)), tmp_path)
     # Between the windows' highest confidences before their last frames, so that some are left early and others aren't.
     highest = sorted(max(step["top"][0][1] for step in steps_of(window)[:3]) for window in whole["windows"])
-    threshold = highest[len(highest) // 2]
-    assert highest[0] < threshold
+    threshold = sum(highest[len(highest) // 2 - 1 :][:2]) / 2
+    assert highest[0] < threshold < highest[-1]
     watcher = make_watcher(recognizer, Reading(4, 4, 3, 48, 52, exit_threshold=threshold))
     found, pictures = watch(watcher, open_source(str(clip)), tmp_path)
     assert len(pictures) == 13
@@ -184,11 +184,13 @@ def test_windows_are_left_when_certain(recognizer: Recognizer, clip: Path, tmp_p
         first = certain.index(True) if any(certain) else 3
         assert after["ended"] == ("exit" if first < 3 else None)
         for number, (one, two) in enumerate(zip(before["steps"], after["steps"], strict=True)):
-            if number <= first:
-                assert two == one
+            if number <= first:  # fewer videos in a batch are rounded differently in the last digit
+                assert {**two, "top": None} == {**one, "top": None}
+                assert [name for name, _ in two["top"]] == [name for name, _ in one["top"]]
+                assert [share for _, share in two["top"]] == pytest.approx([share for _, share in one["top"]], abs=5e-6)
             else:
                 assert (two["choice"], two["gflops"], two["patch"]) == ("left", 0, None)
-                assert two["top"] == before["steps"][first]["top"]
+                assert two["top"] == after["steps"][first]["top"]
         ended.append(after["ended"])
     assert {"exit", None} == {*ended}
 
