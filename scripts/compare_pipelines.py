@@ -188,6 +188,7 @@ def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
 
 def main(config: Config) -> None:
     check_positive(seeds=config.seeds)
+    config.videos(config.split)  # a split that there isn't is to fail before the training
     from adafocus_env.run_folder import RunFolder, check_settings
     from agents.experiments.algorithms import ALGORITHMS
 
