@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich import print
 
 from adafocus_env.command_line import SAME_COMMAND, check_positive, run_script
-from adafocus_env.recognition.recipes import EndToEndConfig, Stage0Config, Stage1Config, Stage3Config
+from adafocus_env.recognition.recipes import EndToEndConfig, Stage0Config, Stage1Config, Stage3Config, num_steps
 from agents.presets import QUICK_EPISODES, QUICK_VIDEOS, STAGE3
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from adafocus_env.run_folder import RunFolder
     from agents import Reinforce
 
+MAY_CHANGE = ("seeds", "seed", "factors", "split", "out")
+"""Arguments that may change when a killed run goes on."""
 PRESET = "roaming-fashion"
 LEARNER = "soft_targets"
 
@@ -58,8 +60,6 @@ class Config:
     @property
     def visits(self) -> int:
         """Visits to videos in stages 1, 2 and 3. Stages 2 and 3 read a video once and remember what the CNNs say."""
-        from adafocus_env.recognition.recipes import num_steps
-
         steps = num_steps(len(self.videos("recognizer")), self.stage1, self.stage1.steps)
         of_stage1 = steps * self.stage1.videos_per_step
         return of_stage1 + len(self.videos("train", QUICK_VIDEOS)) + len(self.videos("train"))
@@ -195,8 +195,7 @@ def main(config: Config) -> None:
     if config.quick:
         config.stage0 = replace(config.stage0, global_steps=2, local_steps=2)
         config.stage1, config.stage3 = replace(config.stage1, steps=2), replace(config.stage3, epochs=1)
-    undecided = ("seeds", "seed", "factors", "split", "out")
-    settings = {name: value for name, value in asdict(config).items() if name not in undecided}
+    settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
     settings["learner"] = [dict(ALGORITHMS[LEARNER].settings), QUICK_EPISODES, QUICK_VIDEOS]
     settings["videos"] = [config.videos(split).fingerprint for split in ("recognizer", "train")]
     check_settings(config.out / "settings.json", settings)

@@ -61,18 +61,15 @@ def threshold_for(config: Config, policy: Any, **env_kwargs: Any) -> float | Non
     return threshold
 
 
-def prices_for(config: Config, policy: Any) -> dict[str, float]:
-    """The prices that were given, as far as they concern a policy: only those that can stop pay for a glance."""
-    from adafocus_env.patches import can_stop
-
-    prices = {"skip_cost": config.skip_cost}
-    if can_stop(getattr(policy, "action_space", None)):
-        prices["glance_cost"] = config.glance_cost
+def prices_for(config: Config, *, stops: bool) -> dict[str, float]:
+    """The prices that were given, as far as they concern a policy: only one that stops pays for a glance."""
+    prices = {"skip_cost": config.skip_cost, "glance_cost": config.glance_cost if stops else None}
     return {name: price for name, price in prices.items() if price is not None}
 
 
 def main(config: Config) -> None:
     from adafocus_env import FeatureBank, load_recognizer
+    from adafocus_env.patches import can_stop
     from adafocus_env.run_folder import RunFolder
     from adafocus_env.videos import get_videos
     from agents import evaluate, load_policy
@@ -96,12 +93,15 @@ def main(config: Config) -> None:
     elif len(policies) > 1:
         arguments = {"features": FeatureBank.shared(recognizer, videos)}  # one table for all
     looks = look_arguments(env_class, config.looks or default_looks)
+    loaded = {name: load_policy(name, config.seed) for name in policies}
+    stops = {name: can_stop(getattr(policy, "action_space", None)) for name, policy in loaded.items()}
+    if config.glance_cost is not None and not any(stops.values()):
+        raise ValueError("--glance-cost: none of these policies can stop, so none pays it: leave it out")
     rows = []
     points: dict[str, tuple[float, float]] = {}
     with RunFolder(config.out, config) as run:
-        for name in policies:
-            policy = load_policy(name, config.seed)
-            shared = looks | prices_for(config, policy)
+        for name, policy in loaded.items():
+            shared = looks | prices_for(config, stops=stops[name])
             threshold = threshold_for(config, policy, recognizer=recognizer, videos=data, **shared)
             common: dict[str, Any] = {"seed": config.seed, "progress_bar": True, **arguments, **shared}
             found = evaluate(policy, config.split, exit_threshold=threshold, **common)

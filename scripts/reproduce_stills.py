@@ -16,9 +16,7 @@ from adafocus_env.command_line import SAME_COMMAND, check_positive, run_script
 from agents.presets import SOFT_TARGET_HYPERPARAMETERS, STILL_EPISODES, STILL_PICTURES
 
 if TYPE_CHECKING:
-    from adafocus_env import Recognizer, RoamingFashion
-
-RECOGNIZER = "still-fashion"
+    from adafocus_env import Recognizer
 
 
 @dataclass
@@ -29,8 +27,8 @@ class Config:
     """Number of training pictures. Soft targets ask about every candidate of each."""
     episodes: int = STILL_EPISODES
     """Training episodes."""
-    looks: int = 5
-    """Looks at each picture."""
+    looks: int | None = None
+    """Looks at each picture; by default those of GlanceFocus-v0."""
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     seed: int = 0
@@ -39,30 +37,26 @@ class Config:
     """Folder for the tables, the policies and the evaluations."""
 
 
-def still_pictures(split: str, number: int | None = None) -> RoamingFashion:
-    """Single scenes of the embedded benchmark, each with its item in it."""
-    from adafocus_env import RoamingFashion
-
-    return RoamingFashion(split, num_videos=number, num_frames=1, visible_fraction=1.0)
-
-
 def main(config: Config) -> None:
-    from adafocus_env import FeatureBank, Recognizer
+    from adafocus_env import FeatureBank, GlanceFocusVectorEnv, Recognizer
+    from adafocus_env.environments.glance_env import DEFAULT_LOOKS
     from adafocus_env.run_folder import RunFolder, check_settings
+    from adafocus_env.videos.registry import still_fashion
     from agents import SoftTargets
     from agents.experiments.record import Record
 
     check_positive(pictures=config.pictures, episodes=config.episodes, looks=config.looks)
-    recognizer = Recognizer.from_pretrained(RECOGNIZER)
-    train, tested = still_pictures("train", config.pictures), still_pictures(config.split)
+    recognizer = Recognizer.from_pretrained(GlanceFocusVectorEnv.default_name)
+    train, tested = still_fashion("train", num_videos=config.pictures), still_fashion(config.split)
+    looks = config.looks or DEFAULT_LOOKS
     settings = {
-        "evaluation": [config.split, config.seed, config.looks, tested.fingerprint],
+        "evaluation": [config.split, config.seed, looks, tested.fingerprint],
         "policies": [config.episodes, SOFT_TARGET_HYPERPARAMETERS, train.fingerprint],
         "recognizer": recognizer.fingerprint(),
     }
     check_settings(config.out / "settings.json", settings)
     bank = FeatureBank.shared(recognizer, train)
-    shown: dict[str, Any] = {"looks": config.looks, "skip": False}
+    shown: dict[str, Any] = {"looks": looks, "skip": False}
     with RunFolder(config.out, config, append=True) as run:
         # The reward doesn't affect these figures, so take the one that needs no reference patches.
         record = Record(

@@ -131,7 +131,7 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
     "cost_table": (("--frames", "0"),),
     "evaluate": (
         ("--policies", "nowhere.pt"), ("--policies", "{file}"), ("--bank", "nowhere"), ("--bank", "{file}"),
-        ("--split", "nothing"), ("--out", "{file}"), ("--looks", "0"),
+        ("--split", "nothing"), ("--out", "{file}"), ("--looks", "0"), ("--glance-cost", "0.1"),
         ("--recognizer", "roaming-motion", "--looks", "2"),
     ),
     "extract_frames": ((), ("{file}", "nowhere.txt", "--num-classes", "3"), ("--check", "nowhere.toml")),

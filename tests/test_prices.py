@@ -23,17 +23,13 @@ from agents import Differentiable, Reinforce, evaluate, load_policy
 from agents.figures import play
 from agents.policy_spaces import spaces_as_numbers, spaces_from_numbers
 from agents.sb3 import GlanceExtractor, make_vec_env
+from tests.test_stop import DRAWN_PRICES, FRAMES, LANES, STOPPING, draw
 
-LANES, FRAMES = 5, 4
-DRAWN = {"stop": True, "reward": "gain_over_previous", "skip_cost": (0.0, 0.2), "glance_cost": (0.01, 0.05)}
+DRAWN = {**STOPPING, **DRAWN_PRICES}
 
 
 def make_vec(num_envs: int = LANES, **kwargs: Any) -> Any:
     return gym.make_vec("AdaFocus-v0", num_envs, **{**DRAWN, **kwargs})
-
-
-def draw(random: np.random.Generator, lanes: int = LANES) -> np.ndarray:
-    return np.stack((random.integers(16, size=lanes), random.choice(3, lanes, p=(0.5, 0.25, 0.25))), axis=1)
 
 
 # -------------------------------------------------------------------------------------------------------- environment
@@ -88,37 +84,6 @@ def test_draws_are_those_of_seeds_and_disturb_no_others(env_kwargs: dict[str, An
         assert (prices <= (0.2, 0.05)).all()
         seen.append(prices)
     assert len(np.unique(seen)) == 3 * LANES * 2
-
-
-@pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP", "DISABLED"])
-def test_lanes_are_single_environments(mode: str, env_kwargs: dict[str, Any]) -> None:
-    """Episodes of lanes that end at different steps have the prices of single environments that are reset by hand."""
-    envs = make_vec(autoreset_mode=mode, **env_kwargs)
-    singles = [gym.make("AdaFocus-v0", **DRAWN, **env_kwargs) for _ in range(LANES)]
-    envs.reset(seed=10)
-    for lane, env in enumerate(singles):
-        env.reset(seed=10 + lane)
-    random, over = np.random.default_rng(0), np.zeros(LANES, dtype=bool)
-    for _ in range(25):
-        if mode == "DISABLED" and over.any():
-            envs.reset(options={"reset_mask": over})
-        actions = draw(random)
-        observations, rewards, terminations, _, infos = envs.step(actions)
-        for lane, env in enumerate(singles):
-            if over[lane] and mode != "SAME_STEP":
-                observation, info = env.reset()
-                if mode == "NEXT_STEP":
-                    np.testing.assert_array_equal(observations["price"][lane], observation["price"])
-                    assert infos["skip_cost"][lane] == pytest.approx(info["skip_cost"])
-                    continue
-            observation, reward, terminated, _, _ = env.step(actions[lane])
-            assert rewards[lane] == pytest.approx(reward, abs=1e-6)
-            assert terminations[lane] == terminated
-            if terminated and mode == "SAME_STEP":
-                np.testing.assert_array_equal(infos["final_obs"][lane]["price"], observation["price"])
-                observation, _ = env.reset()
-            np.testing.assert_array_equal(observations["price"][lane], observation["price"])
-        over = terminations.copy()
 
 
 def test_the_return_is_the_confidence_gained_minus_the_price_drawn(env_kwargs: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from agents.sb3 import GlanceExtractor, make_vec_env
 
 LANES, FRAMES = 5, 4
 STOPPING = {"stop": True, "reward": "gain_over_previous", "skip_cost": 0.02, "glance_cost": 0.01}
+DRAWN_PRICES = {"skip_cost": (0.0, 0.2), "glance_cost": (0.01, 0.05)}
 
 
 def make_vec(num_envs: int = LANES, **kwargs: Any) -> Any:
@@ -82,10 +83,19 @@ def test_the_return_is_the_confidence_gained_minus_the_price(stop_at: int | None
 
 
 @pytest.mark.parametrize("mode", ["NEXT_STEP", "SAME_STEP", "DISABLED"])
-def test_lanes_are_single_environments(mode: str, env_kwargs: dict[str, Any]) -> None:
-    """Lanes that end at different steps agree with single environments that are reset by hand."""
-    envs = make_vec(autoreset_mode=mode, **env_kwargs)
-    singles = [gym.make("AdaFocus-v0", **STOPPING, **env_kwargs) for _ in range(LANES)]
+@pytest.mark.parametrize("prices", [{}, DRAWN_PRICES], ids=["fixed", "drawn"])
+def test_lanes_are_single_environments(mode: str, prices: dict[str, Any], env_kwargs: dict[str, Any]) -> None:
+    """Lanes that end at different steps agree with single environments that are reset by hand, in prices drawn too."""
+    envs = make_vec(autoreset_mode=mode, **prices, **env_kwargs)
+    singles = [gym.make("AdaFocus-v0", **{**STOPPING, **prices}, **env_kwargs) for _ in range(LANES)]
+
+    def assert_equal(shown: dict[str, Any], lane: int, observation: dict[str, np.ndarray]) -> None:
+        np.testing.assert_allclose(shown["belief"][lane], observation["belief"], atol=1e-6)
+        np.testing.assert_allclose(shown["time"][lane], observation["time"])
+        assert ("price" in shown) == ("price" in observation) == bool(prices)
+        if prices:
+            np.testing.assert_array_equal(shown["price"][lane], observation["price"])
+
     envs.reset(seed=10)
     for lane, env in enumerate(singles):
         env.reset(seed=10 + lane)
@@ -97,10 +107,12 @@ def test_lanes_are_single_environments(mode: str, env_kwargs: dict[str, Any]) ->
         observations, rewards, terminations, _, infos = envs.step(actions)
         for lane, env in enumerate(singles):
             if over[lane] and mode != "SAME_STEP":
-                observation, _ = env.reset()
+                observation, info = env.reset()
                 if mode == "NEXT_STEP":
                     assert (rewards[lane], terminations[lane]) == (0, False)
-                    np.testing.assert_allclose(observations["belief"][lane], observation["belief"], atol=1e-6)
+                    assert_equal(observations, lane, observation)
+                    for name in prices:
+                        assert infos[name][lane] == pytest.approx(info[name])
                     continue
             observation, reward, terminated, _, info = env.step(actions[lane])
             assert rewards[lane] == pytest.approx(reward, abs=1e-6)
@@ -111,10 +123,11 @@ def test_lanes_are_single_environments(mode: str, env_kwargs: dict[str, Any]) ->
                 assert (last["frames"][lane], last["stopped"][lane]) == (info["frames"], info["stopped"])
                 assert last["video_gflops"][lane] == pytest.approx(info["video_gflops"])
                 if mode == "SAME_STEP":
-                    np.testing.assert_allclose(infos["final_obs"][lane]["belief"], observation["belief"], atol=1e-6)
+                    assert_equal(
+                        {name: {lane: part} for name, part in infos["final_obs"][lane].items()}, lane, observation
+                    )
                     observation, _ = env.reset()
-            np.testing.assert_allclose(observations["belief"][lane], observation["belief"], atol=1e-6)
-            np.testing.assert_allclose(observations["time"][lane], observation["time"])
+            assert_equal(observations, lane, observation)
         over = terminations.copy()
 
 

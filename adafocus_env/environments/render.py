@@ -98,6 +98,11 @@ def with_panel(pictures: Sequence[Image.Image], rows: Sequence[Bar | Text], font
     return whole
 
 
+def enlargement(width: int) -> int:
+    """How many times pictures of this width, pixels, are enlarged to be wide enough to look at."""
+    return max(1, -(-_WIDTH // width))
+
+
 class SceneRenderer:
     """Draws steps of an episode as RGB pictures.
 
@@ -144,7 +149,7 @@ class SceneRenderer:
             (height, width, 3) uint8 RGB.
         """
         count, _, width = frames.shape[:3]
-        factor = max(1, -(-_WIDTH // (count * width)))
+        factor = enlargement(count * width)
         box = None if corner is None else (*corner, self._patch_size, self._patch_size)
         shown = [
             draw_frame(frame, box, dimmed=choice != "look", factor=factor, line=min(3, factor)) for frame in frames

@@ -11,10 +11,12 @@ from adafocus_env.videos.roaming_fashion import RoamingFashion
 from adafocus_env.videos.roaming_motion import RoamingMotion
 
 DEFAULT_VIDEOS = "roaming-fashion"
+still_fashion = functools.partial(RoamingFashion, num_frames=1, visible_fraction=1.0)
+"""Makes a split of still pictures: single scenes of ``RoamingFashion``, each with its item in it."""
 _makers: dict[str, Callable[[str], VideoDataset]] = {
     DEFAULT_VIDEOS: RoamingFashion,
     "roaming-motion": RoamingMotion,
-    "still-fashion": functools.partial(RoamingFashion, num_frames=1, visible_fraction=1.0),  # single scenes
+    "still-fashion": still_fashion,
 }
 
 

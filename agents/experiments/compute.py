@@ -107,8 +107,8 @@ def exit_points(tried: Sequence[Tried], method: str, budgets: Sequence[float]) -
 
 def merged(points: Sequence[Point], methods: Sequence[str], name: str) -> list[Point]:
     """The points of several methods, merged into those of a single method, for the seeds that all of them have."""
-    seeds = set[int]().union(*({point.seed for point in points if point.method == method} for method in methods))
-    seeds = seeds.intersection(*({point.seed for point in points if point.method == method} for method in methods))
+    of_methods = [{point.seed for point in points if point.method == method} for method in methods]
+    seeds = set.intersection(*of_methods) if of_methods else set()
     return [
         replace(point, method=name, setting=f"{point.method}, {point.setting}")
         for point in points

@@ -16,12 +16,22 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 from PIL import Image, ImageDraw, ImageFont
 
-from adafocus_env.environments.render import DARK, GREEN, GREY, RED, Bar, Colour, Text, draw_frame, with_panel
+from adafocus_env.environments.render import (
+    DARK,
+    GREEN,
+    GREY,
+    RED,
+    Bar,
+    Colour,
+    Text,
+    draw_frame,
+    enlargement,
+    with_panel,
+)
 from adafocus_env.files import unfinished
 from adafocus_env.videos.views import Box
 from agents.watching.watcher import Frame, Seen, Watched, Watcher
 
-_WIDTH = 384  # least width of a policy's picture, pixels; small frames are enlarged by a whole factor to reach it
 _GAP = 8
 _BLUE: Colour = (84, 156, 240)
 _ENCODER = {"preset": "veryfast", "crf": "18", "tune": "zerolatency"}
@@ -87,7 +97,7 @@ class Film:
         return np.pad(whole, [(0, whole.shape[0] % 2), (0, whole.shape[1] % 2), (0, 0)], mode="edge")
 
     def _drawn(self, frame: Frame, seen: Seen, number: int) -> Image.Image:
-        step, factor = seen.steps[number], max(1, -(-_WIDTH // frame.shown.shape[1]))
+        step, factor = seen.steps[number], enlargement(frame.shown.shape[1])
         rows, columns = (shown / side for shown, side in zip(frame.shown.shape, frame.size, strict=False))
 
         def scaled(box: Box) -> Box:
