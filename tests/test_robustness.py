@@ -265,9 +265,12 @@ def test_a_signal_ends_a_job_in_one_sentence_and_it_goes_on(
     if not (whole or job.quick):
         pytest.skip("--whole")
     seconds, wanted = unkilled(name)
-    running = start(scripts, job, places, tmp_path / "job")
-    running.wait_until(0.6 * seconds)
-    assert running.kill(number)
+    for share in (0.6, 0.4, 0.2, 0.1):  # on a busy machine a job may end between two looks at its clock
+        running = start(scripts, job, places, tmp_path / "job")
+        running.wait_until(share * seconds)
+        if running.kill(number) and running.wait() != 0:
+            break
+        shutil.rmtree(tmp_path / "job")
     assert running.wait() == 128 + number
     assert "Traceback" not in running.errors
     assert running.message.startswith(f"{job.script}.py: stopped by {number.name}: the same command")
