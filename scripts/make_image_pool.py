@@ -2,7 +2,7 @@
 
 The script reads the four IDX files of Fashion-MNIST (Debian's package `dataset-fashion-mnist` puts them under
 `/usr/share/datasets/fashion-mnist`) and writes a compact subset as `fashion_mnist.npz`: class-balanced images with 32
-grey levels, in four pools that share no image. The `test` pool comes from the data set's own test file.
+grey levels, in five pools that share no image. The pools `test` and `final` come from the data set's own test file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SLICES = {
         "train": (slice(1150, 1450), slice(1550, 2100)),
         "val": (slice(1450, 1550),),
     },
-    "t10k": {"test": (slice(0, 300),)},
+    "t10k": {"test": (slice(0, 300),), "final": (slice(300, 600),)},
 }
 """Which of each class's shuffled images go to which pool, by source file."""
 

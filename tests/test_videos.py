@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adafocus_env import RoamingFashion, RoamingMotion, VideoDataset
 from adafocus_env.videos import SPLITS
 from adafocus_env.videos.registry import get_videos, register_videos
-from adafocus_env.videos.scenery import Scenery, _shipped_pool, _textures
+from adafocus_env.videos.scenery import FINAL, Scenery, _shipped_pool, _textures
 
 
 @settings(max_examples=15, deadline=None)
@@ -47,13 +47,26 @@ def test_same_videos_in_a_fresh_process() -> None:
 
 
 def test_splits_share_no_image_and_no_texture() -> None:
-    images = {split: {image.tobytes() for image in _shipped_pool(split)[0].numpy()} for split in SPLITS}
-    textures = {split: {texture.numpy().tobytes() for texture in _textures(0, split)} for split in SPLITS}
-    for one in SPLITS:
-        for other in SPLITS:
+    splits = (*SPLITS, FINAL)
+    images = {split: {image.tobytes() for image in _shipped_pool(split)[0].numpy()} for split in splits}
+    textures = {split: {texture.numpy().tobytes() for texture in _textures(0, split)} for split in splits}
+    for one in splits:
+        for other in splits:
             if one < other:
                 assert not images[one] & images[other]
                 assert not textures[one] & textures[other]
+
+
+def test_the_final_split_is_one_of_the_embedded_benchmarks_alone(tmp_path: Path) -> None:
+    assert len(get_videos(None, FINAL)) == len(get_videos("roaming-motion", FINAL)) == 5_000
+    assert RoamingFashion(FINAL).fingerprint != RoamingFashion("test").fingerprint
+    (tmp_path / "data.toml").write_text("")
+    register_videos("somebody's", RoamingFashion)
+    for name in (str(tmp_path / "data.toml"), "somebody's"):
+        with pytest.raises(ValueError, match="the embedded benchmarks alone"):
+            get_videos(name, FINAL)
+    with pytest.raises(ValueError, match="leave root out"):
+        RoamingFashion(FINAL, root=tmp_path)
 
 
 def test_items_are_where_locations_say() -> None:

@@ -9,6 +9,7 @@ from adafocus_env.videos.dataset import SPLITS, VideoDataset
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.roaming_fashion import RoamingFashion
 from adafocus_env.videos.roaming_motion import RoamingMotion
+from adafocus_env.videos.scenery import FINAL
 
 DEFAULT_VIDEOS = "roaming-fashion"
 still_fashion = functools.partial(RoamingFashion, num_frames=1, visible_fraction=1.0)
@@ -18,6 +19,7 @@ _makers: dict[str, Callable[[str], VideoDataset]] = {
     "roaming-motion": RoamingMotion,
     "still-fashion": still_fashion,
 }
+_with_final = set(_makers)
 
 
 def register_videos(name: str, make: Callable[[str], VideoDataset]) -> None:
@@ -28,19 +30,24 @@ def register_videos(name: str, make: Callable[[str], VideoDataset]) -> None:
         make: Takes a split, one of :data:`SPLITS`, and returns its videos.
     """
     _makers[name] = make
+    _with_final.discard(name)
 
 
 def get_videos(videos: VideoDataset | str | None, split: str) -> VideoDataset:
     """Get a split of a data set that is given by name or by TOML file; an object is returned as it is.
 
+    The embedded benchmarks have one split more than :data:`SPLITS`, ``"final"``.
+
     Raises:
         FileNotFoundError: The TOML file, or something that it names, is missing.
         ValueError: The name or the split is unknown, or the object is not a data set.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+    if split not in (*SPLITS, FINAL):
+        raise ValueError(f"split must be one of {(*SPLITS, FINAL)}, not {split!r}")
     if videos is None:
         videos = DEFAULT_VIDEOS
+    if split == FINAL and isinstance(videos, str) and videos not in _with_final:
+        raise ValueError(f"the embedded benchmarks alone have a split 'final': take one of {SPLITS} of {videos}")
     if isinstance(videos, str):
         if videos.endswith(".toml"):
             return open_description(videos, split)

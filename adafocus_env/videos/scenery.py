@@ -19,7 +19,11 @@ from adafocus_env.videos.dataset import SPLITS, check_indices
 FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-DEFAULT_NUM_VIDEOS = {"recognizer": 40_000, "train": 6_000, "val": 1_000, "test": 5_000}
+FINAL = "final"
+"""Test videos of the embedded benchmarks alone: those of the published record. They share nothing with the other splits,
+and are looked at once, when everything has been chosen."""
+DEFAULT_NUM_VIDEOS = {"recognizer": 40_000, "train": 6_000, "val": 1_000, "test": 5_000, FINAL: 5_000}
+_STREAMS = (*SPLITS, FINAL)
 
 ITEM_SIZE = 28
 """Height and width of a source image, pixels."""
@@ -37,14 +41,16 @@ class Scenery:
     texture. Sprite 0 is the item, the others are distractors: other images, whose 4×4 blocks were shuffled.
 
     Args:
-        split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"`` or ``"test"``.
+        split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"``, ``"test"``, or ``"final"``: test
+            videos that are looked at once, for the published record.
         seed: Seed of the benchmark.
-        num_videos: Number of videos; ``None`` takes 40,000, 6,000, 1,000 or 5,000, in the order of the splits above.
+        num_videos: Number of videos; ``None`` takes 40,000, 6,000, 1,000, 5,000 or 5,000, in the order of the splits
+            above.
         frame_size: Height and width of a frame, pixels.
         least_frame_size: Smallest frame that fits a sprite, pixels.
         num_distractors: Distractors per video.
         root: Folder that holds ``FashionMNIST/raw`` (or ``MNIST/raw``) in torchvision's layout, to draw from the full
-            data set; ``None`` takes the subset of 24,000 images that ships with the package.
+            data set; ``None`` takes the subset of 27,000 images that ships with the package.
         source: ``"FashionMNIST"`` or ``"MNIST"``; the latter needs ``root``.
 
     Attributes:
@@ -74,8 +80,10 @@ class Scenery:
         root: str | Path | None,
         source: str,
     ) -> None:
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
+        if split not in _STREAMS:
+            raise ValueError(f"split must be one of {_STREAMS}, not {split!r}")
+        if split == FINAL and root is not None:
+            raise ValueError("the split 'final' is of the shipped images alone: leave root out")
         if num_videos is None:
             num_videos = DEFAULT_NUM_VIDEOS[split]
         for name, value, least in (
@@ -95,7 +103,7 @@ class Scenery:
         self.seed = seed
         self.frame_size = (frame_size, frame_size)
         self.num_distractors = num_distractors
-        self._stream = SPLITS.index(split)
+        self._stream = _STREAMS.index(split)
         self._pool = root if root is None else Path(root), source
         self._open_pool()
         self._item = torch.from_numpy(integers(len(self._images), seed, self._stream, torch.arange(num_videos), 0))
@@ -267,7 +275,7 @@ def _textures(seed: int, split: str) -> Tensor:
 
     Each texture is repeated twice in both directions, so that a window never has to wrap around.
     """
-    random = np.random.default_rng((seed, SPLITS.index(split), TEXTURES_VERSION))
+    random = np.random.default_rng((seed, _STREAMS.index(split), TEXTURES_VERSION))
     frequency = np.hypot(np.fft.fftfreq(_TEXTURE_SIZE)[:, None], np.fft.rfftfreq(_TEXTURE_SIZE))
     frequency[0, 0] = np.inf
     noise = random.standard_normal((_TEXTURES, 3, _TEXTURE_SIZE, _TEXTURE_SIZE))
