@@ -7,10 +7,11 @@ from agents.differentiable import Differentiable as Differentiable
 from agents.end_to_end import train_end_to_end as train_end_to_end
 from agents.evaluation import Evaluation as Evaluation
 from agents.evaluation import evaluate as evaluate
-from agents.evaluation import paired_difference as paired_difference
 from agents.exits import calibrate_exit as calibrate_exit
 from agents.exits import exit_curve as exit_curve
 from agents.finetuning import finetune as finetune
+from agents.intervals import accuracy_interval as accuracy_interval
+from agents.intervals import paired_difference as paired_difference
 from agents.localizer import Localizer as Localizer
 from agents.pairs import load_pair as load_pair
 from agents.pairs import push_to_hub as push_to_hub

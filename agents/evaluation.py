@@ -1,4 +1,4 @@
-"""Evaluation of policies on every video of a split exactly once, and comparison of two evaluations."""
+"""Evaluation of policies on every video of a split exactly once."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class Evaluation:
         policy_gflops: The policy's own share of ``gflops``, mean over videos.
         frames: (V,) int64, frames glanced at: all that a video has, or fewer with ``exit_threshold``.
         step_gflops: (V, T) float64, the ``gflops`` of every step.
+        source_images: (V,) int64, the image that each video is made of; every video has its own unless the data set
+            says otherwise.
     """
 
     labels: npt.NDArray[np.int64]
@@ -61,10 +63,13 @@ class Evaluation:
     frames: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     confidences: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), dtype=np.float32))
     step_gflops: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    source_images: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def __post_init__(self) -> None:
         if not len(self.frames):  # also in files that are older than conditional exit
             object.__setattr__(self, "frames", np.full(*self.predictions.shape))
+        if not len(self.source_images):  # also in files that are older than these
+            object.__setattr__(self, "source_images", np.arange(len(self.labels)))
 
     @property
     def correct(self) -> npt.NDArray[np.bool_]:
@@ -243,6 +248,7 @@ def evaluate(
         label_sets=label_sets,
         policy_gflops=cost * float(decisions.mean()),
         frames=-(-decisions // env.looks) * (env.num_frames * env.looks // env.num_steps),
+        source_images=np.asarray(getattr(env.videos, "source_images", np.arange(videos))),
         **joined,
     )
 
@@ -321,26 +327,3 @@ def _cut_short(played: _Played, thresholds: npt.NDArray[np.float64], cost: float
         "skipped": skipped | after,
         "decisions": last + 1,
     }
-
-
-def paired_difference(
-    first: npt.NDArray[Any], second: npt.NDArray[Any], *, samples: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of ``first − second`` over the same videos, with a bootstrap 95 % interval.
-
-    Args:
-        first: (V,) or (seeds, V) values per video; seeds are averaged first, then videos are resampled.
-        second: Likewise.
-        samples: Bootstrap samples.
-        seed: Seed of the resampling.
-
-    Returns:
-        Mean, lower and upper bound.
-    """
-    difference = np.atleast_2d(np.asarray(first, float)).mean(0) - np.atleast_2d(np.asarray(second, float)).mean(0)
-    random = np.random.default_rng(seed)
-    means = np.array(
-        [difference[random.integers(len(difference), size=len(difference))].mean() for _ in range(samples)]
-    )
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(difference.mean()), float(low), float(high)

@@ -7,19 +7,19 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
 
 from agents.evaluation import Evaluation
+from agents.intervals import accuracy_interval
 
 
 def table_row(name: str, found: Evaluation) -> dict[str, Any]:
-    """One row: percentages, with the exact (Clopper-Pearson) 95 % interval of the accuracy over videos."""
-    interval = binomtest(int(found.correct.sum()), found.num_videos).proportion_ci(0.95)
+    """One row: percentages, with the 95 % interval of the accuracy over videos (:func:`agents.accuracy_interval`)."""
+    low, high = accuracy_interval(found.correct, found.source_images)
     return {
         "policy": name,
         "accuracy": round(100 * found.accuracy, 2),
-        "accuracy_low": round(100 * interval.low, 2),
-        "accuracy_high": round(100 * interval.high, 2),
+        "accuracy_low": round(100 * low, 2),
+        "accuracy_high": round(100 * high, 2),
         "map": round(100 * found.mean_average_precision, 2),
         "confidence": round(100 * found.mean_confidence, 2),
         "gflops": round(found.gflops_per_video, 4),

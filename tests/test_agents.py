@@ -21,7 +21,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, RoamingFashion
 from adafocus_env.patches import best_candidate
-from agents import Evaluation, Reinforce, evaluate, finetune, from_pretrained, load_policy, paired_difference
+from agents import Evaluation, Reinforce, evaluate, finetune, from_pretrained, load_policy
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.checkpointing import Checkpoints
 from agents.figures import play
@@ -542,28 +542,6 @@ def test_an_evaluation_makes_no_table(env_kwargs: dict[str, Any], monkeypatch: p
     np.testing.assert_array_equal(online.corners, remembered.corners)
     np.testing.assert_allclose(online.probabilities, remembered.probabilities, atol=1e-5)
     np.testing.assert_allclose(online.returns, remembered.returns, atol=1e-5)
-
-
-def test_paired_difference_covers_the_truth() -> None:
-    random = np.random.default_rng(0)
-    base = random.random(2000) < 0.5
-    better = base | (random.random(2000) < 0.1)
-    mean, low, high = paired_difference(better, base)
-    assert low < mean < high
-    assert low > 0.03
-    assert high < 0.07
-    assert paired_difference(base, base) == (0.0, 0.0, 0.0)
-
-
-def test_paired_difference_has_a_95_percent_interval() -> None:
-    """Of many normal differences: the mean and 1.96 of its standard errors."""
-    first, second = np.random.default_rng(0).normal(size=(2, 3, 4000))
-    mean, low, high = paired_difference(first, second, samples=4000)
-    difference = (first - second).mean(axis=0)
-    assert mean == pytest.approx(difference.mean())
-    error = difference.std() / np.sqrt(len(difference))
-    assert (mean - low) / error == pytest.approx(1.96, abs=0.12)
-    assert (high - mean) / error == pytest.approx(1.96, abs=0.12)
 
 
 @pytest.mark.parametrize("policy", [RandomPolicy, load_policy("random", 7)])

@@ -23,6 +23,7 @@ class VideoDataset(Protocol):
       :meth:`adafocus_env.RoamingFashion.locations`;
     - ``samplings``, a tuple of numbers of frames that sum up to ``num_frames``, if a video is sampled more than once,
       as AdaFocus-TSM requires: the frames of each sampling follow those of the one before;
+    - ``source_images``, (V,) int64, if several videos are made of one image, for the intervals of accuracies;
     - ``label_sets``, (V, classes) bool, if videos have several labels;
     - ``changing = True``, if a video looks different at every visit, so that a :class:`adafocus_env.FeatureBank`
       can't store what is computed from it.

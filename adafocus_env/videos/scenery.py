@@ -20,8 +20,8 @@ FASHION_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
 FINAL = "final"
-"""Test videos of the embedded benchmarks alone: those of the published record. They share nothing with the other splits,
-and are looked at once, when everything has been chosen."""
+"""The test videos of the published record, which the embedded benchmarks alone have. They share nothing with the other
+splits, and are looked at once, when everything has been chosen."""
 DEFAULT_NUM_VIDEOS = {"recognizer": 40_000, "train": 6_000, "val": 1_000, "test": 5_000, FINAL: 5_000}
 _STREAMS = (*SPLITS, FINAL)
 
@@ -41,8 +41,8 @@ class Scenery:
     texture. Sprite 0 is the item, the others are distractors: other images, whose 4×4 blocks were shuffled.
 
     Args:
-        split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"``, ``"test"``, or ``"final"``: test
-            videos that are looked at once, for the published record.
+        split: ``"recognizer"`` (stages 0 and 1), ``"train"`` (stages 2 and 3), ``"val"``, ``"test"``, or ``"final"``:
+            test videos that are looked at once, for the published record.
         seed: Seed of the benchmark.
         num_videos: Number of videos; ``None`` takes 40,000, 6,000, 1,000, 5,000 or 5,000, in the order of the splits
             above.
@@ -130,6 +130,12 @@ class Scenery:
 
     def __len__(self) -> int:
         return len(self._item)
+
+    @property
+    def source_images(self) -> Tensor:
+        """(V,) int64, the number of each video's item in the split's pool; videos of one item are no independent draws
+        in a test of significance."""
+        return self._item
 
     def frames(self, indices: Tensor) -> Tensor:
         """Draw videos.

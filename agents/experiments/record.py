@@ -14,8 +14,10 @@ from adafocus_env import FrozenFeatures, Recognizer, TSMRecognizer
 from adafocus_env.run_folder import RunFolder
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.environments import vector_env_class
-from agents.evaluation import Evaluation, evaluate, paired_difference
+from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import LANES
+from agents.experiments.statistics import LEAST_SEEDS, interval
+from agents.intervals import paired_difference
 from agents.reinforce import Reinforce
 
 AnyRecognizer = Recognizer | TSMRecognizer
@@ -171,37 +173,39 @@ class Record:
         """Write and print ``claims.csv``; claims on names that were not evaluated are left out.
 
         Args:
-            gaps: Names; each claim is the share of the gap from random patches to the true location that it closes.
+            gaps: Names; each claim is the share of the gap from random patches to the true location that it closes,
+                with the bootstrap's 95 % interval over training seeds if these are at least :data:`LEAST_SEEDS`.
             differences: Pairs of names; each claim is by how many points the first is more accurate than the second,
-                with the paired bootstrap's 95 % interval.
+                with the 95 % interval of :func:`agents.paired_difference` over seeds and source images.
         """
         low, high = self.mean(RANDOM), self.mean(BEST)
-        claims: list[dict[str, Any]] = [
-            {
-                "claim": f"gap of {name}",
-                "value": round((self.mean(name) - low) / (high - low), 3),
-                "low": "",
-                "high": "",
-            }
-            for name in gaps
-            if name in self.found and high != low
-        ]
+        claims: list[dict[str, Any]] = []
+        for name in gaps:
+            if name in self.found and high != low:
+                shares = [(result.accuracy - low) / (high - low) for result in self.found[name]]
+                bounds = interval(shares, np.mean) if len(shares) >= LEAST_SEEDS else ()
+                claims.append(_claim(f"gap of {name}", (float(np.mean(shares)), *bounds), 3))
         for pair in differences:
             if self.found.keys() >= set(pair):
-                correct = (np.stack([result.correct for result in self.found[name]]) for name in pair)
-                value, below, above = (round(100 * each, 2) for each in paired_difference(*correct, seed=self._seed))
-                claims.append({"claim": f"{pair[0]} - {pair[1]}, points", "value": value, "low": below, "high": above})
+                correct = [np.stack([result.correct for result in self.found[name]]) for name in pair]
+                found = [100 * each for each in self._difference(pair, correct)]
+                claims.append(_claim(f"{pair[0]} - {pair[1]}, points", found, 2))
         self._run.write_table("claims", claims)
         for claim in claims:
-            bounds = f" ({claim['low']} to {claim['high']})" if claim["low"] != "" else ""
-            print(f"{claim['claim']}: {claim['value']}{bounds}")
+            between = f" ({claim['low']} to {claim['high']})" if claim["low"] != "" else ""
+            print(f"{claim['claim']}: {claim['value']}{between}")
+
+    def _difference(self, pair: tuple[str, str], correct: Sequence[Any]) -> tuple[float, float, float]:
+        """By how much the first of two names is better, on what is given as (seeds, V) for each."""
+        sources = self.found[pair[0]][0].source_images
+        return paired_difference(correct[0], correct[1], sources, seed=self._seed)
 
     def write_steps(self, pair: tuple[str, str]) -> None:
         """Write ``steps.csv``: the accuracy in percent after every step, as mean over seeds with the range of seeds.
 
         Args:
             pair: Two names; the last rows are by how many points the first is more accurate than the second after every
-                step, with the paired bootstrap's 95 % interval.
+                step, with the 95 % interval of :func:`agents.paired_difference`.
         """
         rows: list[tuple[Any, ...]] = []
         for name, results in self.found.items():
@@ -212,8 +216,15 @@ class Record:
             np.stack([result.predictions == result.labels[:, None] for result in self.found[name]]) for name in pair
         ]
         for step in range(correct[0].shape[2]):
-            found = paired_difference(*(part[:, :, step] for part in correct), seed=self._seed)
+            found = self._difference(pair, [part[:, :, step] for part in correct])
             rows.append((f"{pair[0]} - {pair[1]}", step + 1, *(100 * value for value in found)))
         columns = ("name", "step", "accuracy", "low", "high")
         rounded = [(*row[:2], *(round(float(value), 2) for value in row[2:])) for row in rows]
         self._run.write_table("steps", [dict(zip(columns, row, strict=True)) for row in rounded])
+
+
+def _claim(text: str, values: Sequence[float], places: int) -> dict[str, Any]:
+    """A row of ``claims.csv``: a value, and its interval if there is one."""
+    value, *bounds = (round(each, places) for each in values)
+    low, high = bounds or ("", "")
+    return {"claim": text, "value": value, "low": low, "high": high}

@@ -18,6 +18,7 @@ from adafocus_env.recognition.optimization import Log
 from adafocus_env.run_folder import write_csv
 from agents.experiments.runner import Result
 from agents.experiments.statistics import (
+    LEAST_SEEDS,
     first_reaching,
     interquartile_mean,
     interval,
@@ -141,17 +142,32 @@ def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note:
     )
     learners = {name: scores for name, scores in score.items() if seconds[name].any()}
     parts = [f"# {title}", note] if note else [f"# {title}"]
+    few = max(map(len, score.values())) < LEAST_SEEDS
     parts += [
         "Score: 0 is random patches, 1 the item's true location (where these are in the table; else the accuracy). "
-        "Interquartile means over training seeds, with stratified bootstrap 95 % intervals.",
+        + (
+            "Means over training seeds, with the range of seeds."
+            if few
+            else "Score, accuracy and return are interquartile means over training seeds; intervals are those of the "
+            "stratified bootstrap over seeds."
+        ),
         _table(
-            ("", "score (95 %)", "accuracy %", "mean return", "seeds", "training, s"),
+            (
+                "",
+                "score (range of seeds)" if few else "score (95 %)",
+                "accuracy %",
+                "mean return",
+                "seeds",
+                "training, s",
+            ),
             [
                 (
                     name,
-                    _with_interval(interquartile_mean(scores), interval(scores)),
-                    f"{accuracy[name].mean():.2f}",
-                    f"{returns[name].mean():.3f}",
+                    _with_interval(
+                        interquartile_mean(scores), (scores.min(), scores.max()) if few else interval(scores)
+                    ),
+                    f"{interquartile_mean(accuracy[name]):.2f}",
+                    f"{interquartile_mean(returns[name]):.3f}",
                     str(len(scores)),
                     f"{seconds[name].mean():.0f}" if name in learners else "",
                 )
@@ -226,7 +242,7 @@ def sample_efficiency(points: Sequence[Row], anchor: str) -> dict[str, tuple[flo
 
 
 def _with_interval(value: float, bounds: tuple[float, ...]) -> str:
-    if any(math.isnan(bound) for bound in bounds):
+    if any(math.isnan(bound) for bound in bounds) or bounds[0] == bounds[1] == value:
         return f"{value:.3f}"
     return f"{value:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})"
 

@@ -15,6 +15,8 @@ from scipy.stats import bootstrap, mannwhitneyu, trim_mean
 
 Scores = NDArray[np.float64]
 Interval = tuple[float, float]
+LEAST_SEEDS = 5
+"""With fewer, a bootstrap over seeds covers too little, and an interquartile mean of one task is the mean of all."""
 
 
 def _as_scores(scores: ArrayLike) -> Scores:
