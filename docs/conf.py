@@ -18,7 +18,6 @@ html_show_copyright = False
 html_last_updated_fmt = None
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["ablate/return.md"]  # a line without a title
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"

@@ -21,7 +21,7 @@ GROUPS = {
     "train": ("train_recognizer", "train_policy", "finetune", "train_end_to_end", "import_checkpoint"),
     "measure": (
         "evaluate", "render", "compare_algorithms", "compare_compute", "compare_pipelines", "ablate", "tune",
-        "benchmark", "cost_table", "reproduce_results", "reproduce_motion", "reproduce_stills",
+        "benchmark", "cost_table", "reproduce_results", "reproduce_motion", "reproduce_stills", "record",
     ),
     "data": ("extract_frames", "build_feature_bank", "make_image_pool"),
 }  # fmt: skip

@@ -49,16 +49,14 @@ def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> 
 
 
 def main(config: Config) -> None:
-    from adafocus_env.files import write_atomically
     from agents.experiments.ablations import ABLATIONS
-    from agents.experiments.report import return_against_accuracy, write_report
+    from agents.experiments.report import write_report
     from agents.experiments.runner import run_trials
 
     check_known("--ablations", config.ablations, ABLATIONS)
     seeds, episodes = config.budget()
     bench = config.bench(("train", "val", config.split), config.num_videos)
     left_out = bench.unknown
-    everything = []
     for name in config.ablations or ABLATIONS:
         started = time.perf_counter()
         work = [
@@ -69,19 +67,15 @@ def main(config: Config) -> None:
         ]
         trials, benches = zip(*work, strict=True)
         results = run_trials(trials, benches, config.out / "trials", jobs=config.jobs)
-        everything += [result for result, own in zip(results, benches, strict=True) if own == bench]
         folder = config.out / name
         config.write(folder, results)
         videos = len(bench.dataset(config.split))
         note = f"{len(seeds)} seeds, {episodes:,} episodes each, evaluated on {videos:,} videos of {config.split}."
         if name == "baseline":
             measure_noise(bench, seeds, episodes, config)
-        report = write_report(folder, title=f"Ablation: {name}", note=note)
+        same = all(own == bench for own in benches)
+        report = write_report(folder, title=f"Ablation: {name}", note=note, comparable_returns=same)
         print(f"{report} after {(time.perf_counter() - started) / 60:.1f} minutes")
-    if everything:  # only trials on the common bench: returns on other benches are not comparable
-        text = return_against_accuracy(everything)
-        write_atomically(config.out / "return.md", f"{text}\n".encode())
-        print(text)
 
 
 if __name__ == "__main__":

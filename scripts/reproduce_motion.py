@@ -48,7 +48,7 @@ class Config:
     """Name of a shipped recogniser, or a file."""
     order_blind: Path | None = None
     """A recogniser of train_recognizer.py --preset roaming-motion --no-shift, to compare with."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Training seeds."""
     actions: tuple[Literal["continuous", "grid"], ...] = ("continuous", "grid")
     """Kinds of actions for REINFORCE to learn; stage 3 follows the continuous policy."""

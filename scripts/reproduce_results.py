@@ -56,14 +56,14 @@ CURVE = "learned + skip, cost "
 
 @dataclass
 class Config:
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Training seeds."""
     skip_costs: tuple[float, ...] = (0.005, 0.01, 0.02, 0.03, 0.05)
     """Prices of a focused frame at which the first seed trains skip policies, besides the default price."""
     names: tuple[str, ...] = ()
     """Rows of the table to make, besides the policies that learn nothing; by default all."""
-    bank: Path | None = None
-    """A file that build_feature_bank.py made of the train split; by default a table in memory."""
+    banks: Path | None = None
+    """Folder of feature banks, as compare_algorithms.py fills them; by default, tables are kept in memory."""
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     seed: int = 0
@@ -154,15 +154,17 @@ def main(config: Config) -> None:
     from adafocus_env import FeatureBank, Recognizer, RoamingFashion
     from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
     from adafocus_env.run_folder import RunFolder, check_settings
+    from agents.experiments.bench import Bench
     from agents.experiments.record import Record
     from agents.figures import accuracy_against_compute
 
     recognizer = Recognizer.from_pretrained("roaming-fashion")
-    videos = RoamingFashion("train")
-    if config.bank is None:
-        bank = FeatureBank.shared(recognizer, videos)
+    if config.banks is None:
+        bank = FeatureBank.shared(recognizer, RoamingFashion("train"))
     else:
-        bank = FeatureBank.open(config.bank, recognizer, videos)
+        bench = Bench(folder=str(config.banks))
+        bench.build(("train",))
+        bank = bench.features("train")
     tested = FeatureBank.shared(recognizer, RoamingFashion(config.split))  # held here, so that all evaluations share it
     check_settings(config.out / "settings.json", determining_settings(config, recognizer))
     with RunFolder(config.out, config, append=True) as run:

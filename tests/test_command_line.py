@@ -144,6 +144,7 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
     "quickstart": (("--out", "{file}"), ("--quick", "--out", "{file}/folder")),
     "render": (("--policy", "nowhere.pt"), ("--indices", "100000"), ("--out", "{file}"), ("--recognizer", "{file}"),
                ("--glance-cost", "0.1")),
+    "record": (("--only", "nothing"), ("--check", "--docs", "nowhere")),
     "reproduce_motion": (("--recognizer", "nowhere"), ("--split", "nothing")),
     "reproduce_results": (("--split", "nothing"),),
     "reproduce_stills": (("--pictures", "0"), ("--looks", "0"), ("--split", "nothing")),

@@ -124,7 +124,9 @@ def _curves(rows: Sequence[Row], x: str) -> dict[str, tuple[Array, Array]]:
 # ---------------------------------------------------------------------------------------------------------- report
 
 
-def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note: str = "") -> Path:
+def write_report(
+    folder: Path, *, title: str, anchors: Sequence[str] = (), note: str = "", comparable_returns: bool = True
+) -> Path:
     """Write ``report.md`` and its figures from ``runs.csv``, ``curves.csv``, and ``noise.csv`` if there is one.
 
     Args:
@@ -132,6 +134,8 @@ def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note:
         title: Heading of the report.
         anchors: Names that all others are compared with in sample efficiency.
         note: A paragraph under the heading that says what was run.
+        comparable_returns: All runs are on the same videos and candidates, so that a correlation of returns with
+            accuracies means something.
 
     Returns:
         The report's path.
@@ -175,6 +179,8 @@ def write_report(folder: Path, *, title: str, anchors: Sequence[str] = (), note:
             ],
         ),
     ]
+    if comparable_returns and sum(map(len, returns.values())) > 2:
+        parts += [_return_against_accuracy(returns, accuracy)]
     if points:
         _draw_curves(folder / "curves.png", points)
         _draw_profiles(folder / "profiles.png", learners)
@@ -311,12 +317,11 @@ def _noise(folder: Path) -> list[str]:
     ]
 
 
-def return_against_accuracy(results: Sequence[Result]) -> str:
+def _return_against_accuracy(returns: Mapping[str, Array], accuracy: Mapping[str, Array]) -> str:
     """A sentence on whether the return is worth maximising: its rank correlation with accuracy over all policies."""
-    returns = [float(result.returns.mean()) for result in results]
-    accuracy = [float(result.correct.mean()) for result in results]
-    found = spearmanr(returns, accuracy)
+    found = spearmanr(np.concatenate([*returns.values()]), np.concatenate([*accuracy.values()]))
+    count = sum(map(len, returns.values()))
     return (
-        f"Mean return and accuracy of {len(results)} policies: rank correlation {found.statistic:.3f} "
+        f"Mean return and accuracy of these {count} policies: rank correlation {found.statistic:.3f} "
         f"(p = {found.pvalue:.1g})."
     )

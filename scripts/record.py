@@ -1,0 +1,242 @@
+"""Run every experiment whose figures are published, or check that the published figures are of this code.
+
+Run it in a checkout without changes. The plan is printed first. Each experiment keeps what it has done in its folder
+under --out, so a killed record goes on; when it is complete, its tables and figures are copied to its folder under
+docs/ with a record.json: commit, machine, versions, wall time, and fingerprints of all sources that matter. What is
+there already for this code is not run again. python docs/generate.py then writes the figures into the documents.
+
+    python scripts/record.py                     # everything, days on two cores
+    python scripts/record.py --only benchmark    # one experiment
+    python scripts/record.py --check             # is what is published of this code?
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich import print
+
+from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
+
+if TYPE_CHECKING:
+    from agents.experiments.provenance import Provenance
+
+ROOT = Path(__file__).resolve().parent.parent
+POOL = "adafocus_env/videos/data/fashion_mnist.npz"
+OVERRIDES = "docs/record_overrides.toml"
+PUBLISHED = (".csv", ".md", ".png", ".json")
+"""Kinds of files that are copied to the documents."""
+PRIVATE = ("trials", "evaluations", "tensorboard", "settings.json", "metrics.csv", "config.json")
+"""Folders and files of a run that are not."""
+
+
+def weights(name: str, *, policies: bool = False) -> tuple[str, ...]:
+    """Paths of a shipped recogniser, and of the shipped policies over it."""
+    recognizer = f"adafocus_env/recognition/checkpoints/{name}.safetensors"
+    return (recognizer, *sorted(f"agents/checkpoints/{name}{kind}.safetensors" for kind in ("", "-skip") if policies))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A script, its arguments besides --out, and what else determines its results.
+
+    Attributes:
+        script: Its name.
+        minutes: What it takes on two slow cores, roughly.
+        arguments: ``{banks}`` stands for the folder of feature banks.
+        data: Paths of data files that matter.
+        folder: Folder of the results, under docs/ as under --out; by default the experiment's name. Experiments with
+            the same first part share a run folder, and what they have done in it.
+    """
+
+    script: str
+    minutes: float
+    arguments: tuple[str, ...] = ()
+    data: tuple[str, ...] = (POOL, *weights("roaming-fashion"))
+    folder: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Path of the script in the repository."""
+        return f"scripts/{self.script}.py"
+
+    def folder_of(self, name: str) -> str:
+        """The folder of its results, given its name."""
+        return self.folder or name
+
+
+FINAL = ("--split", "final")
+ABLATIONS = (
+    "ingredients", "reward", "baseline", "policy", "gamma", "observation", "skipping", "stopping", "candidates",
+    "frames", "stages", "recipe",
+)  # fmt: skip
+BANKS = ("--banks", "{banks}")
+EXPERIMENTS: dict[str, Experiment] = {
+    "cost_table": Experiment("cost_table", 2, data=()),
+    "quickstart": Experiment("quickstart", 8),
+    "tune": Experiment("tune", 60, BANKS),
+    "compare_algorithms": Experiment(
+        "compare_algorithms",
+        120,
+        (*BANKS, *FINAL),
+        (POOL, "agents/experiments/tuned.json", *weights("roaming-fashion", policies=True)),
+    ),
+    "reproduce_results": Experiment("reproduce_results", 60, (*BANKS, *FINAL)),
+    **{
+        f"ablate_{name}": Experiment("ablate", 40, ("--ablations", name, *BANKS, *FINAL), folder=f"ablate/{name}")
+        for name in ABLATIONS
+    },
+    "reproduce_stills": Experiment("reproduce_stills", 20, FINAL, (POOL, *weights("still-fashion"))),
+    "reproduce_motion": Experiment("reproduce_motion", 45, FINAL, (POOL, *weights("roaming-motion"))),
+    "compare_pipelines": Experiment("compare_pipelines", 180, FINAL, (POOL,)),
+    "compare_compute": Experiment("compare_compute", 450, FINAL),
+    "benchmark": Experiment("benchmark", 20, data=(POOL, *weights("roaming-fashion"), *weights("roaming-motion"))),
+}
+"""Everything that is published, in the order in which it runs."""
+
+
+@dataclass
+class Config:
+    only: tuple[str, ...] = ()
+    """Experiments to run or to check; by default all."""
+    check: bool = False
+    """Run nothing; fail if something published is missing or of other code."""
+    seed: int = 0
+    """Not used: the experiments' seeds are their own."""
+    docs: Path = ROOT / "docs"
+    """Folder of the published results."""
+    out: Path = Path("runs/record")
+    """Folder of the experiments' own folders and of their feature banks."""
+
+
+class State(NamedTuple):
+    """How an experiment's published results relate to this code."""
+
+    published: Provenance | None
+    changed: Mapping[str, str]
+
+    @property
+    def current(self) -> bool:
+        return self.published is not None and not self.changed
+
+    def __str__(self) -> str:
+        if self.published is None:
+            return "missing"
+        if not self.changed:
+            return f"of this code ({self.published.date[:10]})"
+        return f"of other code: {len(self.changed)} of {len(self.published.sources)} sources changed"
+
+
+def state_of(experiment: Experiment, folder: Path) -> State:
+    """Compare the results in a folder with the sources of today."""
+    from agents.experiments.provenance import Provenance, changes, read_overrides, sources_of
+
+    published = Provenance.load(folder)
+    if published is None:
+        return State(None, {})
+    now = sources_of(ROOT, experiment.path, experiment.data)
+    return State(published, changes(published.sources, now, read_overrides(ROOT / OVERRIDES)))
+
+
+def print_plan(states: Mapping[str, State]) -> None:
+    """Print the experiments with their states and expected times."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="The record")
+    for heading in ("experiment", "published figures", "minutes"):
+        table.add_column(heading, justify="right" if heading == "minutes" else "left")
+    for name, state in states.items():
+        minutes = state.published.seconds / 60 if state.published else EXPERIMENTS[name].minutes
+        table.add_row(name, str(state), "" if state.current else f"{minutes:.0f}")
+    Console(width=110).print(table)
+
+
+def run(name: str, config: Config) -> None:
+    """Run an experiment, or what is missing of it, and publish it.
+
+    Raises:
+        ChildProcessError: The script failed.
+    """
+    from agents.experiments.provenance import Provenance, commit_of, machine, sources_of, versions
+
+    experiment = EXPERIMENTS[name]
+    results = Path(experiment.folder_of(name))
+    folder = config.out / results.parts[0]
+    places = {"banks": config.out / "banks"}
+    command = [experiment.path, *(argument.format(**places) for argument in experiment.arguments)]
+    commit, sources = commit_of(ROOT), sources_of(ROOT, experiment.path, experiment.data)
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = config.out / f"{name}.seconds"  # of the runs before this one
+    before, started = float(clock.read_text()) if clock.exists() else 0.0, time.perf_counter()
+    print(f"[bold]{name}[/bold]: python {' '.join(command)} --out {folder}")
+    try:
+        status = subprocess.run([sys.executable, ROOT / command[0], *command[1:], "--out", folder]).returncode
+    finally:
+        clock.write_text(f"{before + time.perf_counter() - started:.1f}")
+    if status:
+        raise ChildProcessError(f"{name} ended with status {status}; the same command goes on")
+    record = Provenance(
+        command=command,
+        commit=commit,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        machine=machine(),
+        versions=versions(),
+        seconds=round(float(clock.read_text()), 1),
+        sources=sources,
+    )
+    publish(config.out / results, config.docs / results, record)
+
+
+def publish(folder: Path, place: Path, record: Provenance) -> None:
+    """Copy the tables and figures of a finished run to the documents, with their record; what was there goes."""
+    if place.exists():
+        shutil.rmtree(place)
+    place.mkdir(parents=True)
+    for path in results_in(folder):
+        copy = place / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    record.save(place)
+
+
+def results_in(folder: Path) -> list[Path]:
+    """The files of a run that are published."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in PUBLISHED and not {*path.relative_to(folder).parts} & {*PRIVATE}
+    ]
+
+
+def main(config: Config) -> None:
+    check_known("--only", config.only, EXPERIMENTS)
+    names = [name for name in EXPERIMENTS if not config.only or name in config.only]
+    states = {name: state_of(EXPERIMENTS[name], config.docs / EXPERIMENTS[name].folder_of(name)) for name in names}
+    print_plan(states)
+    left = [name for name, state in states.items() if not state.current]
+    if config.check:
+        for name in left:
+            for path, now in states[name].changed.items():
+                print(f"{name}: {path} changed (now {now})")
+        if left:
+            raise ValueError(
+                f"{len(left)} of {len(names)} are not of this code: run them, or say in {OVERRIDES} why a change of a "
+                "file doesn't matter"
+            )
+        return
+    for name in left:
+        run(name, config)
+    print("python docs/generate.py writes the figures into the documents.")
+
+
+if __name__ == "__main__":
+    run_script(main, Config, __doc__, resume=SAME_COMMAND)

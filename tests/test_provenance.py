@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agents.experiments.provenance import Provenance, changes, commit_of, fingerprint, read_overrides, sources_of
+from scripts import record
+
+ROOT = Path(__file__).parent.parent
+
+
+def files(root: Path, **texts: str) -> Path:
+    """Write files, whose names have __ for / and no suffix, into a repository."""
+    for name, text in texts.items():
+        path = root / (name.replace("__", "/") + (".pyi" if name.endswith("stub") else ".py"))
+        path = path.with_name(path.name.replace("stub", "__init__"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for package in ("adafocus_env", "agents"):
+        (root / package).mkdir(exist_ok=True)
+        if not (root / package / "__init__.py").exists():
+            (root / package / "__init__.py").write_text("")
+    return root
+
+
+def test_all_that_a_script_imports_matters_and_nothing_else(tmp_path: Path) -> None:
+    root = files(
+        tmp_path,
+        scripts__run="from agents import Learner\ndef main():\n    import adafocus_env.rules\n",
+        agents__stub="from agents.learner import Learner as Learner\nfrom agents.other import Other as Other\n",
+        agents__learner="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import agents.types_only\n"
+        "from agents import deep\n",
+        agents__deep="NAME = 'adafocus_env.made:ByName'\nimport numpy, agents_of_others\n",
+        agents__other="",
+        agents__types_only="",
+        adafocus_env__rules="",
+        adafocus_env__made="",
+    )
+    (root / "weights").write_bytes(b"1")
+    found = sources_of(root, "scripts/run.py", ["weights"])
+    packages = {"agents/__init__.py", "adafocus_env/__init__.py"}
+    modules = {"agents/learner.py", "agents/deep.py", "adafocus_env/rules.py", "adafocus_env/made.py"}
+    assert found.keys() == {"scripts/run.py", "weights"} | packages | modules
+    with pytest.raises(FileNotFoundError):
+        sources_of(root, "scripts/run.py", ["nothing"])
+
+
+def test_the_comparison_depends_on_the_rules_of_the_environment() -> None:
+    """Which its script reaches through lazy packages and Gymnasium's registry alone."""
+    found = sources_of(ROOT, "scripts/compare_algorithms.py")
+    assert found.keys() > {"adafocus_env/environments/dynamics.py", "agents/soft_targets.py", "agents/agent.py"}
+    assert "scripts/watch.py" not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ('"""Other words."""\nx = 1\n\n\ndef f():\n    return x\n', True),
+        ("x = 1  # why\ndef f():\n    # a comment\n    return x\n", True),
+        ("x = 1\ndef f():\n    '''A docstring.\n\n    Of more lines.'''\n    return x\n", True),
+        ("x = 2\ndef f():\n    return x\n", False),
+        ("x = 1\ndef f():\n    return '# x'\n", False),
+        ("x = 1\ndef f():\n    pass\nreturn_ = x\n", False),
+    ],
+)
+def test_comments_and_docstrings_do_not_matter(text: str, same: bool, tmp_path: Path) -> None:
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("x = 1\ndef f():\n    return x\n")
+    other.write_text(text)
+    assert (fingerprint(one) == fingerprint(other)) == same
+
+
+def test_changes_and_overrides(tmp_path: Path) -> None:
+    recorded, now = {"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2", "d": "1"}
+    assert changes(recorded, now, {}) == {"b": "2", "c": "gone", "d": "1"}
+    path = tmp_path / "overrides.toml"
+    assert read_overrides(path) == {}
+    path.write_text('[[same]]\nfile = "b"\nfingerprint = "2"\nreason = "a message\'s wording"\n')
+    assert changes(recorded, now, read_overrides(path)) == {"c": "gone", "d": "1"}
+    assert changes(recorded, {**recorded, "b": "3"}, read_overrides(path)) == {"b": "3"}  # changed again since
+    path.write_text('[[same]]\nfile = "b"\nfingerprint = "2"\nreason = " "\n')
+    with pytest.raises(ValueError, match="needs file, fingerprint and reason"):
+        read_overrides(path)
+
+
+def test_results_are_of_a_commit(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no git checkout"):
+        commit_of(tmp_path)
+    files(tmp_path, scripts__run="x = 1\n")
+
+    commit(tmp_path)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert commit_of(tmp_path) == head.stdout.strip()
+    (tmp_path / "untracked").write_text("")
+    assert commit_of(tmp_path)
+    (tmp_path / "scripts" / "run.py").write_text("x = 2\n")
+    with pytest.raises(ValueError, match=r"commit first.*scripts/run\.py"):
+        commit_of(tmp_path)
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert Provenance.load(tmp_path) is None
+    written = Provenance(["scripts/run.py"], "c0", "2020-01-01", "a machine", {"torch": "2"}, 1.5, {"a": "1"})
+    written.save(tmp_path)
+    assert Provenance.load(tmp_path) == written
+    (tmp_path / "record.json").write_text("[]")
+    with pytest.raises(ValueError, match="is not a record"):
+        Provenance.load(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------- scripts/record
+
+
+COUNT = """import sys
+from pathlib import Path
+_, _, wanted, _, out = sys.argv
+folder = Path(out) / "three"
+(folder / "trials").mkdir(parents=True, exist_ok=True)
+(folder / "trials" / "private.csv").write_text("")
+done = len(list(folder.glob("*.csv")))
+(folder / f"{done}.csv").write_text("")
+sys.exit(done + 1 < int(wanted))
+"""
+"""Does one of several things at each call, and fails until it has done all."""
+
+
+@pytest.fixture
+def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A small repository that scripts/record.py knows as its own, with one experiment."""
+    root = files(tmp_path / "checkout", scripts__count=COUNT)
+    commit(root)
+    monkeypatch.setattr(record, "ROOT", root)
+    experiment = record.Experiment("count", 1, ("--wanted", "3"), data=(), folder="counts/three")
+    monkeypatch.setattr(record, "EXPERIMENTS", {"count": experiment})
+    return root
+
+
+def commit(root: Path) -> None:
+    for arguments in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=N", "-c", "user.email=e@e", "commit", "-qm", "all"],
+    ):
+        subprocess.run(["git", *arguments], cwd=root, check=True)
+
+
+def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(checkout: Path, tmp_path: Path) -> None:
+    config = record.Config(docs=tmp_path / "docs", out=tmp_path / "out")
+    check = dataclasses.replace(config, check=True)
+    with pytest.raises(ValueError, match="1 of 1 are not of this code"):
+        record.main(check)
+    for _ in range(2):
+        with pytest.raises(ChildProcessError, match="goes on"):
+            record.main(config)
+    record.main(config)
+    record.main(config)  # runs nothing: there would be a fourth file
+    place = tmp_path / "docs" / "counts" / "three"
+    assert sorted(path.name for path in place.rglob("*")) == ["0.csv", "1.csv", "2.csv", "record.json"]
+    found = Provenance.load(place)
+    assert found is not None
+    assert found.command == ["scripts/count.py", "--wanted", "3"]
+    assert found.seconds > 0
+    assert found.sources.keys() == {"scripts/count.py"}
+    record.main(check)
+
+    source = checkout / "scripts" / "count.py"
+    source.write_text(f"# a comment\n{COUNT}")
+    record.main(check)
+    source.write_text(f"{COUNT}sys.exit(0)\n")
+    with pytest.raises(ValueError, match="not of this code"):
+        record.main(check)
+    with pytest.raises(ValueError, match="commit first"):
+        record.main(config)
+    (checkout / "docs").mkdir()
+    entry = f'file = "scripts/count.py"\nfingerprint = "{fingerprint(source)}"\nreason = "never reached"\n'
+    (checkout / record.OVERRIDES).write_text(f"[[same]]\n{entry}")
+    record.main(check)
+
+
+def test_every_experiment_has_its_script_and_its_data() -> None:
+    for name, experiment in record.EXPERIMENTS.items():
+        assert sources_of(ROOT, experiment.path, experiment.data), name
