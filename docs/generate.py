@@ -1,7 +1,8 @@
-"""Writes what the documentation has from elsewhere: its drawings, learning curves, and the pages of the environments.
+"""Writes what the documentation has from elsewhere: drawings, learning curves, the environments' pages, figures.
 
 ``python docs/generate.py`` writes ``docs/pictures`` and ``docs/environment/*_v0.md`` anew: the drawings from this file,
-the curves from ``docs/compare_algorithms/curves.csv``, the pages from the environments' spaces and docstrings.
+the curves from ``docs/compare_algorithms/curves.csv``, the pages from the environments' spaces and docstrings; and all
+tables and values that README and the documents have from results files (``docs/tables.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import matplotlib as mpl
 
 mpl.use("svg")
 import matplotlib.pyplot as plt
+import tables
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
@@ -230,6 +232,8 @@ def main() -> None:
     draw_skip_and_stop()
     draw_curves()
     write_pages()
+    for path in tables.documents():
+        path.write_text(tables.filled_in(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

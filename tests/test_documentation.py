@@ -30,6 +30,7 @@ from adafocus_env.videos.scenery import DEFAULT_NUM_VIDEOS
 from scripts import __main__ as programs
 
 ROOT = Path(__file__).parent.parent
+TABLES = ROOT / "docs" / "tables.py"
 README = ROOT / "README.md"
 PAGES = [README, *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "report.md")]
 MARK = r"^(?:<!-- test: (?:file (?P<file>\S+)|(?P<when>slow|parse)?(?:; )?(?P<replaced>[^\n]+ -> [^\n]+)?) -->\n)?"
@@ -202,7 +203,8 @@ def test_slow_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_blocks(page, monkeypatch, slow=True)
 
 
-def test_pages_of_environments_are_up_to_date() -> None:
+def test_pages_of_environments_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")  # as Python does for a script
     made = runpy.run_path(str(ROOT / "docs" / "generate.py"), run_name="imported")
     for name, env_id in made["PAGES"].items():
         written = (ROOT / "docs" / "environment" / f"{name}.md").read_text()
@@ -240,3 +242,41 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert place.is_relative_to(ROOT), f"{target} leads out of the repository"
         if anchor:
             assert anchor in anchors(place), f"{target}: no such heading"
+
+
+# -------------------------------------------------------------------------------------------------------------- figures
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Any]:
+    """What docs/tables.py defines."""
+    return runpy.run_path(str(TABLES))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_figures_are_those_of_the_results_files(page: Path, tables: dict[str, Any]) -> None:
+    text = page.read_text()
+    assert tables["filled_in"](text) == text, "python docs/generate.py writes them anew"
+
+
+def test_what_is_between_markers_is_replaced(tables: dict[str, Any]) -> None:
+    old = "Learned: <!-- value: quickstart/table.csv policy=learned accuracy .0f -->1<!-- end --> %"
+    new = tables["filled_in"](old)
+    assert new != old
+    assert re.fullmatch(r"Learned: <!-- [^>]+ -->\d\d<!-- end --> %", new)
+    table = tables["filled_in"]("<!-- table: quickstart -->\n| old |\n<!-- end -->\n")
+    assert "old" not in table
+    assert table.count("\n| ") == len((ROOT / "docs/quickstart/table.csv").read_text().splitlines()) + 1
+
+
+@pytest.mark.parametrize(
+    ("mark", "match"),
+    [
+        ("table: nothing", "there is no table 'nothing'"),
+        ("value: quickstart/table.csv policy=nobody accuracy .1f", "0 rows of quickstart/table.csv"),
+        ("value: quickstart/table.csv accuracy .1f", "7 rows of quickstart/table.csv"),
+    ],
+)
+def test_a_wrong_marker_is_an_error(mark: str, match: str, tables: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=match):
+        tables["filled_in"](f"<!-- {mark} --><!-- end -->")

@@ -1,0 +1,227 @@
+"""The tables and values that documents take from results files, and their markers.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``, where NAME is one of :data:`TABLES`; a value
+between ``<!-- value: FILE NAME=TEXT … COLUMN FORMAT -->`` and ``<!-- end -->``: the file is under docs/, the conditions
+choose one row of it, and the format is Python's. ``python docs/generate.py`` writes what is between them.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agents.experiments.statistics import LEAST_SEEDS, interquartile_mean, interval
+
+DOCS = Path(__file__).parent
+MARKED = re.compile(r"(<!-- (table|value): ([^>]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
+Row = dict[str, str]
+
+
+def read(file: str) -> list[Row]:
+    """The rows of a results file under docs/."""
+    with open(DOCS / file, newline="", encoding="utf-8") as lines:
+        return list(csv.DictReader(lines))
+
+
+def markdown(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+def quickstart() -> str:
+    """The table that the quickstart prints."""
+    columns = {
+        "accuracy % (95 %)": "{accuracy:.1f} ({accuracy_low:.1f} to {accuracy_high:.1f})",
+        "mAP %": "{map:.1f}",
+        "confidence %": "{confidence:.1f}",
+        "GFLOPs/video": "{gflops:.4f}",
+        "frames focused %": "{focused:.0f}",
+    }
+    rows = []
+    for row in read("quickstart/table.csv"):
+        name = row.pop("policy")
+        values = {key: float(text) for key, text in row.items()}
+        rows.append([name, *(column.format(**values) for column in columns.values())])
+    return markdown(["policy", *columns], rows)
+
+
+def per_seed(file: str, columns: dict[str, tuple[str, float, str]]) -> str:
+    """Accuracies of ``results.csv`` by name, with those of the seeds and their 95 % interval, and further columns.
+
+    Args:
+        file: The file.
+        columns: The column, a factor and a format, by heading.
+    """
+    rows = []
+    for row in read(file):
+        seeds = np.array(row["accuracy_per_seed"].split(), dtype=float)
+        text = f"{float(row['accuracy']):.1f}"
+        if len(seeds) >= LEAST_SEEDS:
+            low, high = interval(seeds, np.mean)
+            text += f" ({low:.1f} to {high:.1f})"
+        elif len(seeds) > 1:
+            text += f" (seeds {seeds.min():.1f} to {seeds.max():.1f})"
+        more = [format(factor * float(row[column]), form) for column, factor, form in columns.values()]
+        rows.append([row["name"], text, *more])
+    return markdown(["", "accuracy %, mean (95 % interval over seeds)", *columns], rows)
+
+
+def claims(file: str) -> str:
+    """Gaps and differences with their intervals."""
+    rows = [
+        [row["claim"], f"{row['value']} ({row['low']} to {row['high']})" if row["low"] else row["value"]]
+        for row in read(file)
+    ]
+    return markdown(["", "value (95 % interval)"], rows)
+
+
+def scores(file: str, pages: dict[str, str], seconds: bool = True) -> str:
+    """The learners of a comparison by falling score.
+
+    Args:
+        file: A ``runs.csv``.
+        pages: Links for some names.
+        seconds: Also say how long training took.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in read(file):
+        found.setdefault(row["name"], []).append(row)
+    rows = []
+    for name, runs in found.items():
+        score, accuracy, taken = (
+            np.array([float(run[key]) for run in runs]) for key in ("score", "accuracy", "seconds")
+        )
+        text = f"{interquartile_mean(score):.3f}"
+        if len(score) > 1:
+            low, high = interval(score) if len(score) >= LEAST_SEEDS else (score.min(), score.max())
+            text += f" ({low:.3f} to {high:.3f})"
+        link = f"[{name}]({pages[name]})" if name in pages else name
+        row = [link, text, f"{interquartile_mean(accuracy):.1f}"]
+        rows.append(
+            (-interquartile_mean(score), [*row, f"{taken.mean():.0f}" if taken.any() else ""] if seconds else row)
+        )
+    return markdown(
+        ["", "score (95 %)", "accuracy %", *(["training, s"] if seconds else [])], [row for _, row in sorted(rows)]
+    )
+
+
+def looks() -> str:
+    """Accuracy on still pictures after every look."""
+    table: dict[str, dict[str, Row]] = {}
+    for row in read("reproduce_stills/steps.csv"):
+        table.setdefault(row["name"], {})[row["step"]] = row
+    steps = list(table["random"])
+
+    def line(name: str, form: str) -> list[str]:
+        return [
+            form.format(**{key: float(row[key]) for key in ("accuracy", "low", "high")})
+            for row in (table[name][step] for step in steps)
+        ]
+
+    return markdown(
+        ["looks", *steps],
+        [
+            ["learned, mean", *line("learned", "{accuracy:.1f}")],
+            ["learned, range of seeds", *line("learned", "{low:.1f} to {high:.1f}")],
+            ["random", *line("random", "{accuracy:.1f}")],
+            ["true location", *line("true location", "{accuracy:.1f}")],
+            ["learned − random (95 %)", *line("learned - random", "{low:.1f} to {high:.1f}")],
+        ],
+    )
+
+
+def ratios(ours: str, others: Sequence[str]) -> str:
+    """The compute that methods need for equal accuracies, as multiples of that of one of ours."""
+    found = {
+        (row["other"], float(row["accuracy"])): row
+        for row in read("compare_compute/ratios.csv")
+        if row["method"] == ours
+    }
+    rows = []
+    for accuracy in sorted({accuracy for _, accuracy in found}):
+        cells = [found.get((other, accuracy)) for other in others]
+        own = next(cell["gflops"] for cell in cells if cell)
+        texts = [part for cell in cells for part in (_ratio(cell) if cell else ("", ""))]
+        rows.append([f"{accuracy:g} %", f"{float(own):.3f}", *texts])
+    return markdown(["accuracy", ours, *(part for other in others for part in (other, "ratio"))], rows)
+
+
+def _ratio(row: Row) -> tuple[str, str]:
+    """The compute of another method, and its ratio to ours with the extremes over pairs of seeds."""
+    compute, ratio, low, high = (float(row[key]) for key in ("other_gflops", "ratio", "low", "high"))
+    return f"{compute:.3f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+
+
+ALGORITHM_PAGES = {
+    "supervised localiser": "../algorithms/localizer.md",
+    "all-action (ours)": "../algorithms/all_action.md",
+    "soft targets (ours)": "../algorithms/soft_targets.md",
+    "gradients through the vectors (ours)": "../algorithms/differentiable.md",
+    "advantage-weighted regression (ours)": "../algorithms/advantage_weighted.md",
+    "REINFORCE (ours)": "../algorithms/reinforce.md",
+    "SB3 PPO": "../algorithms/sb3.md",
+    "paper's PPO, as published": "../algorithms/paper_ppo.md",
+}
+FOCUS = {"GFLOPs/video": ("gflops", 1.0, ".4f"), "frames focused %": ("focused", 100 / 8, ".0f")}
+TABLES: dict[str, Callable[[], str]] = {
+    "quickstart": quickstart,
+    "results": lambda: per_seed("reproduce_results/results.csv", FOCUS),
+    "differences": lambda: claims("reproduce_results/claims.csv"),
+    "algorithms": lambda: scores("compare_algorithms/runs.csv", ALGORITHM_PAGES),
+    "looks": looks,
+    "clips": lambda: per_seed("reproduce_motion/results.csv", {"GFLOPs/clip": ("gflops", 1.0, ".4f")}),
+    "differences on clips": lambda: claims("reproduce_motion/claims.csv"),
+    "ratios": lambda: ratios("AdaFocus+, any P", ("adaptive resolution", "whole frames, any size")),
+}  # fmt: skip
+for ablation in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv")):
+    TABLES[f"ablation {ablation}"] = functools.partial(scores, f"ablate/{ablation}/runs.csv", {}, seconds=False)
+
+
+# ----------------------------------------------------------------------------------------------------------- markers
+
+
+def value(query: str) -> str:
+    """One cell of a results file, formatted.
+
+    Raises:
+        ValueError: The query is not ``FILE NAME=TEXT … COLUMN FORMAT``, or other than one row fits it.
+    """
+    file, *conditions, column, form = shlex.split(query)
+    wanted = dict(condition.split("=", 1) for condition in conditions)
+    rows = [row for row in read(file) if all(row[key] == text for key, text in wanted.items())]
+    if len(rows) != 1:
+        raise ValueError(f"{len(rows)} rows of {file} have {wanted}, not one")
+    return format(float(rows[0][column]), form)
+
+
+def filled_in(text: str) -> str:
+    """A document with its tables and values as the results files have them today.
+
+    Raises:
+        ValueError: There is no such table, or a query is wrong.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        start, kind, query, _, end = match.groups()
+        if kind == "value":
+            return f"{start}{value(query)}{end}"
+        if query not in TABLES:
+            raise ValueError(f"there is no table {query!r}; there are {', '.join(TABLES)}")
+        return f"{start}\n\n{TABLES[query]()}\n\n{end}"
+
+    return MARKED.sub(fill, text)
+
+
+def documents() -> list[Path]:
+    """The documents that may hold markers."""
+    return [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
