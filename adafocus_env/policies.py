@@ -10,13 +10,16 @@ import numpy.typing as npt
 from gymnasium import spaces
 from torch import Tensor
 
+from adafocus_env.prices import num_prices
+
 
 def decide(policy: Any, observation: Any, state: Any, episode_start: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
     """The actions that a policy chooses on a batch of observations, with ``deterministic=True``.
 
     A policy with SB3's ``predict`` is given NumPy arrays, which SB3's models require. One with ``takes_tensors = True``
     is given the tensors themselves, on their device, which saves a copy to the host; it must not change them. A policy
-    that says by an ``observation_space`` what it sees is given no more than that.
+    that says by an ``observation_space`` what it sees is given no more than that; if it sees one price and there are
+    two, it is given the first.
 
     Args:
         policy: Has ``predict(observation, state, episode_start, deterministic) -> (actions, state)``.
@@ -46,7 +49,10 @@ def _seen(policy: Any, observation: Any) -> Any:
         return observation["glance"]
     if missing := sorted(space.keys() - observation.keys()):
         raise ValueError(f"the policy sees {missing}, and observations hold {sorted(observation)} here")
-    return {name: observation[name] for name in space}
+    seen = {name: observation[name] for name in space}
+    if prices := num_prices(policy):
+        seen["price"] = seen["price"][..., :prices]
+    return seen
 
 
 def rows_of_state(state: Any, rows: Tensor) -> Any:

@@ -320,6 +320,28 @@ def test_an_sb3_model_that_sees_no_price_can_be_frozen(env_kwargs: dict[str, Any
     assert np.isfinite(evaluate(agent, skip_cost=0.1, **env_kwargs).mean_return)
 
 
+def test_stopping_is_learnt_over_a_policy_that_acts_by_the_price(
+    env_kwargs: dict[str, Any], recognizer: Recognizer, videos: RoamingFashion, tmp_path: Path
+) -> None:
+    """The frozen one sees the price of a look alone, and skips as it does by itself until the video is stopped."""
+    skipping = learn(env_kwargs, updates=10)
+    envs = gym.make_vec("AdaFocus-v0", 8, output="torch", **{**DRAWN, "skip_cost": (0.0, 0.05)}, **env_kwargs)
+    agent = Reinforce(envs, patch_policy=skipping, episodes_per_batch=8).learn(8 * FRAMES)
+    agent.save(tmp_path / "agent.safetensors")
+    loaded = load_policy(tmp_path / "agent.safetensors")
+    frames = videos.frames(torch.arange(len(videos)))
+    for price in (0.0, 0.05):
+        alone = evaluate(skipping, skip_cost=price, reward="confidence", **env_kwargs)
+        found = evaluate(loaded, skip_cost=price, glance_cost=0.02, reward="confidence", **env_kwargs)
+        before = np.arange(FRAMES) < found.frames[:, None] - 1  # what happens on the last frame is the other's choice
+        np.testing.assert_array_equal(found.skipped[before], alone.skipped[before])
+        result = recognizer.recognize(frames, loaded, price=(price, 0.02))
+        np.testing.assert_array_equal(found.skipped, result.skipped)
+        np.testing.assert_allclose(found.gflops, result.gflops)
+    with pytest.raises(ValueError, match=r"price.* but the environment shows"):
+        Reinforce(gym.make_vec("AdaFocus-v0", 2, stop=True, **env_kwargs), patch_policy=skipping)
+
+
 def test_files_that_are_older_than_prices_load(env_kwargs: dict[str, Any]) -> None:
     for arguments in ({}, {"skip": False}, {"observation": "glance"}):
         env = AdaFocusVectorEnv(1, **arguments, **env_kwargs)
