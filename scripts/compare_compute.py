@@ -35,10 +35,11 @@ MAY_CHANGE = (
     "patch_sizes",
     "skip_costs",
     "resolution_costs",
+    "soft_resolution_costs",
     "frames",
 )
 """Arguments that may change when a killed run goes on."""
-IN_QUICK = ("patch_sizes", "skip_costs", "resolution_costs", "frames", "seeds")
+IN_QUICK = ("patch_sizes", "skip_costs", "resolution_costs", "soft_resolution_costs", "frames", "seeds")
 """Arguments of which a rehearsal takes the first two values."""
 
 

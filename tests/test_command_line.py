@@ -190,7 +190,8 @@ REFUSED_EARLY = [
     ("train_recognizer", "--stage0.learning-rate", "nan"), ("train_recognizer", "--stage0.covered", "1.5"),
     ("train_recognizer", "--stage1.epochs", "-2"), ("train_recognizer", "--stage1.precision", "float8"),
     ("train_recognizer", "--stage1.weight-decay", "inf"), ("train_policy", "--train", "everything"),
-    ("train_end_to_end", "--end-to-end.random-share", "2"),
+    ("train_end_to_end", "--end-to-end.random-share", "2"), ("compare_compute", "--patches.steps", "5"),
+    ("compare_compute", "--whole-frames.precision", "bfloat16"),
     ("build_feature_bank", "--dtype", "int8"), ("extract_frames", "--decode", "some"), ("evaluate", "--no-such", "3"),
 ]  # fmt: skip
 """What is wrong with a command line before anything is looked at."""

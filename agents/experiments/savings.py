@@ -88,6 +88,8 @@ class Savings:
     """Prices of a focused frame for AdaFocus+; each has a policy of its own, and one that learns to stop besides."""
     resolution_costs: tuple[float, ...] = (0.02, 0.03, 0.04, 0.045, 0.05, 0.055, 0.06, 0.08, 0.16)
     """Prices of a frame at full resolution for adaptive resolution; each has a policy of its own."""
+    soft_resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.05, 0.06, 0.08)
+    """The same for adaptive resolution by the learner of AdaFocus+, soft targets and then a skip policy."""
     frames: tuple[int, ...] = (1, 2, 4, 6, 8)
     """Numbers of evenly spaced whole frames to read."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -108,6 +110,20 @@ class Savings:
     out: Path = Path("runs/compare_compute")
     """Folder for the recognisers, the policies, the tables and the figure."""
 
+    def __post_init__(self) -> None:
+        """Refuse settings that others decide.
+
+        Raises:
+            ValueError: Steps, epochs or the precision are given for one training alone.
+        """
+        for name in ("whole_frames", "patches"):
+            config: Stage1Config = getattr(self, name)
+            if (config.steps, config.epochs, config.precision) != (Stage1Config.steps, None, Stage1Config.precision):
+                raise ValueError(
+                    f"{name}: --network-videos decides how long it trains, and --precision is for all: leave steps, "
+                    "epochs and precision out"
+                )
+
     def videos(self, split: str) -> RoamingFashion:
         """The videos of a split."""
         numbers = {"train": self.policy_videos, "val": self.val_videos}
@@ -125,7 +141,7 @@ class Savings:
         return replace(config, steps=steps, epochs=None, precision=self.precision)
 
     def on_whole_frames(self) -> list[Tried]:
-        """Fewer frames, smaller frames, and, as in AR-Net, a resolution or a skip for every frame."""
+        """Fewer frames, smaller frames, and, as in AR-Net, a resolution or a skip for every frame, by two learners."""
 
         def train(recognizer: Recognizer, pool: RoamingFashion, settings: Stage1Config, **kwargs: Any) -> None:
             train_whole_frames(recognizer, pool, settings, AR_NET_SCALES, **kwargs)
@@ -146,6 +162,18 @@ class Savings:
             env = {"features": banks["train"], "reward": "gain_over_previous", "skip_cost": cost}
             policy = self._learned(f"resolution-{cost:g}", seed, RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS, **env)
             tried.append(self._tried(ADAPTIVE, f"λ = {cost:g}", seed, policy, banks))
+        settings = {**SOFT_TARGET_HYPERPARAMETERS, "score_map": False}  # resolutions lie in no grid
+        for seed, cost in itertools.product(self.seeds, self.soft_resolution_costs):
+            price: dict[str, Any] = {"features": banks["train"], "skip_cost": cost}
+            look = self._learned(
+                f"soft_resolution-{cost:g}", seed, SOFT_TARGET_EPISODES, settings, kind=SoftTargets,
+                skip=False, baseline="exact", **price,
+            )  # fmt: skip
+            skip = self._learned(
+                f"soft_resolution_skip-{cost:g}", seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look,
+                reward="gain_over_previous", **price,
+            )  # fmt: skip
+            tried.append(self._tried(ADAPTIVE, f"soft targets, λ = {cost:g}", seed, skip, banks))
         return tried
 
     def on_patches(self, size: int) -> list[Tried]:
