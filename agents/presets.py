@@ -74,8 +74,9 @@ SKIP_HYPERPARAMETERS: dict[str, Any] = {
     "gamma": 0.9,
     "entropy_coefficient": 0.02,
     "use_belief": True,
+    "share_encoder": True,
 }
-"""REINFORCE for the skip policy π′ over a frozen π (AdaFocus+). With ``gain_over_previous`` and γ = 1 the return would
+"""REINFORCE for the skip policy π′ over a frozen π (AdaFocus+), whose encoder and memory it shares. With ``gain_over_previous`` and γ = 1 the return would
 telescope to the confidence at the end minus the price of the focused frames, which is the trade-off wanted. γ = 0.9 is
 close to it and less noisy."""
 SKIP_EPISODES = 12_800
