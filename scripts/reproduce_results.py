@@ -28,6 +28,7 @@ from agents.presets import (
     SOFT_TARGET_EPISODES,
     SOFT_TARGET_HYPERPARAMETERS,
     STAGE3,
+    STAGE3_SKIP_COST,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ CURVE = "learned + skip, cost "
 class Config:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Training seeds."""
-    skip_costs: tuple[float, ...] = (0.005, 0.01, 0.02, 0.03, 0.05)
+    skip_costs: tuple[float, ...] = (0.005, 0.01, 0.025, 0.05, 0.1)
     """Prices of a focused frame at which the first seed trains skip policies, besides the default price."""
     names: tuple[str, ...] = ()
     """Rows of the table to make, besides the policies that learn nothing; by default all."""
@@ -120,7 +121,7 @@ def trainings(
     return {
         "learned": lambda: (patches(), recognizer),
         **{f"{CURVE}{cost:g}": lambda cost=cost: (skips(cost), recognizer) for cost in sorted(skip_costs)},
-        "learned + skip + stage 3": lambda: with_stage3(skips()),
+        "learned + skip + stage 3": lambda: with_stage3(skips(STAGE3_SKIP_COST)),
         "learned + stage 3": lambda: with_stage3(patches()),
         # Two controls with the same number of steps: stage 3 on one set of random patches, and, stronger, on fresh
         # random patches in every pass.
@@ -145,7 +146,7 @@ def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, An
         "reinforce": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
         "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS, DEFAULT_SKIP_COST],
         "ppo": [PPO_EPISODES, PPO_HYPERPARAMETERS],
-        "stage 3": dataclasses.asdict(STAGE3),
+        "stage 3": [dataclasses.asdict(STAGE3), STAGE3_SKIP_COST],
         "recognizer": recognizer.fingerprint(),
     }
 
