@@ -76,10 +76,11 @@ SKIP_HYPERPARAMETERS: dict[str, Any] = {
     "use_belief": True,
     "share_encoder": True,
 }
-"""REINFORCE for the skip policy π′ over a frozen π (AdaFocus+), whose encoder and memory it shares. With ``gain_over_previous`` and γ = 1 the return would
-telescope to the confidence at the end minus the price of the focused frames, which is the trade-off wanted. γ = 0.9 is
-close to it and less noisy. On 4,000 validation videos, after stage 3, sharing is at 80.6 and 79.9 % with 3.98 and 3.94
-looks of 8 (seeds 0 and 1, λ = 0.015), and an encoder of π′ itself at 79.7 and 79.8 % with 3.97 and 4.71."""
+"""REINFORCE for the skip policy π′ over a frozen π (AdaFocus+), whose encoder and memory it shares. With
+``gain_over_previous`` and γ = 1 the return would telescope to the confidence at the end minus the price of the focused
+frames, which is the trade-off wanted. γ = 0.9 is close to it and less noisy. On 4,000 validation videos, after stage 3,
+sharing is at 80.6 and 79.9 % with 3.98 and 3.94 looks of 8 (seeds 0 and 1, λ = 0.015), and an encoder of π′ itself at
+79.7 and 79.8 % with 3.97 and 4.71."""
 SKIP_EPISODES = 12_800
 
 STOP_HYPERPARAMETERS: dict[str, Any] = {**SKIP_HYPERPARAMETERS, "gamma": 1.0}
