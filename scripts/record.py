@@ -38,10 +38,9 @@ PRIVATE = ("trials", "evaluations", "tensorboard", "settings.json", "metrics.csv
 """Folders and files of a run that are not."""
 
 
-def weights(name: str, *, policies: bool = False) -> tuple[str, ...]:
-    """Paths of a shipped recogniser, and of the shipped policies over it."""
-    recognizer = f"adafocus_env/recognition/checkpoints/{name}.safetensors"
-    return (recognizer, *sorted(f"agents/checkpoints/{name}{kind}.safetensors" for kind in ("", "-skip") if policies))
+def weights(name: str) -> str:
+    """Path of a shipped recogniser."""
+    return f"adafocus_env/recognition/checkpoints/{name}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Experiment:
     script: str
     minutes: float
     arguments: tuple[str, ...] = ()
-    data: tuple[str, ...] = (POOL, *weights("roaming-fashion"))
+    data: tuple[str, ...] = (POOL, weights("roaming-fashion"))
     folder: str | None = None
 
     @property
@@ -87,18 +86,23 @@ EXPERIMENTS: dict[str, Experiment] = {
         "compare_algorithms",
         120,
         (*BANKS, *FINAL),
-        (POOL, "agents/experiments/tuned.json", *weights("roaming-fashion", policies=True)),
+        (
+            POOL,
+            weights("roaming-fashion"),
+            "agents/experiments/tuned.json",
+            "agents/checkpoints/roaming-fashion.safetensors",
+        ),
     ),
     "reproduce_results": Experiment("reproduce_results", 60, (*BANKS, *FINAL)),
     **{
         f"ablate_{name}": Experiment("ablate", 40, ("--ablations", name, *BANKS, *FINAL), folder=f"ablate/{name}")
         for name in ABLATIONS
     },
-    "reproduce_stills": Experiment("reproduce_stills", 20, FINAL, (POOL, *weights("still-fashion"))),
-    "reproduce_motion": Experiment("reproduce_motion", 45, FINAL, (POOL, *weights("roaming-motion"))),
+    "reproduce_stills": Experiment("reproduce_stills", 20, FINAL, (POOL, weights("still-fashion"))),
+    "reproduce_motion": Experiment("reproduce_motion", 45, FINAL, (POOL, weights("roaming-motion"))),
     "compare_pipelines": Experiment("compare_pipelines", 180, FINAL, (POOL,)),
     "compare_compute": Experiment("compare_compute", 450, FINAL),
-    "benchmark": Experiment("benchmark", 20, data=(POOL, *weights("roaming-fashion"), *weights("roaming-motion"))),
+    "benchmark": Experiment("benchmark", 20, data=(POOL, weights("roaming-fashion"), weights("roaming-motion"))),
 }
 """Everything that is published, in the order in which it runs."""
 
