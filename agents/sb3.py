@@ -186,7 +186,7 @@ class GlanceExtractor(BaseFeaturesExtractor):
         return torch.cat(features, dim=1)
 
     @classmethod
-    def policy_kwargs(cls, features_dim: int = 256, *, score_map: bool = False) -> dict[str, Any]:
+    def policy_kwargs(cls, features_dim: int = 256, *, score_map: bool = True) -> dict[str, Any]:
         """``policy_kwargs`` for an SB3 model: this extractor, and heads with a hidden layer of 128 on its features."""
         return {
             "features_extractor_class": cls,
@@ -223,7 +223,7 @@ def algorithm_of(model: Any) -> str | None:
     return next((name for name, kind in SB3_ALGORITHMS.items() if kind in bases), None)
 
 
-def make_model(name: str, env: VecEnv, *, seed: int = 0, score_map: bool = False, **settings: Any) -> Any:
+def make_model(name: str, env: VecEnv, *, seed: int = 0, score_map: bool = True, **settings: Any) -> Any:
     """A model of an algorithm in :data:`SB3_ALGORITHMS`, with :class:`GlanceExtractor` and heads of 128.
 
     Args:

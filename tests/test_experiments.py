@@ -16,7 +16,7 @@ from adafocus_env.patches import can_stop
 from adafocus_env.run_folder import check_settings
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.registry import register_videos
-from agents import Reinforce, evaluate, exit_curve, load_policy
+from agents import Reinforce, SoftTargets, evaluate, exit_curve, load_policy
 from agents.baselines import RandomPolicy
 from agents.experiments import bench as benches
 from agents.experiments import pipelines, runner
@@ -26,7 +26,6 @@ from agents.experiments.bench import Bench
 from agents.experiments.noise import estimator_noise
 from agents.experiments.report import sample_efficiency, write_report, write_results
 from agents.experiments.runner import LearningCurve, Result, Trial, run_trial, run_trials
-from agents.reinforce import Hyperparameters
 from tests.conftest import make_tiny_recognizer
 from tests.test_frame_folders import write_video
 
@@ -312,7 +311,8 @@ def test_ablations_name_what_there_is(bench: Bench) -> None:
         assert len({variant.name for variant in variants}) == len(variants)
         for variant in variants:
             if variant.algorithm in ALGORITHMS:
-                assert variant.settings.keys() <= Hyperparameters.__dataclass_fields__.keys()
+                known = SoftTargets if variant.algorithm == "soft_targets" else Reinforce
+                assert variant.settings.keys() <= known.hyperparameters_class.__dataclass_fields__.keys()
             for one in variant.trials(range(2), 64, "val"):
                 one.key(variant.on(bench))  # knows its algorithm
             if variant.bench:

@@ -10,7 +10,7 @@ from adafocus_env.environments.rewards import REWARDS
 from agents.experiments.algorithms import REFERENCES
 from agents.experiments.bench import Bench
 from agents.experiments.runner import Trial
-from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS
+from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS, SOFT_TARGET_HYPERPARAMETERS
 from agents.reinforce import Hyperparameters
 
 
@@ -80,10 +80,12 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         ("+ learning rate 3e-3", "paper", {"learning_rate": 3e-3}, {}),
         ("+ γ = 0.3", "paper", {"gamma": 0.3}, {}),
         ("+ belief", "paper", {"use_belief": True}, {"observation": "full"}),
-        ("+ normalised advantages, clipped gradients", "reinforce", {}, {}),
+        ("+ normalised advantages, clipped gradients", "reinforce", {"score_map": False}, {}),
+        ("+ scores of the map", "reinforce", {"score_map": True}, {}),
         ("+ exact baseline", "reinforce", {}, {"baseline": "exact"}),
         ("+ all actions", "all_action", _AS_REINFORCE, {}),
         ("+ smaller batches, settings of its own", "all_action", ALL_ACTION_HYPERPARAMETERS, {}),
+        ("+ soft targets", "soft_targets", SOFT_TARGET_HYPERPARAMETERS, {}),
     ),
     # What soft targets owe to the reward's unit and to the convolution of the map, and whether others gain by them too.
     "ingredients": tuple(

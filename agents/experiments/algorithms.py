@@ -124,7 +124,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         {"n_steps": 16, "batch_size": 256, "n_epochs": 4, "gamma": 0.7, "ent_coef": 0.01}, _SB3_SEARCH,
     ),
     "localizer": Algorithm(
-        "supervised localiser", own(Localizer), {}, {"learning_rate": 1e-3, "use_belief": True},
+        "supervised localiser", own(Localizer), {}, {"learning_rate": 1e-3, "use_belief": True, "score_map": True},
         {"learning_rate": _RATES},
     ),
 }  # fmt: skip
