@@ -13,11 +13,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
-from adafocus_env import Recognizer
+from adafocus_env import Recognizer, TSMRecognizer
 from adafocus_env.patches import grid_corners, position_corners
 from adafocus_env.recognition.exported import ExportedRecognizer
 from adafocus_env.recognition.official_policy import OfficialPolicy
+from adafocus_env.recognition.official_tsm import OfficialTSMPolicy
 from adafocus_env.videos import get_videos
 from agents import Reinforce, from_pretrained, load_pair
 from agents.baselines import RandomPolicy
@@ -25,9 +27,9 @@ from agents.baselines import RandomPolicy
 SMALL = {"hidden_size": 8, "encoder_size": 8}
 
 
-def same(recognizer: Recognizer, policy: Any, frames: torch.Tensor, found: Any, looks: int = 1) -> None:
+def same(recognizer: Recognizer | TSMRecognizer, policy: Any, frames: torch.Tensor, found: Any, **looks: int) -> None:
     """What graphs found is what ``recognize`` finds."""
-    eager = recognizer.recognize(frames, policy, looks=looks)
+    eager = recognizer.recognize(frames, policy, **looks)  # type: ignore[arg-type]
     assert torch.equal(eager.skipped, found.skipped)
     assert torch.equal(eager.corners[~eager.skipped], found.corners[~found.skipped])
     assert (eager.logits - found.logits).abs().max() < 1e-4
@@ -70,11 +72,35 @@ def test_policies_of_all_kinds(recognizer: Recognizer, shared: dict[str, Any], t
     frames = shared["videos"].frames(torch.arange(12))
     for looks, policy in ((1, stops), (2, moves), (1, released)):
         found = ExportedRecognizer(recognizer.export(tmp_path, policy, looks=looks)).recognize(frames)
-        same(recognizer, policy, frames, found, looks)
+        same(recognizer, policy, frames, found, looks=looks)
         if policy is stops:
             assert 0 < found.skipped.float().mean() < 1
     single = ExportedRecognizer(tmp_path).recognize(frames[:1])
     same(recognizer, released, frames[:1], single)
+
+
+def test_policies_of_clips(tmp_path: Path) -> None:
+    """The shipped pair; one of patch indices; a released one, in batches of other sizes."""
+    recognizer, policy = load_pair("roaming-motion")
+    assert isinstance(recognizer, TSMRecognizer)
+    grid = Reinforce(gym.make_vec("AdaFocusTSM-v0", 1, action="grid", recognizer=recognizer), score_map=True, **SMALL)
+    torch.manual_seed(0)
+    released = OfficialTSMPolicy(*recognizer.glance_shape[:2], hidden_size=8).eval()
+    released.actor[0].weight.data.mul_(20)
+    clips = get_videos("roaming-motion", "test").frames(torch.arange(12))
+    for other in (policy, undecided(grid), released):
+        runs = ExportedRecognizer(recognizer.export(tmp_path, other))
+        found = runs.recognize(clips)
+        same(recognizer, other, clips, found)
+        assert len(found.corners.unique(dim=0)) > 3
+        same(recognizer, other, clips[:1], runs.recognize(clips[:1]))
+    with pytest.raises(ValueError, match=r"frames must be \(B, 4 \+ 6, 3, H, W\)"):
+        runs.recognize(clips[:, 1:])
+    grid.action_space = spaces.MultiDiscrete([49, 2])
+    with pytest.raises(ValueError, match="clips have no skip bit"):
+        recognizer.export(tmp_path, grid)
+    with pytest.raises(ValueError, match=r"glances of shape \(64, 7, 7\), but the recogniser's are \(256, 7, 7\)"):
+        recognizer.export(tmp_path, from_pretrained("roaming-fashion"))
 
 
 def test_it_runs_with_torch_alone(recognizer: Recognizer, shared: dict[str, Any], tmp_path: Path) -> None:
@@ -97,10 +123,13 @@ def test_it_runs_with_torch_alone(recognizer: Recognizer, shared: dict[str, Any]
     assert np.abs(found["logits"] - eager.logits.numpy()).max() < 1e-4
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+needs_onnx = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))), reason="needs the extra onnx"
 )
+
+
+@pytest.mark.slow
+@needs_onnx
 def test_onnx(recognizer: Recognizer, shared: dict[str, Any], tmp_path: Path) -> None:
     env = gym.make_vec("AdaFocus-v0", 1, **shared)
     policy = undecided(Reinforce(env, use_belief=True, score_map=True, **SMALL))
@@ -110,6 +139,16 @@ def test_onnx(recognizer: Recognizer, shared: dict[str, Any], tmp_path: Path) ->
     runs = ExportedRecognizer(tmp_path)
     for count in (12, 1):
         same(recognizer, policy, frames[:count], runs.recognize(frames[:count]))
+
+
+@pytest.mark.slow
+@needs_onnx
+def test_clips_in_onnx(tmp_path: Path) -> None:
+    recognizer, policy = load_pair("roaming-motion")
+    clips = get_videos("roaming-motion", "test").frames(torch.arange(12))
+    runs = ExportedRecognizer(recognizer.export(tmp_path, policy, graphs="onnx"))
+    for count in (12, 1):
+        same(recognizer, policy, clips[:count], runs.recognize(clips[:count]))
 
 
 def test_corners_are_those_of_the_environment() -> None:

@@ -163,6 +163,12 @@ def refuse_exit(exit_threshold: object) -> None:
         raise ValueError("exit_threshold: a clip is decided about at once, so none can be left early")
 
 
+def refuse_skips(policy: Any) -> None:
+    """Raise ``ValueError`` if AdaFocus-TSM, which reads every clip, is given a policy with a skip bit."""
+    if isinstance(policy.action_space, spaces.MultiDiscrete):
+        raise ValueError(f"the policy acts in {policy.action_space}, but clips have no skip bit")
+
+
 def as_thresholds(exit_threshold: float | Sequence[float] | None, times: int) -> npt.NDArray[np.float64]:
     """(T,) the confidence at which a video is left after each of its frames; infinite for ``None``.
 
@@ -188,8 +194,7 @@ def recognize_clips(recognizer: ImageNetworks[Any], clips: Tensor, policy: Any) 
     """See :meth:`adafocus_env.TSMRecognizer.recognize`."""
     _check_request(clips, policy)
     clips = clips.to(recognizer.device)
-    if isinstance(policy.action_space, spaces.MultiDiscrete):
-        raise ValueError(f"the policy acts in {policy.action_space}, but clips have no skip bit")
+    refuse_skips(policy)
     patch_size = recognizer.config.patch_size
     glanced = recognizer.batches(recognizer.glanced(clips), recognizer.config.glance_size)
     maps, logits = (torch.cat(part) for part in zip(*map(recognizer.glance, glanced), strict=True))

@@ -18,6 +18,9 @@ Beside this file and ``settings.json`` lie four graphs, ``.pt2`` (torch.export) 
 | ``classify`` | both shares, skipped (B,) bool, belief (B, D) | logits (B, classes), the next belief |
 
 What is left to do between them is in :meth:`ExportedRecognizer.recognize`: frames are resized, patches are cut.
+
+AdaFocus-TSM decides once about a clip: ``glance`` takes the frames of its first sampling, (B, frames, 3, S, S), and
+``look`` one patch of each frame of its second, (B, frames, 3, P, P). Gates and beliefs are then logits, (B, classes).
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ Graph = Callable[..., Sequence[Tensor]]
 
 
 class Recognized(NamedTuple):
-    """What :meth:`ExportedRecognizer.recognize` finds; T counts looks.
+    """What :meth:`ExportedRecognizer.recognize` finds; T counts looks, and is 1 for a clip.
 
     Attributes:
         logits: (B, T, classes) float32, the prediction after every look.
@@ -78,51 +81,63 @@ class ExportedRecognizer:
         """Recognise videos, all of them one frame after the other.
 
         Args:
-            frames: (B, T, 3, H, W) uint8 RGB at full resolution, on the CPU.
+            frames: (B, T, 3, H, W) uint8 RGB at full resolution, on the CPU; of clips one sampling after the other.
 
         Raises:
             ValueError: They are not such frames, or smaller than a patch.
         """
-        settings, patch_size = self.settings, self.settings["patch_size"]
-        if (
-            frames.ndim != 5
-            or frames.dtype != torch.uint8
-            or frames.shape[2] != 3
-            or min(frames.shape[3:]) < patch_size
-        ):
-            raise ValueError(
-                f"frames must be (B, T, 3, H, W) uint8 with H and W of at least {patch_size}, not {frames.dtype} of "
-                f"shape {tuple(frames.shape)}"
-            )
-        videos, times, looks = frames.shape[0], frames.shape[1], settings["looks"]
+        units, settings, patch_size = self._units(frames), self.settings, self.settings["patch_size"]
+        videos, times, looks = len(frames), len(units), settings["looks"]
         room = frames.shape[3] - patch_size, frames.shape[4] - patch_size
         belief = torch.zeros(videos, settings["hidden_size"])
         states: Sequence[Tensor] = [torch.zeros(videos, *shape) for shape in settings["states"]]
         stopped = torch.zeros(videos, dtype=torch.bool)
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         for step in range(times * looks):
-            frame = frames[:, step // looks]
+            glanced, read = units[step // looks]
             if step % looks == 0:
-                maps, frame_gates = self._glance(self._resized(frame))
+                maps, frame_gates = self._glance(self._resized(glanced))
             time = torch.full((videos, 1), step / (times * looks))
             action, *states = self._decide(maps, belief, time, *states)
             corners, choice = self._meaning(action, room)
             skipped = stopped | (choice > 0)
             patch_gates = torch.zeros_like(frame_gates)
             if not skipped.all():
-                patch_gates[~skipped] = self._look(_cut(frame[~skipped], corners[~skipped], patch_size))[0]
+                patch_gates[~skipped] = self._look(_cut(read[~skipped], corners[~skipped], patch_size))[0]
             logits, belief = self._classify(frame_gates, patch_gates, skipped, belief)
             stopped = stopped | (choice > 1)
             found.append((logits, corners, skipped))
         return Recognized(*(torch.stack(part, dim=1) for part in zip(*found, strict=True)))
 
+    def _units(self, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """What is glanced at and what patches are cut from: the same frame, for each of a video, or once, the first
+        frames of a clip and its others."""
+        patch_size, clip = self.settings["patch_size"], self.settings.get("clip")  # which earlier folders don't have
+        if (
+            frames.ndim != 5
+            or frames.dtype != torch.uint8
+            or (clip and frames.shape[1] != sum(clip))
+            or frames.shape[2] != 3
+            or min(frames.shape[3:]) < patch_size
+        ):
+            times = " + ".join(map(str, clip)) if clip else "T"
+            raise ValueError(
+                f"frames must be (B, {times}, 3, H, W) uint8 with H and W of at least {patch_size}, not {frames.dtype} "
+                f"of shape {tuple(frames.shape)}"
+            )
+        if clip:
+            glanced, read = frames.split(clip, dim=1)
+            return [(glanced, read)]
+        return [(frame, frame) for frame in frames.unbind(dim=1)]
+
     def _resized(self, frames: Tensor) -> Tensor:
-        """(B, 3, S, S) uint8, as ``glance`` reads them."""
+        """(B, …, 3, S, S) uint8, as ``glance`` reads them."""
         size, how = [self.settings["glance_size"]] * 2, self.settings["glance_interpolation"]
         if list(frames.shape[-2:]) == size:
             return frames.contiguous()
         smooth = {} if how == "nearest" else {"antialias": True, "align_corners": False}
-        return functional.interpolate(frames, size, mode=how, **smooth)
+        small = functional.interpolate(frames.flatten(0, -4), size, mode=how, **smooth)
+        return small.unflatten(0, frames.shape[:-3])
 
     def _meaning(self, action: Tensor, room: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Corners (B, 2) int64, and (B,) what is done: 0, look; 1, skip the frame; 2, stop.
@@ -142,9 +157,9 @@ class ExportedRecognizer:
 
 
 def _cut(frames: Tensor, corners: Tensor, size: int) -> Tensor:
-    """(B, 3, P, P), one patch of each of (B, 3, H, W) frames."""
+    """(B, …, 3, P, P), one patch of each of (B, …, 3, H, W) frames or clips."""
     places = zip(frames, corners.tolist(), strict=True)
-    return torch.stack([frame[:, top : top + size, left : left + size] for frame, (top, left) in places])
+    return torch.stack([frame[..., top : top + size, left : left + size] for frame, (top, left) in places])
 
 
 def _load(path: Path) -> Graph:

@@ -20,6 +20,7 @@ from torch.distributions import Distribution
 from adafocus_env.checks import Bounds, check_choice, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.patches import grid_of
+from adafocus_env.recognition.deployment import refuse_skips
 from adafocus_env.recognition.exported import FORMAT, GRAPHS
 from adafocus_env.recognition.image_networks import ImageNetworks
 
@@ -30,22 +31,31 @@ _EXAMPLES = 3
 
 
 def export_graphs(
-    recognizer: ImageNetworks[Any], folder: str | os.PathLike[str], policy: Any, looks: int, graphs: Graphs
+    recognizer: ImageNetworks[Any],
+    folder: str | os.PathLike[str],
+    policy: Any,
+    looks: int,
+    graphs: Graphs,
+    clip: tuple[int, int] | None = None,
 ) -> Path:
-    """See :meth:`adafocus_env.Recognizer.export`."""
+    """See :meth:`adafocus_env.Recognizer.export` and, for ``clip``, its frames for f_G and for f_L,
+    :meth:`adafocus_env.TSMRecognizer.export`."""
     check_choice("graphs", graphs, get_args(Graphs))
     looks = check_integer("looks", looks, Bounds(at_least=1))
-    _check_policy(policy)
+    _check_policy(policy, recognizer.glance_shape)
+    if clip is not None:
+        refuse_skips(policy)
     _check_devices({"recognizer": [recognizer], "policy": policy.networks})
-    config, shape = recognizer.config, recognizer.glance_shape
-    gates, belief = torch.zeros(_EXAMPLES, recognizer.classifier.gates_size), torch.zeros(_EXAMPLES, config.hidden_size)
-    seen = torch.zeros(_EXAMPLES, *shape), belief, torch.zeros(_EXAMPLES, 1)
+    config, classifier = recognizer.config, recognizer.classifier
+    gates, belief = (torch.zeros(_EXAMPLES, size) for size in (classifier.gates_size, classifier.hidden_size))
+    seen = torch.zeros(_EXAMPLES, *recognizer.glance_shape), belief, torch.zeros(_EXAMPLES, 1)
+    glanced, read = ((), ()) if clip is None else (clip[:1], clip[1:])
     decide = _Decide(policy, *seen)
     skipped = torch.zeros(_EXAMPLES, dtype=torch.bool)
     modules: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {
-        "glance": (_Glance(recognizer), (_pictures(config.glance_size),)),
+        "glance": (_Glance(recognizer), (_pictures(*glanced, side=config.glance_size),)),
         "decide": (decide, (*seen, *decide.states)),
-        "look": (_Look(recognizer), (_pictures(config.patch_size),)),
+        "look": (_Look(recognizer), (_pictures(*read, side=config.patch_size),)),
         "classify": (_Classify(recognizer), (gates, gates.clone(), skipped, belief)),  # one tensor would be one input
     }
     folder = Path(folder)
@@ -57,10 +67,11 @@ def export_graphs(
         "glance_size": config.glance_size,
         "glance_interpolation": config.glance_interpolation,
         "patch_size": config.patch_size,
-        "hidden_size": config.hidden_size,
+        "hidden_size": classifier.hidden_size,
         "num_classes": config.num_classes,
         "grid": grid_of(policy.action_space),
         "looks": looks,
+        "clip": clip,
         "states": [list(state.shape[1:]) for state in decide.states],
     }
     write_atomically(folder / "settings.json", json.dumps(settings, indent=2).encode())
@@ -68,11 +79,11 @@ def export_graphs(
     return folder
 
 
-def _pictures(side: int) -> Tensor:
-    return torch.zeros(_EXAMPLES, 3, side, side, dtype=torch.uint8)
+def _pictures(*frames: int, side: int) -> Tensor:
+    return torch.zeros(_EXAMPLES, *frames, 3, side, side, dtype=torch.uint8)
 
 
-def _check_policy(policy: Any) -> None:
+def _check_policy(policy: Any, glance_shape: tuple[int, ...]) -> None:
     """Raise ``ValueError`` unless a policy decides by networks alone, from what the exported graphs compute."""
     if not getattr(policy, "takes_tensors", False) or not hasattr(policy, "networks"):
         raise ValueError(
@@ -84,6 +95,12 @@ def _check_policy(policy: Any) -> None:
         raise ValueError(
             f"the policy sees {more} beside {sorted(_SEEN)}: it can't be exported; train one at a fixed "
             "skip_cost (and glance_cost)"
+        )
+    glance = space["glance"] if isinstance(space, spaces.Dict) else space
+    if glance.shape != glance_shape:
+        raise ValueError(
+            f"the policy sees glances of shape {glance.shape}, but the recogniser's are {glance_shape}: export the one "
+            "that it was trained with"
         )
 
 
@@ -180,7 +197,7 @@ def _graph(module: nn.Module, examples: tuple[Tensor, ...], graphs: Graphs) -> b
     batch = torch.export.Dim("batch", min=1)
     names = list(inspect.signature(module.forward).parameters.values())
     dynamic: dict[str, Any] = {}
-    for number, parameter in enumerate(names):
+    for number, parameter in enumerate(names[: len(examples)]):  # a policy without states leaves their name out
         several = parameter.kind is inspect.Parameter.VAR_POSITIONAL
         dynamic[parameter.name] = tuple({0: batch} for _ in examples[number:]) if several else {0: batch}
     with torch.no_grad(), _quiet():

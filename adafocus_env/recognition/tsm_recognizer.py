@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from adafocus_env.recognition.backbones import BackboneConfig, map_shape
 from adafocus_env.recognition.classifier import FrameContext
 from adafocus_env.recognition.compute_cost import ComputeCost, multiply_adds
 from adafocus_env.recognition.deployment import Recognition, recognize_clips, refuse_exit
+from adafocus_env.recognition.exporting import Graphs, export_graphs
 from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 from adafocus_env.recognition.temporal_shift import insert_temporal_shift
 
@@ -204,6 +207,19 @@ class TSMRecognizer(ImageNetworks[TSMConfig]):
         refuse_exit(exit_threshold)
         with self.evaluating():
             return recognize_clips(self, frames, policy)
+
+    def export(self, folder: str | os.PathLike[str], policy: Any, *, graphs: Graphs = "pt2") -> Path:
+        """Write the recogniser and a policy as graphs that recognise clips without this package.
+
+        Arguments and result are those of :meth:`adafocus_env.Recognizer.export`.
+
+        Raises:
+            ImportError: As there.
+            ValueError: As there, or the policy has a skip bit.
+        """
+        with self.evaluating():
+            clip = self.config.global_frames, self.config.local_frames
+            return export_graphs(self, folder, policy, looks=1, graphs=graphs, clip=clip)
 
     def num_steps(self, num_frames: int) -> int:
         """See :meth:`ImageNetworks.num_steps`: one, for the whole clip."""
