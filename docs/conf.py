@@ -14,6 +14,8 @@ project = "adafocus-env"
 release = __version__
 html_title = f"adafocus-env {release}"
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_copyright = False
 html_last_updated_fmt = None
 

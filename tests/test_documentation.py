@@ -9,6 +9,8 @@ after the other, in one folder, on embedded data sets of a few videos.
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import runpy
 import shlex
@@ -32,6 +34,7 @@ from scripts import __main__ as programs
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "docs" / "tables.py"
 README = ROOT / "README.md"
+REHEARSAL = ROOT / "docs" / "your_videos" / "rehearsal.md"
 PAGES = [README, *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "report.md")]
 MARK = r"^(?:<!-- test: (?:file (?P<file>\S+)|(?P<when>slow|parse)?(?:; )?(?P<replaced>[^\n]+ -> [^\n]+)?) -->\n)?"
 FENCE = re.compile(MARK + r"```(?P<language>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S)
@@ -196,11 +199,32 @@ def test_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_blocks(page, monkeypatch, slow=False)
 
 
+SLOW_PAGES = [page for page in pages_with("slow") if page != REHEARSAL]  # which has a test of its own
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_data")
-@pytest.mark.parametrize("page", pages_with("slow"), ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", SLOW_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_slow_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_blocks(page, monkeypatch, slow=True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_data")
+def test_the_rehearsal_leads_from_clips_to_a_film(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_blocks(REHEARSAL, monkeypatch, slow=True)
+    with open("runs/evaluate/test.csv", newline="") as file:
+        accuracies = [float(row["accuracy"]) for row in csv.DictReader(file)]
+    assert len(accuracies) == 4
+    assert min(accuracies) > 50, "one class in four by chance"
+    watched = json.loads(Path("runs/watch/watch.json").read_text())
+    assert watched["finished"]
+    for window in watched["windows"]:  # of a clip that is in no list, and red
+        assert {name: seen["prediction"] for name, seen in window["policies"].items()} == dict.fromkeys(
+            ("squares", "random"), "red"
+        )
+    for written in ("runs/watch/watch.mp4", "runs/render/film_strip.png", "squares/README.md", "exported/exported.py"):
+        assert Path(written).stat().st_size > 0
 
 
 def test_pages_of_environments_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:

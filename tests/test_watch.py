@@ -328,6 +328,17 @@ def test_the_terminal_shows_windows_and_sums_up(recognizer: Recognizer, clip: Pa
     ]
 
 
+def test_the_terminal_fits_eighty_characters(recognizer: Recognizer, clip: Path) -> None:
+    watcher = make_watcher(recognizer, **{"roaming-fashion-skip": Scripted([5, 9, 2, 15], [1, 0, 1, 1])})
+    console = Console(width=80, record=True, file=io.StringIO())
+    with Terminal(watcher, 4, console) as terminal:
+        terminal.show(next(iter(watcher.watch(VideoFile(clip)))))
+    lines = console.export_text().splitlines()
+    assert [line.split("%")[1][:9] for line in lines if "0.0–0.4" in line] == ["   1 look"]
+    assert any("roaming-fashion-skip" in line and "25%" in line for line in lines), "the row is folded"
+    assert max(map(len, lines)) <= 80
+
+
 def test_policies_that_cannot_act_are_refused(recognizer: Recognizer) -> None:
     with pytest.raises(ValueError, match="policy shipped: the policy sees"):
         make_watcher(recognizer, shipped=from_pretrained("roaming-fashion"))

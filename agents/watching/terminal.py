@@ -75,8 +75,9 @@ class Terminal:
         name = escape(f"{self._watcher.class_names[best][: self._width]:<{self._width}}")
         share = seen.gflops / (self._watcher.whole_gflops * len(seen.steps))
         ended = f"{seen.ended or '':<4}"
+        looks = f"{seen.taken:2d} {'look ' if seen.taken == 1 else 'looks'}"
         colour = "green" if confidence >= 0.5 else "yellow"
-        return f"[{colour}]{name} {course} {confidence:4.0%}[/]  {seen.taken:2d} looks {share:4.0%} {ended}"
+        return f"[{colour}]{name} {course} {confidence:4.0%}[/]  {looks} {share:4.0%} {ended}"
 
     def _line_width(self, seen: Seen) -> int:
         return self._width + len(seen.steps) + 25
@@ -84,8 +85,8 @@ class Terminal:
     def _summarize(self, seconds: float) -> None:
         table = Table()
         table.add_column("policy", overflow="fold")
-        for heading in ("looks taken", "left early", "GFLOPs/window", "of whole frames"):
-            table.add_column(heading, justify="right")
+        for heading in ("looks\ntaken", "left\nearly", "GFLOPs/\nwindow", "of whole\nframes"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for name, gflops in self._gflops.items():
             table.add_row(
                 escape(name),
