@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 STAGES = {
-    "Stage 2: where to look": 410,
-    "AdaFocus+: when not to look": 36,
-    "Stage 3: the classifier learns from the chosen patches": 105,
-    "Evaluation on the test split, and pictures": 360,
+    "Stage 2: where to look": 285,
+    "AdaFocus+: when not to look": 21,
+    "Stage 3: the classifier learns from the chosen patches": 60,
+    "Evaluation on the test split, and pictures": 120,
 }
 """What is done, and the seconds that it once took on a slow processor; estimates of time go by their shares."""
 
@@ -48,6 +48,7 @@ What to try next:
 
     python scripts/render.py --policy {out}/skip_policy_0.015.safetensors --indices 4 5 6 7
     python scripts/train_policy.py --algo reinforce
+    python scripts/train_policy.py --train skip --skip-cost 0.06
     python scripts/evaluate.py --policies random {out}/patch_policy.safetensors --exit-loss 0.003
 """
 
@@ -85,7 +86,7 @@ class Announcer:
     def __init__(self, config: Config) -> None:
         patches, skips, stage3, tests = STAGES.values()
         further = len(config.skip_costs)
-        self._seconds = [patches, skips * (1 + further), stage3, tests + 36 * further]
+        self._seconds = [patches, skips * (1 + further), stage3, tests + 15 * further]
         self._quick, self._started, self._begun = config.quick, time.perf_counter(), 0
 
     def begin(self) -> None:
