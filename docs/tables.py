@@ -178,6 +178,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: per_seed("reproduce_results/results.csv", FOCUS),
     "differences": lambda: claims("reproduce_results/claims.csv"),
     "algorithms": lambda: scores("compare_algorithms/runs.csv", ALGORITHM_PAGES),
+    "learners with scores of the map": lambda: scores("compare_learners/runs.csv", ALGORITHM_PAGES),
     "looks": looks,
     "clips": lambda: per_seed("reproduce_motion/results.csv", {"GFLOPs/clip": ("gflops", 1.0, ".4f")}),
     "differences on clips": lambda: claims("reproduce_motion/claims.csv"),
