@@ -181,5 +181,5 @@ def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(checkout:
 
 
 def test_every_experiment_has_its_script_and_its_data() -> None:
-    for name, experiment in record.EXPERIMENTS.items():
-        assert sources_of(ROOT, experiment.path, experiment.data), name
+    for path, data in {(experiment.path, experiment.data) for experiment in record.EXPERIMENTS.values()}:
+        assert sources_of(ROOT, path, data)
