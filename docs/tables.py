@@ -8,32 +8,24 @@ No line may begin with a value's marker, at which Markdown would begin a new blo
 
 from __future__ import annotations
 
-import csv
 import functools
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from agents.experiments.statistics import LEAST_SEEDS, interquartile_mean, interval
+from agents.experiments.report import Row, by_name, markdown_table, read_csv, with_interval
+from agents.experiments.statistics import LEAST_SEEDS, interquartile_mean, spread
 
 DOCS = Path(__file__).parent
 MARKED = re.compile(r"(<!-- (table|value): ([^>]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
-Row = dict[str, str]
 
 
 def read(file: str) -> list[Row]:
     """The rows of a results file under docs/."""
-    with open(DOCS / file, newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
-
-
-def markdown(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return read_csv(DOCS / file)
 
 
 # ----------------------------------------------------------------------------------------------------------- tables
@@ -53,7 +45,7 @@ def quickstart() -> str:
         name = row.pop("policy")
         values = {key: float(text) for key, text in row.items()}
         rows.append([name, *(column.format(**values) for column in columns.values())])
-    return markdown(["policy", *columns], rows)
+    return markdown_table(["policy", *columns], rows)
 
 
 def per_seed(file: str, columns: dict[str, tuple[str, float, str]]) -> str:
@@ -67,14 +59,12 @@ def per_seed(file: str, columns: dict[str, tuple[str, float, str]]) -> str:
     for row in read(file):
         seeds = np.array(row["accuracy_per_seed"].split(), dtype=float)
         text = f"{float(row['accuracy']):.1f}"
-        if len(seeds) >= LEAST_SEEDS:
-            low, high = interval(seeds, np.mean)
-            text += f" ({low:.1f} to {high:.1f})"
-        elif len(seeds) > 1:
-            text += f" (seeds {seeds.min():.1f} to {seeds.max():.1f})"
+        if len(seeds) > 1:
+            low, high = spread(seeds, np.mean)
+            text += f" ({'' if len(seeds) >= LEAST_SEEDS else 'seeds '}{low:.1f} to {high:.1f})"
         more = [format(factor * float(row[column]), form) for column, factor, form in columns.values()]
         rows.append([row["name"], text, *more])
-    return markdown(["", "accuracy %, mean (95 % interval over seeds)", *columns], rows)
+    return markdown_table(["", "accuracy %, mean (95 % interval over seeds)", *columns], rows)
 
 
 def claims(file: str) -> str:
@@ -83,7 +73,7 @@ def claims(file: str) -> str:
         [row["claim"], f"{row['value']} ({row['low']} to {row['high']})" if row["low"] else row["value"]]
         for row in read(file)
     ]
-    return markdown(["", "value (95 % interval)"], rows)
+    return markdown_table(["", "value (95 % interval)"], rows)
 
 
 def scores(file: str, pages: dict[str, str], seconds: bool = True) -> str:
@@ -94,26 +84,17 @@ def scores(file: str, pages: dict[str, str], seconds: bool = True) -> str:
         pages: Links for some names.
         seconds: Also say how long training took.
     """
-    found: dict[str, list[Row]] = {}
-    for row in read(file):
-        found.setdefault(row["name"], []).append(row)
+    runs = read(file)
+    score, accuracy, taken = (by_name(runs, column) for column in ("score", "accuracy", "seconds"))
     rows = []
-    for name, runs in found.items():
-        score, accuracy, taken = (
-            np.array([float(run[key]) for run in runs]) for key in ("score", "accuracy", "seconds")
-        )
-        text = f"{interquartile_mean(score):.3f}"
-        if len(score) > 1:
-            low, high = interval(score) if len(score) >= LEAST_SEEDS else (score.min(), score.max())
-            text += f" ({low:.3f} to {high:.3f})"
-        link = f"[{name}]({pages[name]})" if name in pages else name
-        row = [link, text, f"{interquartile_mean(accuracy):.1f}"]
-        rows.append(
-            (-interquartile_mean(score), [*row, f"{taken.mean():.0f}" if taken.any() else ""] if seconds else row)
-        )
-    return markdown(
-        ["", "score (95 %)", "accuracy %", *(["training, s"] if seconds else [])], [row for _, row in sorted(rows)]
-    )
+    for name in sorted(score, key=lambda name: -interquartile_mean(score[name])):
+        row = [
+            f"[{name}]({pages[name]})" if name in pages else name,
+            with_interval(interquartile_mean(score[name]), spread(score[name])),
+            f"{interquartile_mean(accuracy[name]):.1f}",
+        ]
+        rows.append([*row, f"{taken[name].mean():.0f}" if taken[name].any() else ""] if seconds else row)
+    return markdown_table(["", "score (95 %)", "accuracy %", *(["training, s"] if seconds else [])], rows)
 
 
 def looks() -> str:
@@ -129,7 +110,7 @@ def looks() -> str:
             for row in (table[name][step] for step in steps)
         ]
 
-    return markdown(
+    return markdown_table(
         ["looks", *steps],
         [
             ["learned, mean", *line("learned", "{accuracy:.1f}")],
@@ -154,7 +135,7 @@ def ratios(ours: str, others: Sequence[str]) -> str:
         own = next(cell["gflops"] for cell in cells if cell)
         texts = [part for cell in cells for part in (_ratio(cell) if cell else ("", ""))]
         rows.append([f"{accuracy:g} %", f"{float(own):.3f}", *texts])
-    return markdown(["accuracy", ours, *(part for other in others for part in (other, "ratio"))], rows)
+    return markdown_table(["accuracy", ours, *(part for other in others for part in (other, "ratio"))], rows)
 
 
 def _ratio(row: Row) -> tuple[str, str]:

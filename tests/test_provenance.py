@@ -62,6 +62,7 @@ def test_the_comparison_depends_on_the_rules_of_the_environment() -> None:
         ("x = 1  # why\ndef f():\n    # a comment\n    return x\n", True),
         ("x = 1\ndef f():\n    '''A docstring.\n\n    Of more lines.'''\n    return x\n", True),
         ("x = 2\ndef f():\n    return x\n", False),
+        ("x = 1\ndef f(y=2): 'A docstring.'\n", False),
         ("x = 1\ndef f():\n    return '# x'\n", False),
         ("x = 1\ndef f():\n    pass\nreturn_ = x\n", False),
     ],

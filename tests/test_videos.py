@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adafocus_env import RoamingFashion, RoamingMotion, VideoDataset
 from adafocus_env.videos import SPLITS
 from adafocus_env.videos.registry import get_videos, register_videos
-from adafocus_env.videos.scenery import FINAL, Scenery, _shipped_pool, _textures
+from adafocus_env.videos.scenery import EMBEDDED_SPLITS, FINAL, Scenery, _shipped_pool, _textures
 
 
 @settings(max_examples=15, deadline=None)
@@ -47,7 +47,7 @@ def test_same_videos_in_a_fresh_process() -> None:
 
 
 def test_splits_share_no_image_and_no_texture() -> None:
-    splits = (*SPLITS, FINAL)
+    splits = EMBEDDED_SPLITS
     images = {split: {image.tobytes() for image in _shipped_pool(split)[0].numpy()} for split in splits}
     textures = {split: {texture.numpy().tobytes() for texture in _textures(0, split)} for split in splits}
     for one in splits:

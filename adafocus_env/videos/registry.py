@@ -9,7 +9,7 @@ from adafocus_env.videos.dataset import SPLITS, VideoDataset
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.roaming_fashion import RoamingFashion
 from adafocus_env.videos.roaming_motion import RoamingMotion
-from adafocus_env.videos.scenery import FINAL
+from adafocus_env.videos.scenery import EMBEDDED_SPLITS, FINAL
 
 DEFAULT_VIDEOS = "roaming-fashion"
 still_fashion = functools.partial(RoamingFashion, num_frames=1, visible_fraction=1.0)
@@ -42,8 +42,8 @@ def get_videos(videos: VideoDataset | str | None, split: str) -> VideoDataset:
         FileNotFoundError: The TOML file, or something that it names, is missing.
         ValueError: The name or the split is unknown, or the object is not a data set.
     """
-    if split not in (*SPLITS, FINAL):
-        raise ValueError(f"split must be one of {(*SPLITS, FINAL)}, not {split!r}")
+    if split not in EMBEDDED_SPLITS:
+        raise ValueError(f"split must be one of {EMBEDDED_SPLITS}, not {split!r}")
     if videos is None:
         videos = DEFAULT_VIDEOS
     if split == FINAL and isinstance(videos, str) and videos not in _with_final:

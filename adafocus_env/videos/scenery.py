@@ -23,7 +23,8 @@ FINAL = "final"
 """The test videos of the published record, which the embedded benchmarks alone have. They share nothing with the other
 splits, and are looked at once, when everything has been chosen."""
 DEFAULT_NUM_VIDEOS = {"recognizer": 40_000, "train": 6_000, "val": 1_000, "test": 5_000, FINAL: 5_000}
-_STREAMS = (*SPLITS, FINAL)
+EMBEDDED_SPLITS = (*SPLITS, FINAL)
+"""Splits of the embedded benchmarks; each draws from random streams of its own, by its place here."""
 
 ITEM_SIZE = 28
 """Height and width of a source image, pixels."""
@@ -80,8 +81,8 @@ class Scenery:
         root: str | Path | None,
         source: str,
     ) -> None:
-        if split not in _STREAMS:
-            raise ValueError(f"split must be one of {_STREAMS}, not {split!r}")
+        if split not in EMBEDDED_SPLITS:
+            raise ValueError(f"split must be one of {EMBEDDED_SPLITS}, not {split!r}")
         if split == FINAL and root is not None:
             raise ValueError("the split 'final' is of the shipped images alone: leave root out")
         if num_videos is None:
@@ -103,7 +104,7 @@ class Scenery:
         self.seed = seed
         self.frame_size = (frame_size, frame_size)
         self.num_distractors = num_distractors
-        self._stream = _STREAMS.index(split)
+        self._stream = EMBEDDED_SPLITS.index(split)
         self._pool = root if root is None else Path(root), source
         self._open_pool()
         self._item = torch.from_numpy(integers(len(self._images), seed, self._stream, torch.arange(num_videos), 0))
@@ -281,7 +282,7 @@ def _textures(seed: int, split: str) -> Tensor:
 
     Each texture is repeated twice in both directions, so that a window never has to wrap around.
     """
-    random = np.random.default_rng((seed, _STREAMS.index(split), TEXTURES_VERSION))
+    random = np.random.default_rng((seed, EMBEDDED_SPLITS.index(split), TEXTURES_VERSION))
     frequency = np.hypot(np.fft.fftfreq(_TEXTURE_SIZE)[:, None], np.fft.rfftfreq(_TEXTURE_SIZE))
     frequency[0, 0] = np.inf
     noise = random.standard_normal((_TEXTURES, 3, _TEXTURE_SIZE, _TEXTURE_SIZE))

@@ -91,7 +91,8 @@ def sources_of(root: Path, script: str, data: Iterable[str] = ()) -> dict[str, s
     new = {script}
     while new:
         known |= new
-        new = {found for path in new for found in _imported(root, path)} - known
+        texts = [(root / path).read_text(encoding="utf-8") for path in new]
+        new = {found for text in texts for found in _imported(root, text)} - known
     return {path: fingerprint(root / path) for path in sorted({*known, *data})}
 
 
@@ -103,25 +104,27 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
+@functools.lru_cache(maxsize=1024)  # experiments share most of their sources
 def _bare(text: str) -> str:
-    """Python source without comments, docstrings, blank lines and trailing spaces."""
+    """Python source without comments, docstrings on lines of their own, blank lines and trailing spaces."""
     lines = text.splitlines(keepends=True)
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
-            (row, start), _ = token.start, token.end
+            row, start = token.start
             lines[row - 1] = lines[row - 1][:start] + "\n"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             assert node.end_lineno is not None
-            lines[node.lineno - 1 : node.end_lineno] = ["\n"] * (node.end_lineno - node.lineno + 1)
+            if lines[node.lineno - 1].lstrip().startswith(("'", '"', "r'", 'r"')):  # else code stands before it
+                lines[node.lineno - 1 : node.end_lineno] = ["\n"] * (node.end_lineno - node.lineno + 1)
     return "\n".join(kept for line in lines if (kept := line.rstrip()))
 
 
 @functools.lru_cache(maxsize=1024)
-def _imported(root: Path, path: str) -> frozenset[str]:
-    """Paths of the repository's modules that a file imports or names, wherever in it, except for type checkers."""
+def _imported(root: Path, text: str) -> frozenset[str]:
+    """Paths of the repository's modules that a source imports or names, wherever in it, except for type checkers."""
     found: set[str] = set()
-    for node in _run(ast.parse((root / path).read_text(encoding="utf-8"))):
+    for node in _run(ast.parse(text)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 found |= _module_files(root, alias.name)

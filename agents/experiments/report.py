@@ -21,10 +21,10 @@ from agents.experiments.statistics import (
     LEAST_SEEDS,
     first_reaching,
     interquartile_mean,
-    interval,
     performance_profile,
     probability_of_improvement,
     ratio_interval,
+    spread,
 )
 
 Array = npt.NDArray[np.float64]
@@ -103,7 +103,7 @@ def read_csv(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def _by_name(rows: Sequence[Row], column: str) -> dict[str, Array]:
+def by_name(rows: Sequence[Row], column: str) -> dict[str, Array]:
     """Values of a column, (runs,), for every name, in order of appearance."""
     names = dict.fromkeys(row["name"] for row in rows)
     return {name: np.array([float(row[column]) for row in rows if row["name"] == name]) for name in names}
@@ -142,7 +142,7 @@ def write_report(
     """
     runs, points = read_csv(folder / "runs.csv"), read_csv(folder / "curves.csv")
     score, accuracy, returns, seconds = (
-        _by_name(runs, column) for column in ("score", "accuracy", "mean_return", "seconds")
+        by_name(runs, column) for column in ("score", "accuracy", "mean_return", "seconds")
     )
     learners = {name: scores for name, scores in score.items() if seconds[name].any()}
     parts = [f"# {title}", note] if note else [f"# {title}"]
@@ -155,7 +155,7 @@ def write_report(
             else "Score, accuracy and return are interquartile means over training seeds; intervals are those of the "
             "stratified bootstrap over seeds."
         ),
-        _table(
+        markdown_table(
             (
                 "",
                 "score (range of seeds)" if few else "score (95 %)",
@@ -167,9 +167,7 @@ def write_report(
             [
                 (
                     name,
-                    _with_interval(
-                        interquartile_mean(scores), (scores.min(), scores.max()) if few else interval(scores)
-                    ),
+                    with_interval(interquartile_mean(scores), spread(scores)),
                     f"{interquartile_mean(accuracy[name]):.2f}",
                     f"{interquartile_mean(returns[name]):.3f}",
                     str(len(scores)),
@@ -211,15 +209,15 @@ def _against(anchor: str, learners: Mapping[str, Array], points: Sequence[Row]) 
         rows.append(
             (
                 name,
-                "never reached by some seed" if ratio is None else _with_interval(ratio[0], ratio[1:]),
-                _with_interval(chance, (low, high)),
+                "never reached by some seed" if ratio is None else with_interval(ratio[0], ratio[1:]),
+                with_interval(chance, (low, high)),
             )
         )
     return [
         f"## Against {anchor}",
         f"Episodes needed to reach the validation accuracy with which {anchor} ends, as a share of the episodes that "
         "it needs itself; and the probability that a run ends above one of its runs on the test split.",
-        _table(("", "episodes, ratio (95 %)", "probability of improvement (95 %)"), rows),
+        markdown_table(("", "episodes, ratio (95 %)", "probability of improvement (95 %)"), rows),
     ]
 
 
@@ -247,13 +245,15 @@ def sample_efficiency(points: Sequence[Row], anchor: str) -> dict[str, tuple[flo
     }
 
 
-def _with_interval(value: float, bounds: tuple[float, ...]) -> str:
+def with_interval(value: float, bounds: tuple[float, ...]) -> str:
+    """A value with its bounds; alone if these say nothing."""
     if any(math.isnan(bound) for bound in bounds) or bounds[0] == bounds[1] == value:
         return f"{value:.3f}"
     return f"{value:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})"
 
 
-def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
@@ -292,7 +292,7 @@ def _noise(folder: Path) -> list[str]:
     for episodes in dict.fromkeys(row["episodes"] for row in rows):
         own = [row for row in rows if row["episodes"] == episodes]
         returns, gradient, signal = (
-            {name: float(values.mean()) for name, values in _by_name(own, column).items()}
+            {name: float(values.mean()) for name, values in by_name(own, column).items()}
             for column in ("return_variance", "gradient_variance", "signal")
         )
         lines += [
@@ -313,7 +313,7 @@ def _noise(folder: Path) -> list[str]:
     return [
         "## How noisy the estimates are",
         "At one policy for all estimators, each with its own critic; a gradient is that of one update's episodes.",
-        _table(heading, lines),
+        markdown_table(heading, lines),
     ]
 
 

@@ -138,7 +138,7 @@ class Savings:
         if steps < 1:
             needed = tuned + config.videos_per_step
             raise ValueError(f"network_videos must be at least {needed}, of which stage 3 takes {tuned}")
-        return replace(config, steps=steps, epochs=None, precision=self.precision)
+        return replace(config, steps=steps, precision=self.precision)
 
     def on_whole_frames(self) -> list[Tried]:
         """Fewer frames, smaller frames, and, as in AR-Net, a resolution or a skip for every frame, by two learners."""

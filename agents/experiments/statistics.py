@@ -62,6 +62,12 @@ def interval(
     return _interval(list(_as_scores(scores).T), statistic or middle, samples, seed)
 
 
+def spread(scores: Scores, statistic: Callable[..., NDArray[np.float64]] | None = None) -> Interval:
+    """What is reported beside the middle of some seeds' scores, (runs,): with at least :data:`LEAST_SEEDS` of them the
+    :func:`interval`, else their range."""
+    return interval(scores, statistic) if len(scores) >= LEAST_SEEDS else (float(scores.min()), float(scores.max()))
+
+
 def _interval(
     strata: list[NDArray[np.float64]], statistic: Callable[..., NDArray[np.float64]], samples: int, seed: int
 ) -> Interval:
