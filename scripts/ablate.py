@@ -37,8 +37,9 @@ def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> 
     from adafocus_env.run_folder import write_csv
     from agents.experiments.ablations import ABLATIONS
     from agents.experiments.noise import estimator_noise
+    from agents.experiments.runner import code
 
-    remembered = joblib.Memory(config.out / "trials", verbose=0).cache(estimator_noise)
+    remembered = joblib.Memory(config.trials / f"noise-{code()}", verbose=0).cache(estimator_noise)
     short = {"critic_episodes": 128, "batches": 4} if config.quick else {}
     found = joblib.Parallel(n_jobs=config.jobs)(
         joblib.delayed(remembered)(ABLATIONS["baseline"], bench, seed, trained, **short)
@@ -66,7 +67,7 @@ def main(config: Config) -> None:
             for trial in variant.trials(seeds, episodes, config.split)
         ]
         trials, benches = zip(*work, strict=True)
-        results = run_trials(trials, benches, config.out / "trials", jobs=config.jobs)
+        results = run_trials(trials, benches, config.trials, jobs=config.jobs)
         folder = config.out / name
         config.write(folder, results)
         videos = len(bench.dataset(config.split))

@@ -81,7 +81,7 @@ def main(config: Config) -> None:
             from dask.distributed import Client
 
             stack.enter_context(Client(config.scheduler))
-        results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs, backend=config.backend)
+        results = run_trials(trials, bench, config.trials, jobs=config.jobs, backend=config.backend)
     config.write(config.out, results)
     if config.videos == config.recognizer == DEFAULT_VIDEOS:
         film_strip(config.out / "clips.png", play(from_pretrained(DEFAULT_VIDEOS), (0, 1, 2, 3), config.split))

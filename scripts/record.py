@@ -34,7 +34,7 @@ POOL = "adafocus_env/videos/data/fashion_mnist.npz"
 OVERRIDES = "docs/record_overrides.toml"
 PUBLISHED = (".csv", ".md", ".png", ".json")
 """Kinds of files that are copied to the documents."""
-PRIVATE = ("trials", "evaluations", "tensorboard", "settings.json", "metrics.csv", "config.json")
+PRIVATE = ("evaluations", "tensorboard", "settings.json", "metrics.csv", "config.json")
 """Folders and files of a run that are not."""
 
 
@@ -50,10 +50,10 @@ class Experiment:
     Attributes:
         script: Its name.
         minutes: What it takes on two slow cores, roughly.
-        arguments: ``{banks}`` stands for the folder of feature banks.
+        arguments: ``{banks}`` stands for the folder of feature banks, ``{trials}`` for that of trials.
         data: Paths of data files that matter.
-        folder: Folder of the results, under docs/ as under --out; by default the experiment's name. Experiments with
-            the same first part share a run folder, and what they have done in it.
+        folder: Folder of the results under docs/; by default the experiment's name. The script makes all but its first
+            part.
     """
 
     script: str
@@ -78,14 +78,15 @@ ABLATIONS = (
     "frames", "stages", "recipe",
 )  # fmt: skip
 BANKS = ("--banks", "{banks}")
+TRIALS = (*BANKS, "--trials", "{trials}")
 EXPERIMENTS: dict[str, Experiment] = {
     "cost_table": Experiment("cost_table", 2, data=()),
     "quickstart": Experiment("quickstart", 8),
-    "tune": Experiment("tune", 60, BANKS),
+    "tune": Experiment("tune", 60, TRIALS),
     "compare_algorithms": Experiment(
         "compare_algorithms",
         120,
-        (*BANKS, *FINAL),
+        (*TRIALS, *FINAL),
         (
             POOL,
             weights("roaming-fashion"),
@@ -95,7 +96,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "reproduce_results": Experiment("reproduce_results", 60, (*BANKS, *FINAL)),
     **{
-        f"ablate_{name}": Experiment("ablate", 40, ("--ablations", name, *BANKS, *FINAL), folder=f"ablate/{name}")
+        f"ablate_{name}": Experiment("ablate", 40, ("--ablations", name, *TRIALS, *FINAL), folder=f"ablate/{name}")
         for name in ABLATIONS
     },
     "reproduce_stills": Experiment("reproduce_stills", 20, FINAL, (POOL, weights("still-fashion"))),
@@ -118,7 +119,7 @@ class Config:
     docs: Path = ROOT / "docs"
     """Folder of the published results."""
     out: Path = Path("runs/record")
-    """Folder of the experiments' own folders and of their feature banks."""
+    """Folder of the experiments' own folders, one for each state of their sources, and of feature banks and trials."""
 
 
 class State(NamedTuple):
@@ -170,16 +171,16 @@ def run(name: str, config: Config) -> None:
     Raises:
         ChildProcessError: The script failed.
     """
-    from agents.experiments.provenance import Provenance, commit_of, machine, sources_of, versions
+    from agents.experiments.provenance import Provenance, commit_of, digest, machine, sources_of, versions
 
     experiment = EXPERIMENTS[name]
     results = Path(experiment.folder_of(name))
-    folder = config.out / results.parts[0]
-    places = {"banks": config.out / "banks"}
+    places = {place: config.out / place for place in ("banks", "trials")}
     command = [experiment.path, *(argument.format(**places) for argument in experiment.arguments)]
     commit, sources = commit_of(ROOT), sources_of(ROOT, experiment.path, experiment.data)
+    folder = config.out / f"{name}-{digest(sources)}"  # so that what other code has done is left alone
     folder.mkdir(parents=True, exist_ok=True)
-    clock = config.out / f"{name}.seconds"  # of the runs before this one
+    clock = folder.with_suffix(".seconds")  # of the runs before this one
     before, started = float(clock.read_text()) if clock.exists() else 0.0, time.perf_counter()
     print(f"[bold]{name}[/bold]: python {' '.join(command)} --out {folder}")
     try:
@@ -197,7 +198,7 @@ def run(name: str, config: Config) -> None:
         seconds=round(float(clock.read_text()), 1),
         sources=sources,
     )
-    publish(config.out / results, config.docs / results, record)
+    publish(folder.joinpath(*results.parts[1:]), config.docs / results, record)
 
 
 def publish(folder: Path, place: Path, record: Provenance) -> None:

@@ -78,7 +78,7 @@ def main(config: Config) -> None:
         for settings in draw_settings(algorithm.search, count, config.seed)
         for seed in range(seeds)
     ]
-    results = run_trials(trials, bench, config.out / "trials", jobs=config.jobs)
+    results = run_trials(trials, bench, config.trials, jobs=config.jobs)
     rows: list[dict[str, Any]] = []
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for runs in (results[at : at + seeds] for at in range(0, len(results), seeds)):

@@ -241,6 +241,22 @@ def test_a_result_belongs_to_all_that_determines_it(bench: Bench) -> None:
     assert len(keys) == len(others) + 2
 
 
+def test_tables_share_the_trials_that_they_have_in_common(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = trial("reinforce")
+    preset = ALGORITHMS["reinforce"].settings
+    other = dataclasses.replace(one, name="another row", settings={"gamma": preset["gamma"], **one.settings})
+    first = run_trial(one, bench, tmp_path)
+    monkeypatch.setattr(runner, "get_algorithm", lambda name: replace(ALGORITHMS[name], title="", make=None))
+    second = run_trial(other, bench, tmp_path)  # which couldn't be made
+    assert second.trial == other
+    assert equal(first, second)
+    before = one.key(bench)
+    monkeypatch.setattr(runner, "code", lambda: "another")
+    assert one.key(bench) != before
+
+
 def test_the_random_patch_is_noise_in_the_return(bench: Bench) -> None:
     rows = estimator_noise(ABLATIONS["baseline"], bench, 0, EPISODES, critic_episodes=512, batches=40)
     sample, exact, all_actions = rows

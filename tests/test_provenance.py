@@ -119,8 +119,8 @@ COUNT = """import sys
 from pathlib import Path
 _, _, wanted, _, out = sys.argv
 folder = Path(out) / "three"
-(folder / "trials").mkdir(parents=True, exist_ok=True)
-(folder / "trials" / "private.csv").write_text("")
+(folder / "evaluations").mkdir(parents=True, exist_ok=True)
+(folder / "evaluations" / "private.csv").write_text("")
 done = len(list(folder.glob("*.csv")))
 (folder / f"{done}.csv").write_text("")
 sys.exit(done + 1 < int(wanted))

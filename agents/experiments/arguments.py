@@ -28,6 +28,9 @@ class BenchArguments:
     """Rehearse with few videos and little training; the figures mean little."""
     banks: Path = Path("runs/banks")
     """Folder of the feature banks, which are filled once for all experiments."""
+    trials: Path = Path("runs/trials")
+    """Folder of the trials' results and policies. Experiments share the trials that they have in common; changed code
+    runs all anew."""
 
     def bench(self, splits: Iterable[str], num_videos: int | None = None) -> Bench:
         """The bench, with the feature banks of some splits filled for ``num_videos`` videos each, or for all."""

@@ -96,6 +96,11 @@ def sources_of(root: Path, script: str, data: Iterable[str] = ()) -> dict[str, s
     return {path: fingerprint(root / path) for path in sorted({*known, *data})}
 
 
+def digest(sources: Mapping[str, str]) -> str:
+    """One fingerprint of many."""
+    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def fingerprint(path: Path) -> str:
     """Hash of a file; of a Python file, without comments, docstrings and blank lines."""
     data = path.read_bytes()

@@ -8,6 +8,7 @@ in progress. joblib spreads trials over processes, or, with its Dask backend, ov
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -27,13 +28,21 @@ from adafocus_env import FeatureBank
 from adafocus_env.files import write_atomically
 from adafocus_env.progress import tqdm
 from agents.evaluation import Evaluation, evaluate
-from agents.experiments.algorithms import REFERENCES, get_algorithm, source_of
+from agents.experiments.algorithms import REFERENCES, Algorithm, get_algorithm, source_of
 from agents.experiments.bench import Bench
 from agents.experiments.pipelines import PIPELINES, preset_settings
+from agents.experiments.provenance import digest, sources_of
 from agents.pretrained import save_policy
 
-FORMAT = "adafocus-trial-1"
 CURVE_POINTS = 24
+
+
+@functools.cache
+def code() -> str:
+    """Fingerprint of all code that a trial may run."""
+    file = Path(__file__).resolve()
+    root = file.parents[2]
+    return digest(sources_of(root, file.relative_to(root).as_posix()))
 
 
 @dataclass(frozen=True)
@@ -63,27 +72,23 @@ class Trial:
     def key(self, bench: Bench) -> str:
         """Name of the result's file: the algorithm, the seed, and a hash of everything that determines the result.
 
-        Of the user's own algorithms, the file that defines them is part of it, so a changed one runs anew.
+        The row's name isn't part of it, and settings count as they are in the end, so tables share what they have in
+        common. The code is, and of the user's own algorithms the file that defines them, so a changed one runs anew.
         """
-        defaults: dict[str, Any] | None = None
+        facts = {"code": code(), **dataclasses.asdict(self), **bench.facts(("train", "val", self.split))}
+        del facts["name"]
         if self.algorithm in PIPELINES:
-            defaults = preset_settings()
+            facts["presets"] = preset_settings()
         elif self.algorithm not in REFERENCES:
-            defaults = dataclasses.asdict(get_algorithm(self.algorithm), dict_factory=_without_functions)
-            if source := source_of(self.algorithm):
-                defaults["source"] = source
-        facts = {
-            "format": FORMAT,
-            "trial": dataclasses.asdict(self),
-            "defaults": defaults,
-            **bench.facts(("train", "val", self.split)),
-        }
+            algorithm = get_algorithm(self.algorithm)
+            facts["settings"], facts["env"] = self.on(algorithm)
+            facts["source"] = source_of(self.algorithm)
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
         return f"{re.sub(r'[^a-z0-9_]+', '_', self.algorithm, flags=re.IGNORECASE)}-{self.seed}-{digest}"
 
-
-def _without_functions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in pairs if not callable(value)}
+    def on(self, algorithm: Algorithm) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The hyper-parameters and the environment's arguments, with the algorithm's own where there are no others."""
+        return {**algorithm.settings, **self.settings}, {**algorithm.env, **self.env}
 
 
 @dataclass(frozen=True)
@@ -167,11 +172,14 @@ class LearningCurve(BaseCallback):
 
 
 def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
-    """Run a trial, or read its result if there is one. The policy that a trial trains is saved beside its result, for
-    :func:`agents.load_policy`, and so is the recogniser if the trial trains one."""
+    """Run a trial, or read its result if there is one, perhaps from another table.
+
+    The policy that a trial trains is saved beside its result, for :func:`agents.load_policy`, and so is the recogniser
+    if the trial trains one.
+    """
     path = Path(folder) / f"{trial.key(bench)}.npz"
     if path.exists():
-        return Result.load(path)
+        return dataclasses.replace(Result.load(path), trial=trial)
     path.parent.mkdir(parents=True, exist_ok=True)
     if trial.algorithm in REFERENCES:
         policy = REFERENCES[trial.algorithm][1]
@@ -188,10 +196,10 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         result = _result(trial, found, seconds=seconds)
     else:
         algorithm = get_algorithm(trial.algorithm)
-        env = {**algorithm.env, **trial.env}
+        settings, env = trial.on(algorithm)
         # Make the banks before the model, which seeds SB3's draws: loading their recogniser draws numbers, too.
         train, val = bench.features("train"), bench.features("val")
-        model = algorithm.make(train, trial.seed, env, {**algorithm.settings, **trial.settings})
+        model = algorithm.make(train, trial.seed, env, settings)
         timesteps = trial.episodes * train.videos.num_frames
         curve = LearningCurve(val, timesteps, trial.curve)
         model.learn(timesteps, callback=curve)
