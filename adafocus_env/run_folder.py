@@ -20,7 +20,8 @@ _HEADER = ("stage", "step", "metric", "value")
 
 
 class RunFolder:
-    """The folder that a script writes to; of several processes, only the first one writes.
+    """The folder that a script writes to; of several processes, only the first one writes. It gets logs with the first
+    metric.
 
     Args:
         folder: Path of the folder, which is created if it is missing.
@@ -38,6 +39,7 @@ class RunFolder:
     def __init__(self, folder: Path, config: Any, *, append: bool = False) -> None:
         self.path = folder
         self._writes = process_number() == 0
+        self._writer: SummaryWriter | None = None
         if not self._writes:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,10 +56,10 @@ class RunFolder:
             text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
             write_atomically(folder / "config.json", text.encode())
             self._file = folder / "metrics.csv"
-            self._earlier = _read_rows(self._file) if append else []
+            self._earlier = read_metrics(folder) if append else []
             self._rows: list[tuple[str, ...]] = []
-            self._rewrite()
-            self._writer = SummaryWriter(str(folder / "tensorboard"))
+            if self._file.exists():
+                self._rewrite()
         except BaseException:
             self._lock.release()
             raise
@@ -70,12 +72,14 @@ class RunFolder:
         known = {row[:3] for row in rows}
         self._rows += rows
         again = next((place for place, row in enumerate(self._earlier) if row[:3] in known), None)
-        if again is None:
+        if again is None and self._file.exists():
             with naming(self._file), open(self._file, "a", newline="") as file:
                 file.write(_as_csv(rows))
         else:
-            del self._earlier[again:]
+            del self._earlier[len(self._earlier) if again is None else again :]
             self._rewrite()
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self.path / "tensorboard"))
         for name, value in metrics.items():
             self._writer.add_scalar(f"{stage}/{name}", value, step)
 
@@ -92,7 +96,8 @@ class RunFolder:
         """Close the logs and let other runs write to the folder."""
         if not self._writes:
             return
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
         self._lock.release()
 
     def __enter__(self) -> RunFolder:
@@ -102,8 +107,10 @@ class RunFolder:
         self.close()
 
 
-def _read_rows(path: Path) -> list[tuple[str, ...]]:
-    """Rows of a ``metrics.csv``, without a last one that a killed run left half-written."""
+def read_metrics(folder: Path) -> list[tuple[str, ...]]:
+    """Stage, step, name and value of all metrics in a run's folder, without a last one that a killed run left
+    half-written."""
+    path = folder / "metrics.csv"
     if not path.exists():
         return []
     text = path.read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from adafocus_env.policies import decide
+from adafocus_env.run_folder import read_metrics
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 
 
@@ -34,10 +34,8 @@ def learning_curves(path: Path, curves: Mapping[str, Sequence[tuple[float, float
 def metric_curves(folder: Path) -> None:
     """Write ``training.png`` from the ``metrics.csv`` of a run's folder: a panel per metric, a line per stage."""
     curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    with open(folder / "metrics.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            stages = curves.setdefault(row["metric"], {})
-            stages.setdefault(row["stage"], []).append((float(row["step"]), float(row["value"])))
+    for stage, step, metric, value in read_metrics(folder):
+        curves.setdefault(metric, {}).setdefault(stage, []).append((float(step), float(value)))
     curves = {
         metric: lines
         for metric, stages in curves.items()

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from adafocus_env import Recognizer, TSMRecognizer
 from adafocus_env.prices import PRICE_NAMES, TYPICAL_PRICE, num_prices
 from adafocus_env.recognition.compute_cost import policy_gflops
+from adafocus_env.recognition.trained_on import KEY
 from agents.agent import Agent
 
 _FRONT = """---
@@ -48,7 +49,7 @@ def model_card(recognizer: Recognizer | TSMRecognizer, policy: Agent, notes: Car
         notes: What the files don't tell.
     """
     training = [f"```bash\n{notes.command}\n```"] if notes.command else []
-    training += [f"- {name}: {text}" for name, text in recognizer.metadata.items()]
+    training += [f"- {name}: {text}" for name, text in recognizer.metadata.items() if name != KEY]
     metrics = [f"| {name} | {_figure(value)} |" for name, value in notes.metrics.items()]
     sections = {
         "What it is": "\n".join((*_about_recognizer(recognizer), *_about_policy(recognizer, policy))),

@@ -30,7 +30,7 @@ def table_row(name: str, found: Evaluation) -> dict[str, Any]:
 def print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
     """Print rows of :func:`table_row` on the terminal."""
     table = Table(title=title)
-    table.add_column("policy")
+    table.add_column("policy", overflow="fold")
     for heading in ("accuracy % (95 %)", "mAP %", "confidence %", "GFLOPs/video", "frames focused %"):
         table.add_column(heading, justify="right")
     for row in rows:

@@ -66,6 +66,7 @@ def main(config: Config) -> None:
     from adafocus_env.processes import process_group, process_number
     from adafocus_env.recognition.optimization import Progress, clear_checkpoints
     from adafocus_env.recognition.presets import PRESETS
+    from adafocus_env.recognition.trained_on import TrainedOn
     from adafocus_env.recognition.training import train_stage0
     from adafocus_env.run_folder import RunFolder
     from adafocus_env.videos import get_videos
@@ -88,7 +89,8 @@ def main(config: Config) -> None:
             )
             if process_number() > 0:
                 return
-            recognizer.metadata = {"training": f"scripts/train_end_to_end.py --seed {config.seed}"}
+            command = f"scripts/train_end_to_end.py --seed {config.seed}"
+            recognizer.metadata = {"training": command, **TrainedOn.of(videos).metadata()}
             recognizer.save(config.out / "recognizer.safetensors")
             path = save_policy(policy, config.out / "policy", training_state=False)
             metric_curves(config.out)

@@ -145,13 +145,14 @@ def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) 
 
 def curve_of(config: Config, num_steps: int, *, own: bool) -> list[tuple[float, float]]:
     """Read the learning curve, (episodes, mean return) points, from the log of the training."""
+    from adafocus_env.run_folder import read_metrics
+
     if own:
-        with open(config.out / "metrics.csv", newline="") as file:
-            return [
-                (float(row["step"]), float(row["value"]))
-                for row in csv.DictReader(file)
-                if (row["stage"], row["metric"]) == ("train", "ep_rew_mean")
-            ]
+        return [
+            (float(step), float(value))
+            for stage, step, metric, value in read_metrics(config.out)
+            if (stage, metric) == ("train", "ep_rew_mean")
+        ]
     with open(config.out / config.label / "progress.csv", newline="") as file:
         return [
             (float(row["time/total_timesteps"]) / num_steps, float(row["rollout/ep_rew_mean"]))

@@ -132,6 +132,7 @@ def main(config: Config) -> None:
     from adafocus_env.processes import process_group, process_number
     from adafocus_env.recognition.assessment import reference_accuracies
     from adafocus_env.recognition.optimization import Progress, clear_checkpoints
+    from adafocus_env.recognition.trained_on import TrainedOn
     from adafocus_env.recognition.training import train_stage0, train_stage1
     from adafocus_env.run_folder import RunFolder
     from adafocus_env.videos import get_videos
@@ -156,6 +157,7 @@ def main(config: Config) -> None:
         recognizer.metadata = {
             "training": f"scripts/train_recognizer.py --preset {config.preset} --seed {config.seed}",
             **{f"val_accuracy_{name}": f"{value:.1f}" for name, value in found.items()},
+            **TrainedOn.of(videos).metadata(),
         }
         path = config.out / f"{config.preset}.safetensors"
         if process_number() == 0:

@@ -45,7 +45,8 @@ class Config:
     recognizer: str = "roaming-fashion"
     """Name of a shipped recogniser, or a file or folder, for AdaFocus or AdaFocus-TSM."""
     classes: Path | None = None
-    """A text file with the name of a class in each line; without it, classes that don't ship have numbers."""
+    """A text file with the name of a class in each line; by default the names that the recogniser was trained with, or
+    numbers if its file doesn't say."""
     exit_threshold: float | None = None
     """Leave a window after the first frame at which a class is this probable (conditional exit)."""
     skip_cost: float | None = None
@@ -53,7 +54,7 @@ class Config:
     glance_cost: float | None = None
     """Price of going on to the next frame, for policies that act by it."""
     frames: int | None = None
-    """Frames in a window; by default 16, or as many as the shipped videos have, or as AdaFocus-TSM reads."""
+    """Frames in a window; by default as many as in the videos that the recogniser was trained on, or 16."""
     stride: int | None = None
     """Frames from one window's beginning to the next one's; by default windows don't overlap."""
     every: int | None = None
@@ -61,12 +62,13 @@ class Config:
     looks: int | None = None
     """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
     frame_size: int | None = None
-    """Height and width of the recogniser's view of a frame, pixels; by default 224, or that of the shipped videos."""
+    """Height and width of the recogniser's view of a frame, pixels; by default as it was trained, or 224."""
     resized: int | None = None
-    """Shorter side of a frame before that view is cropped from its centre, pixels; by default 8/7 of it, as 256 is of
-    224, but with a shipped recogniser all of it."""
-    resize: Literal["torch", "pillow"] = "torch"
-    """Library that resizes; "pillow" is what released checkpoints were trained with."""
+    """Shorter side of a frame before that view is cropped from its centre, pixels; by default as the recogniser was
+    trained, or 8/7 of the view, as 256 is of 224."""
+    resize: Literal["torch", "pillow"] | None = None
+    """Library that resizes; by default as the recogniser was trained, or "torch". "pillow" is what released checkpoints
+    were trained with."""
     top: int = 5
     """Classes whose probabilities are in the JSON."""
     device: str = "cpu"
@@ -94,16 +96,14 @@ def make_watcher(
     config: Config, recognizer: Recognizer | TSMRecognizer, source: Source, videos: VideoDataset
 ) -> Watcher:
     """The watcher that the options ask for."""
-    from adafocus_env.videos.sources import Clips
     from agents.environments import given_prices, shipped_pair, vector_env_class
     from agents.pairs import load_policy_for
     from agents.pretrained import SHOWN_POLICIES
-    from agents.watching.settings import read_class_names, usual_every, usual_frames
+    from agents.watching.settings import read_class_names, usual_every, usual_videos
     from agents.watching.watcher import Reading, Watcher
 
-    embedded = config.demo or config.recognizer in SHOWN_POLICIES
-    size = config.frame_size or (videos.frame_size[0] if embedded else 224)
-    frames = config.frames or (Clips(videos, ()).length if embedded else usual_frames(recognizer))
+    usual = usual_videos(recognizer, videos if config.demo or config.recognizer in SHOWN_POLICIES else None)
+    size, frames = config.frame_size or usual.frame_size, config.frames or usual.num_frames
     if len({*config.policy}) < len(config.policy):
         raise ValueError(f"--policy: each policy once, not {', '.join(config.policy)}")
     chosen: tuple[str | None, ...] = config.policy or (None,)
@@ -113,17 +113,15 @@ def make_watcher(
         stride=config.stride or frames,
         every=config.every or usual_every(source, frames),
         frame_size=size,
-        resized=config.resized or (size if embedded else size * 8 // 7),
-        resize=config.resize,
+        resized=config.resized or size * usual.resized // usual.frame_size,
+        resize=config.resize or usual.resize,
         looks=config.looks or shipped_pair(config.recognizer, vector_env_class(None, {"recognizer": recognizer}))[1],
         exit_threshold=config.exit_threshold,
         prices=given_prices(policies.values(), skip_cost=config.skip_cost, glance_cost=config.glance_cost),
     )
-    names: Sequence[str] = [f"class {number}" for number in range(recognizer.config.num_classes)]
+    names: Sequence[str] = usual.class_names
     if config.classes is not None:
         names = read_class_names(config.classes, recognizer.config.num_classes)
-    elif embedded:
-        names = videos.class_names
     return Watcher(recognizer, policies, names, reading)
 
 

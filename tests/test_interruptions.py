@@ -12,7 +12,7 @@ import torch
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.features import bank_file
 from adafocus_env.files import UNFINISHED
-from adafocus_env.run_folder import RunFolder
+from adafocus_env.run_folder import RunFolder, read_metrics
 
 
 def counters(path: Path) -> list[int]:
@@ -86,6 +86,18 @@ class Config:
 def rows(path: Path) -> list[list[str]]:
     with open(path / "metrics.csv", newline="") as file:
         return list(csv.reader(file))[1:]
+
+
+def test_a_run_without_metrics_leaves_no_logs(tmp_path: Path) -> None:
+    for append in (False, True):
+        with RunFolder(tmp_path, Config(), append=append):
+            pass
+    assert [path.name for path in tmp_path.iterdir() if path.name != ".lock"] == ["config.json"]
+    assert read_metrics(tmp_path) == []
+    with RunFolder(tmp_path, Config(), append=True) as run:
+        run.log("val", 0, {"accuracy": 1.0})
+    assert rows(tmp_path) == [["val", "0", "accuracy", "1.0"]]
+    assert list((tmp_path / "tensorboard").iterdir())
 
 
 def test_what_a_resumed_run_measures_again_replaces_what_came_after(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -22,7 +23,8 @@ import torch
 from gymnasium import spaces
 from rich.console import Console
 
-from adafocus_env import Recognizer, RoamingFashion
+from adafocus_env import FrameFolders, Recognizer, RoamingFashion
+from adafocus_env.recognition.trained_on import TrainedOn
 from adafocus_env.videos.decoding import read_frames
 from adafocus_env.videos.sources import Source, TimedPicture, VideoFile, open_source
 from adafocus_env.videos.views import evaluation_view
@@ -32,9 +34,10 @@ from agents.environments import given_prices
 from agents.watching import watcher as watching
 from agents.watching.film import Film
 from agents.watching.record import Record
-from agents.watching.settings import read_class_names, usual_every
+from agents.watching.settings import read_class_names, usual_every, usual_videos
 from agents.watching.terminal import Terminal
 from agents.watching.watcher import Frame, Reading, Watched, Watcher
+from tests.test_frame_folders import write_video
 from tests.test_sources import write_clip
 
 READING = Reading(num_frames=4, stride=4, every=3, frame_size=48, resized=52)
@@ -373,6 +376,37 @@ def test_a_policy_acts_by_the_price_that_is_given(
 )
 def test_about_four_frames_a_second_are_read(rate: float, expected: int | None, frames: int, every: int) -> None:
     assert usual_every(SimpleNamespace(rate=rate, expected=expected), frames) == every  # type: ignore[arg-type]
+
+
+def test_videos_are_shown_as_those_of_training_were(recognizer: Recognizer, tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(recognizer.config.num_classes)]
+    assert usual_videos(recognizer) == TrainedOn(tuple(names), 16, 224, 256, "torch")
+    write_video(tmp_path / "videos" / "one", 3, 0)
+    (tmp_path / "list.txt").write_text("one, 3, 0\n")
+    size: dict[str, Any] = {"num_frames": 3, "frame_size": 48, "resized": 60, "resize": "pillow"}
+    classes = [*"abcdefghi", "9"]
+    videos = FrameFolders(tmp_path / "videos", tmp_path / "list.txt", num_classes=10, class_names=classes, **size)
+    trained = copy.deepcopy(recognizer)
+    trained.metadata = {"training": "somehow", **TrainedOn.of(videos).metadata()}
+    trained.save(tmp_path / "trained.safetensors")
+    found = run(tmp_path / "out", video=str(write_clip(tmp_path / "clip.mp4", 30)), policy=("center",),
+                recognizer=str(tmp_path / "trained.safetensors"))  # fmt: skip
+    assert [found[name] for name in ("num_frames", "frame_size", "resized", "resize")] == [3, 48, 60, "pillow"]
+    assert found["windows"][0]["policies"]["center"]["prediction"] in {*"abcdefghi", "class 9"}
+    shipped = RoamingFashion("val")
+    assert usual_videos(trained, shipped) == TrainedOn(tuple(shipped.class_names), 8, 112, 112, "torch")
+
+
+@pytest.mark.parametrize("wrong", ['"', "{}", "[1]", {"resize": "no"}, {"frame_size": 61}, {"num_frames": 2.5}])
+def test_impossible_metadata_is_refused(wrong: Any, recognizer: Recognizer) -> None:
+    right = {"class_names": ["a"] * 10, "num_frames": 3, "frame_size": 48, "resized": 60, "resize": "torch"}
+    recognizer = copy.deepcopy(recognizer)
+    recognizer.metadata = {"trained_on": wrong if isinstance(wrong, str) else json.dumps({**right, **wrong})}
+    with pytest.raises(ValueError, match="metadata 'trained_on' can't be understood"):
+        usual_videos(recognizer)
+    recognizer.metadata = {"trained_on": json.dumps({**right, "class_names": ["a"]})}
+    with pytest.raises(ValueError, match="has 10 classes, but its file names 1"):
+        usual_videos(recognizer)
 
 
 def test_names_of_classes_may_have_numbers(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class ListedVideos(ABC):
         self.separate_crops = check_flag("separate_crops", separate_crops)
         self.seed = check_integer("seed", seed, Bounds(at_least=0))
         self.changing = self.training
-        self._resized = resized
+        self.resized = resized
         workers = check_integer("num_workers", num_workers or 0, Bounds(at_least=0, at_most=_MOST))
         self._num_workers, self._in_processes = workers or os.cpu_count(), check_flag("processes", processes)
         listed = self._listed(separator, multi_label, on_error)
@@ -198,7 +198,7 @@ class ListedVideos(ABC):
         settings: tuple[object, ...] = (
             self.num_frames if len(self.samplings) == 1 and self.repeat == "last" else (self.samplings, self.repeat),
             self.frame_size,
-            self._resized,
+            self.resized,
             self.training,
             self.flip,
             self.seed,
@@ -275,7 +275,7 @@ class ListedVideos(ABC):
         entry = self.entries[row]
         if not self.training:
             frames = self._read(entry, self.evaluated_frames)
-            return evaluation_view(frames, self._resized, self.frame_size[0], self.resize)
+            return evaluation_view(frames, self.resized, self.frame_size[0], self.resize)
         random = np.random.default_rng((self.seed, row, visit))
         frames = self._read(entry, functools.partial(self._random_frames, random=random))
         parts = frames.split(self.samplings) if self.separate_crops else (frames,)

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from adafocus_env import Recognizer, TSMRecognizer
+from adafocus_env.recognition.trained_on import TrainedOn
+from adafocus_env.videos import VideoDataset
 from adafocus_env.videos.sources import Source
 
 READ_PER_SECOND = 4
 """Frames of a second that are read unless more or fewer are asked for."""
-_USUAL_FRAMES = 16
 
 
-def usual_frames(recognizer: Recognizer | TSMRecognizer) -> int:
-    """Frames in a window of a recogniser's: the paper's 16, or as many as AdaFocus-TSM reads."""
+def usual_videos(recognizer: Recognizer | TSMRecognizer, shipped: VideoDataset | None = None) -> TrainedOn:
+    """How a recogniser is shown a video: as those that it was trained on, or, if its file doesn't say, as in the paper.
+
+    AdaFocus-TSM draws its two samplings from a window that is as long as the longer one.
+
+    Args:
+        recognizer: The recogniser.
+        shipped: The embedded videos, if they are what it was trained on.
+
+    Raises:
+        ValueError: Its file says something impossible, or names another number of classes than it has.
+    """
+    config = recognizer.config
+    found = TrainedOn.of(shipped) if shipped is not None else TrainedOn.read(recognizer.metadata)
+    found = found or TrainedOn(tuple(map(str, range(config.num_classes))), 16, 224, 256, "torch")
+    if len(found.class_names) != config.num_classes:
+        raise ValueError(
+            f"the recogniser has {config.num_classes} classes, but its file names {len(found.class_names)}"
+        )
     if isinstance(recognizer, TSMRecognizer):
-        return max(recognizer.config.global_frames, recognizer.config.local_frames)
-    return _USUAL_FRAMES
+        found = replace(found, num_frames=max(recognizer.config.global_frames, recognizer.config.local_frames))
+    named = (name if name != str(number) else f"class {name}" for number, name in enumerate(found.class_names))
+    return replace(found, class_names=tuple(named))
 
 
 def usual_every(source: Source, num_frames: int) -> int:
