@@ -4,9 +4,9 @@ The other ways are fewer frames, a lower resolution, and, as in AR-Net, a policy
 every frame. All are compared by their accuracy against multiply-adds, also with conditional exit, whose thresholds are
 chosen on validation videos for each of a row of budgets; AdaFocus+ with learned stopping besides.
 
-The local CNN and the classifier of the shipped recogniser are first trained further, on whole frames and on patches of
-each size, with the same number of videos; those of AdaFocus's stage 3 count. What a killed run has trained or evaluated
-is not done again.
+The local CNN and the classifier of a recogniser are first trained further, on whole frames and on patches of each size,
+with the same number of videos; those of AdaFocus's stage 3 count. What a killed run has trained or evaluated is not
+done again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adafocus_env import Recognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents.experiments.compute import compute_ratios, mean_curves, upper_hull
-from agents.experiments.savings import OTHERS, OURS, POLICY_TRAINING, SHIPPED, Savings, all_points
+from agents.experiments.savings import OTHERS, OURS, POLICY_TRAINING, Savings, all_points
 from agents.figures import accuracy_against_compute
 
 MAY_CHANGE = (
@@ -32,6 +32,7 @@ MAY_CHANGE = (
     "budgets",
     "jobs",
     "out",
+    "recognizer",
     "patch_sizes",
     "skip_costs",
     "resolution_costs",
@@ -58,7 +59,7 @@ def determining_settings(config: Config) -> dict[str, Any]:
     return {
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE},
         **POLICY_TRAINING,
-        "recognizer": Recognizer.from_pretrained(SHIPPED).fingerprint(),
+        "recognizer": Recognizer.from_pretrained(config.recognizer).fingerprint(),
         "videos": [config.videos(split).fingerprint for split in ("recognizer", "train", "val", config.split)],
     }
 

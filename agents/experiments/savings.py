@@ -41,7 +41,6 @@ from agents.presets import (
 from agents.reinforce import Reinforce
 from agents.soft_targets import SoftTargets
 
-SHIPPED = "roaming-fashion"
 ADAPTIVE = "adaptive resolution"
 PATCHES, STOPPING, WHOLE = "AdaFocus+", "AdaFocus+ with learned stopping", "whole frames"
 ANY_PATCH, ANY_STOPPING, ANY_WHOLE = f"{PATCHES}, any P", f"{STOPPING}, any P", f"{WHOLE}, any size"
@@ -70,6 +69,8 @@ class Savings:
     the classifier alone learns from what the policy of each seed chooses.
     """
 
+    recognizer: str = "roaming-fashion"
+    """Name of a shipped recogniser, or a file, that all are trained further from."""
     network_videos: int = 96_000
     """Videos that every recogniser is trained on, all passes and stages counted."""
     whole_frames: Stage1Config = field(
@@ -220,12 +221,12 @@ class Savings:
         return self.out / f"{name}.bank"
 
     def _adapted(self, name: str, patch_size: int, train: Callable[..., None], settings: Stage1Config) -> Recognizer:
-        """The shipped recogniser, trained further on patches of one size."""
+        """The recogniser of all, trained further on patches of one size."""
         path = self.out / f"{name}.safetensors"
         if not path.exists():
-            shipped = Recognizer.from_pretrained(SHIPPED)
-            recognizer = Recognizer(replace(shipped.config, patch_size=patch_size))
-            recognizer.load_state_dict(shipped.state_dict())  # convolutions fit any size
+            start = Recognizer.from_pretrained(self.recognizer)
+            recognizer = Recognizer(replace(start.config, patch_size=patch_size))
+            recognizer.load_state_dict(start.state_dict())  # convolutions fit any size
             torch.manual_seed(self.seed)  # for dropout
             with RunFolder(self.out / name, settings, append=True) as run:
                 progress = Progress(run.log, bar=True, folder=run.path)
