@@ -8,6 +8,7 @@ error is a bug and keeps its traceback, as all errors and signals do with ``ADAF
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import signal
@@ -91,6 +92,14 @@ def run_script(
             raise SystemExit(128 + received[0]) from None
         _say(_one_line(error))
         raise SystemExit(1) from None
+
+
+def option_in_advance(option: str, default: str) -> str:
+    """The value of an option that decides the defaults of others, before all are parsed; the default if it is absent
+    or has no value."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option, dest="value", nargs="?", default=default, const=default)
+    return str(parser.parse_known_args()[0].value)
 
 
 def as_called(text: str) -> str:

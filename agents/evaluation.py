@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -262,6 +262,35 @@ def _made(kind: type[AdaFocusVectorEnv], num_envs: int, split: str, arguments: d
     return kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="torch", **arguments)
 
 
+def one_episode(
+    env: AdaFocusVectorEnv, policy: Any, videos: npt.NDArray[np.int64], seed: int = 0
+) -> Iterator[tuple[Tensor, dict[str, Any], Tensor]]:
+    """Play one episode in each of B lanes, to the end of the last one.
+
+    Args:
+        env: The environment, without autoreset and with tensors as output.
+        policy: What decides.
+        videos: (B,) int64, the lanes' videos.
+        seed: Seed of the environment.
+
+    Yields:
+        After every step the rewards, (B,) float32, the infos, and whether episodes have ended, (B,) bool. Nothing
+        counts that follows an episode's end.
+    """
+    observation, _ = env.reset(seed=seed, options={"video": videos})
+    state: Any = None
+    over = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+    for step in range(env.num_steps):
+        actions, state = decide(policy, observation, state, np.full(env.num_envs, step == 0))
+        observation, reward, ended, _, info = env.step(actions)
+        over = over | ended
+        yield reward, info, over
+        if over.all():
+            return
+        if env.stop and ended.any():  # lanes go on together, and those that have stopped once more with their videos
+            observation, _ = env.reset(options={"reset_mask": ended.cpu().numpy(), "video": videos})
+
+
 class _Played(NamedTuple):
     """What a policy did on B videos in T steps, and what the recogniser said after each."""
 
@@ -278,19 +307,10 @@ def _play(env: AdaFocusVectorEnv, policy: Any, videos: range, seed: int) -> _Pla
     # A last batch is filled up with its first video; what the filling lanes do is not counted.
     chosen = np.full(env.num_envs, videos.start)
     chosen[: len(videos)] = videos
-    observation, _ = env.reset(seed=seed, options={"video": chosen})
-    state: Any = None
-    over = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-    kept = []  # on the device, until the episodes are over
-    for step in range(env.num_steps):
-        actions, state = decide(policy, observation, state, np.full(env.num_envs, step == 0))
-        observation, reward, ended, _, info = env.step(actions)
-        over = over | ended
-        kept.append((reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities, over))
-        if over.all():
-            break
-        if env.stop and ended.any():  # lanes go on together, and those that have stopped once more with their videos
-            observation, _ = env.reset(options={"reset_mask": ended.cpu().numpy(), "video": chosen})
+    kept = [  # on the device, until the episodes are over
+        (reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities, over)
+        for reward, info, over in one_episode(env, policy, chosen, seed)
+    ]
     kept += kept[-1:] * (env.num_steps - len(kept))
     return _Played(*(torch.stack(part, dim=1)[: len(videos)].cpu() for part in zip(*kept, strict=True)))
 

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
-from adafocus_env.policies import decide
 from adafocus_env.run_folder import read_metrics
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
+from agents.evaluation import one_episode
 
 
 def learning_curves(path: Path, curves: Mapping[str, Sequence[tuple[float, float]]], ylabel: str) -> None:
@@ -91,24 +91,18 @@ def play(
     which ends where the policy stops."""
     kind = vector_env_class(None, env_kwargs, policy)
     env_kwargs = fitting_arguments(policy, kind, env_kwargs)
-    env = kind(len(indices), split=split, autoreset_mode="DISABLED", render_mode="rgb_array", **env_kwargs)
+    given = {"split": split, "autoreset_mode": "DISABLED", "output": "torch", "render_mode": "rgb_array"}
+    env = kind(len(indices), **given, **env_kwargs)
     if not is_policy(policy):
         policy = policy(env)
     check_fit(policy, env)
-    observation, _ = env.reset(seed=0, options={"video": np.asarray(indices)})
     pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in indices]
-    state, start = None, np.ones(len(indices), dtype=bool)
-    running = start.copy()
-    while running.any():
-        actions, state = decide(policy, observation, state, start)
-        observation, _, over, _, _ = env.step(actions)
-        start = np.zeros_like(start)
+    running = [True] * len(indices)
+    for _, _, over in one_episode(env, policy, np.asarray(indices)):
         for strip, picture, shown in zip(pictures, env.render() or (), running, strict=True):
             if shown:
                 strip.append(picture)
-        running &= ~over
-        if over.any() and running.any():  # lanes go on together
-            observation, _ = env.reset(options={"reset_mask": over, "video": np.asarray(indices)})
+        running = (~over).tolist()
     env.close()
     return pictures
 

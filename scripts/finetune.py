@@ -11,9 +11,18 @@ from pathlib import Path
 
 from rich import print
 
-from adafocus_env.command_line import WITH_RESUME, check_positive, run_script
-from adafocus_env.recognition.recipes import Stage3Config
-from agents.presets import STAGE3
+from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, option_in_advance, run_script
+from adafocus_env.recognition.recipes import PAPER_STAGE3, PAPER_TSM_STAGE3, Stage3Config
+from agents.presets import CLIP_STAGE3, STAGE3
+
+EMBEDDED = "embedded"
+RECIPES = {
+    EMBEDDED: STAGE3,
+    "embedded-tsm": CLIP_STAGE3,
+    "paper": PAPER_STAGE3,
+    "paper-tsm": PAPER_TSM_STAGE3,
+}
+"""Settings of stage 3 for the embedded benchmarks, and those of the paper, by name."""
 
 
 @dataclass
@@ -26,6 +35,9 @@ class Config:
     videos: str | None = None
     """A registered data set, or a TOML file that describes one on disk; by default the shipped videos for the
     recogniser's kind."""
+    recipe: str = EMBEDDED
+    """Defaults of stage 3's settings: embedded or embedded-tsm, for small networks; or, for AdaFocus and for
+    AdaFocus-TSM, those of the paper, paper or paper-tsm."""
     looks: int | None = None
     """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
     skip_cost: float | None = None
@@ -55,6 +67,7 @@ def main(config: Config) -> None:
     from agents.figures import metric_curves
     from agents.pairs import load_policy_for
 
+    check_known("--recipe", [config.recipe], RECIPES)
     check_positive(looks=config.looks)
     with process_group(config.device) as device:
         recognizer = load_recognizer(config.recognizer, device=device)
@@ -82,5 +95,11 @@ def main(config: Config) -> None:
             print(config.out / "recognizer.safetensors")
 
 
+def recipe_config() -> Config:
+    """Defaults of the command line, with those of the recipe that it names."""
+    recipe = option_in_advance("--recipe", EMBEDDED)
+    return Config(recipe=recipe, stage3=RECIPES.get(recipe, STAGE3))
+
+
 if __name__ == "__main__":
-    run_script(main, Config, __doc__, resume=WITH_RESUME)
+    run_script(main, Config, __doc__, default=recipe_config(), resume=WITH_RESUME)

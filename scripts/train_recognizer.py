@@ -13,7 +13,6 @@ that was never killed.
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from rich import print
 
-from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, run_script
+from adafocus_env.command_line import WITH_RESUME, check_known, check_positive, option_in_advance, run_script
 from adafocus_env.recognition.recipes import (
     EMBEDDED_TSM_STAGE0,
     EMBEDDED_TSM_STAGE1,
@@ -170,9 +169,7 @@ def main(config: Config) -> None:
 
 def preset_config() -> Config:
     """Defaults of the command line: the recipe of the preset that it names."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--preset", default=EMBEDDED)
-    preset = parser.parse_known_args()[0].preset
+    preset = option_in_advance("--preset", EMBEDDED)
     if preset == EMBEDDED:
         return Config()
     if preset == EMBEDDED_TSM:

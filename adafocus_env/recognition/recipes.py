@@ -114,6 +114,7 @@ _PAPER: dict[str, Any] = {"videos_per_step": 64, "optimizer": "sgd", "schedule":
 
 PAPER_STAGE0 = Stage0Config(**_PAPER, epochs=15, learning_rate=0.01)
 PAPER_STAGE1 = Stage1Config(**_PAPER, epochs=50, local_learning_rate=5e-4, classifier_learning_rate=0.05)
+PAPER_STAGE3 = Stage3Config(**_PAPER, epochs=10, classifier_learning_rate=5e-3)
 """The recipes of the released code for ActivityNet, FCVID and Mini-Kinetics."""
 
 PAPER_TSM_STAGE1 = replace(PAPER_STAGE1, epochs=10, local_learning_rate=1e-5, classifier_learning_rate=0.01)

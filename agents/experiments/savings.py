@@ -166,14 +166,8 @@ class Savings:
         settings = {**SOFT_TARGET_HYPERPARAMETERS, "score_map": False}  # resolutions lie in no grid
         for seed, cost in itertools.product(self.seeds, self.soft_resolution_costs):
             price: dict[str, Any] = {"features": banks["train"], "skip_cost": cost}
-            look = self._learned(
-                f"soft_resolution-{cost:g}", seed, SOFT_TARGET_EPISODES, settings, kind=SoftTargets,
-                skip=False, baseline="exact", **price,
-            )  # fmt: skip
-            skip = self._learned(
-                f"soft_resolution_skip-{cost:g}", seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look,
-                reward="gain_over_previous", **price,
-            )  # fmt: skip
+            look = self._looking(f"soft_resolution-{cost:g}", seed, settings, **price)
+            skip = self._skipping(f"soft_resolution_skip-{cost:g}", seed, look, **price)
             tried.append(self._tried(ADAPTIVE, f"soft targets, λ = {cost:g}", seed, skip, banks))
         return tried
 
@@ -188,17 +182,11 @@ class Savings:
 
     def _with_patches(self, size: int, seed: int, recognizer: Recognizer, bank: FeatureBank) -> list[Tried]:
         """The policies of one training seed, trained on a bank of the recogniser after stage 1."""
-        look = self._learned(
-            f"patch{size}", seed, SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS, kind=SoftTargets,
-            features=bank, skip=False, baseline="exact",
-        )  # fmt: skip
+        look = self._looking(f"patch{size}", seed, SOFT_TARGET_HYPERPARAMETERS, features=bank)
         skips = {
-            cost: self._learned(
-                f"skip{size}-{cost:g}", seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look,
-                features=bank, reward="gain_over_previous", skip_cost=cost,
-            )
+            cost: self._skipping(f"skip{size}-{cost:g}", seed, look, features=bank, skip_cost=cost)
             for cost in dict.fromkeys((*self.skip_costs, self.tuned_at))
-        }  # fmt: skip
+        }
         tuned = self._tuned(f"patch{size}-{seed}", seed, recognizer, skips[self.tuned_at], bank)
         banks: dict[str, FrozenFeatures] = {
             split: FeatureBank(tuned, self.videos(split), precision=self.precision)
@@ -243,6 +231,16 @@ class Savings:
             tuned.metadata = {"training": f"scripts/compare_compute.py, {name}"}
             tuned.save(path)
         return Recognizer.from_pretrained(path)
+
+    def _looking(self, name: str, seed: int, settings: dict[str, Any], **env: Any) -> Reinforce:
+        """A policy that looks at every frame, by soft targets."""
+        env = {"skip": False, "baseline": "exact", **env}
+        return self._learned(name, seed, SOFT_TARGET_EPISODES, settings, kind=SoftTargets, **env)
+
+    def _skipping(self, name: str, seed: int, look: Reinforce, **env: Any) -> Reinforce:
+        """A policy that looks where another one does, and skips frames."""
+        env = {"reward": "gain_over_previous", **env}
+        return self._learned(name, seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look, **env)
 
     def _learned(
         self, name: str, seed: int, episodes: int, settings: dict[str, Any], patch_policy: Any = None, **kwargs: Any
