@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger, configure
 from torch import Tensor, nn
@@ -381,6 +381,8 @@ class Agent:
 
 def _as_vector_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> VectorEnv[Any, Any, Any]:
     if isinstance(env, VectorEnv):
+        if can_stop(env.single_action_space) and env.metadata.get("autoreset_mode") is AutoresetMode.DISABLED:
+            raise ValueError("env must reset lanes itself where they can stop one by one: leave autoreset_mode out")
         return env
     if isinstance(env, gym.Env):
         return SyncVectorEnv([lambda: env])

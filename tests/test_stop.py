@@ -219,6 +219,12 @@ def test_what_follows_the_end_is_not_learnt_from(env_kwargs: dict[str, Any]) -> 
     assert torch.equal(rollout.running.sum(0), torch.where(stops.any(0), stops.int().argmax(0) + 1, FRAMES))
 
 
+def test_agents_need_lanes_that_restart(env_kwargs: dict[str, Any]) -> None:
+    env = gym.make_vec("AdaFocus-v0", 2, stop=True, autoreset_mode="DISABLED", **env_kwargs)
+    with pytest.raises(ValueError, match="env must reset lanes itself where they can stop one by one"):
+        Reinforce(env)
+
+
 def test_sb3_trains_on_it(env_kwargs: dict[str, Any]) -> None:
     env = make_vec_env(4, seed=0, **STOPPING, **env_kwargs)
     model = PPO(
