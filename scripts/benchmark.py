@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config:
-    scales: tuple[Literal["embedded", "paper", "tsm"], ...] = ("embedded", "paper", "tsm")
-    """The shipped recogniser, networks of the paper's size, and those of its AdaFocus-TSM."""
+    scales: tuple[Literal["embedded", "paper", "tsm", "growth"], ...] = ("embedded", "paper", "tsm", "growth")
+    """The shipped recogniser, networks of the paper's size, those of its AdaFocus-TSM; and how the cost of a step grows
+    with the numbers of lanes, videos, frames and candidates."""
     clips: int = 64
     """Number of clips in a batch of AdaFocus-TSM."""
     device: str = "cpu"
@@ -68,6 +69,7 @@ def main(config: Config) -> None:
     from adafocus_env.checks import as_device
     from adafocus_env.run_folder import RunFolder
     from agents.experiments.speed.clips import measure_clips
+    from agents.experiments.speed.growth import AXES, QUICK_AXES, draw_growth, measure_growth
     from agents.experiments.speed.measuring import Results
     from agents.experiments.speed.scales import QUICK_SCALES, SCALES
     from agents.experiments.speed.training import measure_training
@@ -83,6 +85,11 @@ def main(config: Config) -> None:
         for name in config.scales:
             if name == "tsm":
                 measure_clips(results, config.clips, config.device)
+            elif name == "growth":
+                axes = QUICK_AXES if config.quick else AXES
+                growth = measure_growth(results, config.device, config.seed, axes)
+                run.write_table("growth", growth)
+                draw_growth(config.out / "growth.png", growth)
             else:
                 measure(results, (QUICK_SCALES if config.quick else SCALES)[name], config)
         if config.training and "embedded" in config.scales:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
 from adafocus_env.run_folder import RunFolder
 from agents.experiments.speed.deployment import staggered_thresholds
+from agents.experiments.speed.growth import Size, draw_growth, measure_growth
 from agents.experiments.speed.measuring import STEPS, Ratio, Results, Timing
 from agents.experiments.speed.stepping import never_known_to_be_full
 from agents.experiments.speed.yardsticks import Floor, ReferenceProcedure
@@ -94,3 +95,15 @@ def test_staggered_thresholds_let_equally_many_videos_go_after_every_frame(video
     left = np.bincount(last, minlength=frames).cumsum()
     np.testing.assert_allclose(left, np.arange(1, frames + 1) * videos / frames, atol=0.5)
     assert ((confidences >= thresholds).any(axis=1)).all()
+
+
+def test_the_cost_of_a_step_is_measured_along_every_axis(tmp_path: Path) -> None:
+    small = Size(2, 2, 2, 4)
+    axes = {"lanes": (small, replace(small, lanes=3)), "frames T": (small, replace(small, frames=3))}
+    rows = measure_growth(Results(seconds=0.02, repeats=1), axes=axes)
+    found = [(row["axis"], row["size"], row["baseline"]) for row in rows]
+    wanted = [("lanes", 2), ("lanes", 3), ("frames T", 2), ("frames T", 3)]
+    assert found == [(*place, baseline) for place in wanted for baseline in ("sample", "exact")]
+    assert all(row["microseconds"] > 0 for row in rows)
+    draw_growth(tmp_path / "growth.png", rows)
+    assert (tmp_path / "growth.png").exists()
