@@ -35,11 +35,12 @@ def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> 
     import joblib
 
     from adafocus_env.run_folder import write_csv
+    from agents.experiments import noise
     from agents.experiments.ablations import ABLATIONS
-    from agents.experiments.noise import estimator_noise
-    from agents.experiments.runner import code
+    from agents.experiments.provenance import code_of, digest
 
-    remembered = joblib.Memory(config.trials / f"noise-{code()}", verbose=0).cache(estimator_noise)
+    facts = {"code": code_of(noise.__file__), **bench.facts(("train",))}
+    remembered = joblib.Memory(config.trials / f"noise-{digest(facts)}", verbose=0).cache(noise.estimator_noise)
     short = {"critic_episodes": 128, "batches": 4} if config.quick else {}
     found = joblib.Parallel(n_jobs=config.jobs)(
         joblib.delayed(remembered)(ABLATIONS["baseline"], bench, seed, trained, **short)

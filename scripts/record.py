@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -50,22 +50,31 @@ class Experiment:
     Attributes:
         script: Its name.
         minutes: What it takes on two slow cores, roughly.
-        arguments: ``{banks}`` stands for the folder of feature banks, ``{trials}`` for that of trials.
+        arguments: Those that its results depend on.
         data: Paths of data files that matter.
+        shared: Options for folders that several experiments share: ``"banks"``, ``"trials"``.
         folder: Folder of the results under docs/; by default the experiment's name. The script makes all but its first
             part.
+        ships: Results that the package ships, by their names: their paths in it.
     """
 
     script: str
     minutes: float
     arguments: tuple[str, ...] = ()
     data: tuple[str, ...] = (POOL, weights("roaming-fashion"))
+    shared: tuple[str, ...] = ()
     folder: str | None = None
+    ships: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
         """Path of the script in the repository."""
         return f"scripts/{self.script}.py"
+
+    @property
+    def command(self) -> list[str]:
+        """The script and the arguments that matter."""
+        return [self.path, *self.arguments]
 
     def folder_of(self, name: str) -> str:
         """The folder of its results, given its name."""
@@ -73,37 +82,41 @@ class Experiment:
 
 
 FINAL = ("--split", "final")
+TRIALS = ("banks", "trials")
+TUNED = "agents/experiments/tuned.json"
+SHIPPED_POLICY = "agents/checkpoints/roaming-fashion.safetensors"
 ABLATIONS = (
     "ingredients", "reward", "baseline", "policy", "gamma", "observation", "skipping", "stopping", "candidates",
     "frames", "stages", "recipe",
 )  # fmt: skip
-BANKS = ("--banks", "{banks}")
-TRIALS = (*BANKS, "--trials", "{trials}")
 EXPERIMENTS: dict[str, Experiment] = {
     "cost_table": Experiment("cost_table", 2, data=()),
     "quickstart": Experiment("quickstart", 8),
-    "tune": Experiment("tune", 60, TRIALS),
+    "tune": Experiment("tune", 60, shared=TRIALS, ships={"tuned.json": TUNED}),
     "compare_algorithms": Experiment(
         "compare_algorithms",
         120,
-        (*TRIALS, *FINAL),
+        FINAL,
         (
             POOL,
             weights("roaming-fashion"),
-            "agents/experiments/tuned.json",
-            "agents/checkpoints/roaming-fashion.safetensors",
+            TUNED,
+            SHIPPED_POLICY,
         ),
+        shared=TRIALS,
     ),
-    "reproduce_results": Experiment("reproduce_results", 60, (*BANKS, *FINAL)),
+    "reproduce_results": Experiment("reproduce_results", 60, FINAL, shared=("banks",)),
     **{
-        f"ablate_{name}": Experiment("ablate", 40, ("--ablations", name, *TRIALS, *FINAL), folder=f"ablate/{name}")
+        f"ablate_{name}": Experiment(
+            "ablate", 40, ("--ablations", name, *FINAL), shared=TRIALS, folder=f"ablate/{name}"
+        )
         for name in ABLATIONS
     },
     "reproduce_stills": Experiment("reproduce_stills", 20, FINAL, (POOL, weights("still-fashion"))),
     "reproduce_motion": Experiment("reproduce_motion", 45, FINAL, (POOL, weights("roaming-motion"))),
     "compare_pipelines": Experiment("compare_pipelines", 180, FINAL, (POOL,)),
     "compare_compute": Experiment("compare_compute", 450, FINAL),
-    "benchmark": Experiment("benchmark", 20, data=(POOL, weights("roaming-fashion"), weights("roaming-motion"))),
+    "benchmark": Experiment("benchmark", 25, data=(POOL, weights("roaming-fashion"), SHIPPED_POLICY)),
 }
 """Everything that is published, in the order in which it runs."""
 
@@ -127,6 +140,7 @@ class State(NamedTuple):
 
     published: Provenance | None
     changed: Mapping[str, str]
+    """What differs from today: files with their present fingerprints, and the command."""
 
     @property
     def current(self) -> bool:
@@ -137,7 +151,7 @@ class State(NamedTuple):
             return "missing"
         if not self.changed:
             return f"of this code ({self.published.date[:10]})"
-        return f"of other code: {len(self.changed)} of {len(self.published.sources)} sources changed"
+        return f"of other code: {len(self.changed)} of {len(self.published.sources)} sources and arguments changed"
 
 
 def state_of(experiment: Experiment, folder: Path) -> State:
@@ -148,7 +162,13 @@ def state_of(experiment: Experiment, folder: Path) -> State:
     if published is None:
         return State(None, {})
     now = sources_of(ROOT, experiment.path, experiment.data)
-    return State(published, changes(published.sources, now, read_overrides(ROOT / OVERRIDES)))
+    changed = changes(published.sources, now, read_overrides(ROOT / OVERRIDES))
+    if [*published.command] != experiment.command:
+        changed["the command"] = " ".join(experiment.command)
+    for name, place in experiment.ships.items():
+        if (folder / name).read_bytes() != (ROOT / place).read_bytes():
+            changed[place] = f"not {name}"
+    return State(published, changed)
 
 
 def print_plan(states: Mapping[str, State]) -> None:
@@ -170,27 +190,35 @@ def run(name: str, config: Config) -> None:
 
     Raises:
         ChildProcessError: The script failed.
+        ValueError: Its sources aren't of a commit, or have changed meanwhile.
     """
+    from adafocus_env.files import write_atomically
     from agents.experiments.provenance import Provenance, commit_of, digest, machine, sources_of, versions
 
     experiment = EXPERIMENTS[name]
     results = Path(experiment.folder_of(name))
-    places = {place: config.out / place for place in ("banks", "trials")}
-    command = [experiment.path, *(argument.format(**places) for argument in experiment.arguments)]
-    commit, sources = commit_of(ROOT), sources_of(ROOT, experiment.path, experiment.data)
-    folder = config.out / f"{name}-{digest(sources)}"  # so that what other code has done is left alone
+    sources = sources_of(ROOT, experiment.path, experiment.data)
+    commit = commit_of(ROOT, sources)
+    # A folder for each state of the code and of the arguments, so that what others have done is left alone.
+    folder = config.out / f"{name}-{digest({**sources, 'command': experiment.command})}"
+    places = [word for option in experiment.shared for word in (f"--{option}", config.out / option)]
+    command = [*experiment.command, *places, "--out", folder]
     folder.mkdir(parents=True, exist_ok=True)
     clock = folder.with_suffix(".seconds")  # of the runs before this one
     before, started = float(clock.read_text()) if clock.exists() else 0.0, time.perf_counter()
-    print(f"[bold]{name}[/bold]: python {' '.join(command)} --out {folder}")
+    print(f"[bold]{name}[/bold]: python {' '.join(map(str, command))}")
     try:
-        status = subprocess.run([sys.executable, ROOT / command[0], *command[1:], "--out", folder]).returncode
+        status = subprocess.run([sys.executable, ROOT / command[0], *command[1:]]).returncode
     finally:
-        clock.write_text(f"{before + time.perf_counter() - started:.1f}")
+        write_atomically(clock, f"{before + time.perf_counter() - started:.1f}".encode())
     if status:
         raise ChildProcessError(f"{name} ended with status {status}; the same command goes on")
+    if sources_of(ROOT, experiment.path, experiment.data) != sources:
+        raise ValueError(
+            f"the sources of {name} have changed while it ran, so its results are of no commit: run it again"
+        )
     record = Provenance(
-        command=command,
+        command=experiment.command,
         commit=commit,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         machine=machine(),
@@ -199,6 +227,8 @@ def run(name: str, config: Config) -> None:
         sources=sources,
     )
     publish(folder.joinpath(*results.parts[1:]), config.docs / results, record)
+    for name, place in experiment.ships.items():
+        shutil.copyfile(config.docs / results / name, ROOT / place)
 
 
 def publish(folder: Path, place: Path, record: Provenance) -> None:

@@ -253,7 +253,7 @@ def test_tables_share_the_trials_that_they_have_in_common(
     assert second.trial == other
     assert equal(first, second)
     before = one.key(bench)
-    monkeypatch.setattr(runner, "code", lambda: "another")
+    monkeypatch.setattr(runner, "code_of", lambda file: "another")
     assert one.key(bench) != before
 
 

@@ -88,18 +88,19 @@ def test_changes_and_overrides(tmp_path: Path) -> None:
 
 
 def test_results_are_of_a_commit(tmp_path: Path) -> None:
+    paths = ["scripts/run.py"]
     with pytest.raises(ValueError, match="no git checkout"):
-        commit_of(tmp_path)
-    files(tmp_path, scripts__run="x = 1\n")
+        commit_of(tmp_path, paths)
+    files(tmp_path, scripts__run="x = 1\n", scripts__other="x = 1\n")
 
     commit(tmp_path)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert commit_of(tmp_path) == head.stdout.strip()
-    (tmp_path / "untracked").write_text("")
-    assert commit_of(tmp_path)
+    assert commit_of(tmp_path, paths) == head.stdout.strip()
+    (tmp_path / "scripts" / "other.py").write_text("x = 2\n")  # such as results of another experiment
+    assert commit_of(tmp_path, paths)
     (tmp_path / "scripts" / "run.py").write_text("x = 2\n")
-    with pytest.raises(ValueError, match=r"commit first.*scripts/run\.py"):
-        commit_of(tmp_path)
+    with pytest.raises(ValueError, match=r"commit scripts/run\.py first"):
+        commit_of(tmp_path, paths)
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 COUNT = """import sys
 from pathlib import Path
-_, _, wanted, _, out = sys.argv
+_, _, wanted, _, banks, _, out = sys.argv
 folder = Path(out) / "three"
 (folder / "evaluations").mkdir(parents=True, exist_ok=True)
 (folder / "evaluations" / "private.csv").write_text("")
@@ -134,7 +135,10 @@ def checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     root = files(tmp_path / "checkout", scripts__count=COUNT)
     commit(root)
     monkeypatch.setattr(record, "ROOT", root)
-    experiment = record.Experiment("count", 1, ("--wanted", "3"), data=(), folder="counts/three")
+    experiment = record.Experiment(
+        "count", 1, ("--wanted", "3"), data=(), shared=("banks",), folder="counts/three", ships={"2.csv": "shipped.csv"}
+    )
+    (root / "shipped.csv").write_text("from before")
     monkeypatch.setattr(record, "EXPERIMENTS", {"count": experiment})
     return root
 
@@ -148,7 +152,20 @@ def commit(root: Path) -> None:
         subprocess.run(["git", *arguments], cwd=root, check=True)
 
 
-def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(checkout: Path, tmp_path: Path) -> None:
+def test_code_that_changes_meanwhile_is_noticed(checkout: Path, tmp_path: Path) -> None:
+    source = checkout / "scripts" / "count.py"
+    source.write_text(COUNT.replace("sys.exit", "open(__file__, 'a').write('x = 1')\nsys.exit"))
+    commit(checkout)
+    experiment = dataclasses.replace(record.EXPERIMENTS["count"], arguments=("--wanted", "1"), ships={})
+    record.EXPERIMENTS["count"] = experiment
+    with pytest.raises(ValueError, match="the sources of count have changed while it ran"):
+        record.main(record.Config(docs=tmp_path / "docs", out=tmp_path / "out"))
+    assert not (tmp_path / "docs").exists()
+
+
+def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = record.Config(docs=tmp_path / "docs", out=tmp_path / "out")
     check = dataclasses.replace(config, check=True)
     with pytest.raises(ValueError, match="1 of 1 are not of this code"):
@@ -166,6 +183,16 @@ def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(checkout:
     assert found.seconds > 0
     assert found.sources.keys() == {"scripts/count.py"}
     record.main(check)
+    assert (checkout / "shipped.csv").read_text() == ""
+    (checkout / "shipped.csv").write_text("changed by hand")
+    with pytest.raises(ValueError, match="not of this code"):
+        record.main(check)
+    (checkout / "shipped.csv").write_text("")
+    (experiment,) = record.EXPERIMENTS.values()
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "EXPERIMENTS", {"count": dataclasses.replace(experiment, arguments=("--wanted", "4"))})
+        with pytest.raises(ValueError, match="not of this code"):
+            record.main(check)
 
     source = checkout / "scripts" / "count.py"
     source.write_text(f"# a comment\n{COUNT}")
@@ -173,7 +200,7 @@ def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(checkout:
     source.write_text(f"{COUNT}sys.exit(0)\n")
     with pytest.raises(ValueError, match="not of this code"):
         record.main(check)
-    with pytest.raises(ValueError, match="commit first"):
+    with pytest.raises(ValueError, match=r"commit scripts/count\.py first"):
         record.main(config)
     (checkout / "docs").mkdir()
     entry = f'file = "scripts/count.py"\nfingerprint = "{fingerprint(source)}"\nreason = "never reached"\n'

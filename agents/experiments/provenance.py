@@ -22,6 +22,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from adafocus_env.files import write_atomically
 
@@ -36,12 +37,13 @@ class Provenance:
     """What ``record.json`` says of the results beside it.
 
     Attributes:
-        command: The script and its arguments.
+        command: The script and those of its arguments that its results depend on.
         commit: Commit of the sources.
         date: UTC, ISO 8601.
         machine: Processor, number of cores, memory, system.
         versions: Versions of Python and of the libraries that matter.
-        seconds: Wall time, summed over all runs that a killed one went on in.
+        seconds: Wall time, summed over all runs that a killed one went on in; without that of trials that other
+            experiments had run already.
         sources: Fingerprint of every file that matters, by its path in the repository.
     """
 
@@ -96,9 +98,17 @@ def sources_of(root: Path, script: str, data: Iterable[str] = ()) -> dict[str, s
     return {path: fingerprint(root / path) for path in sorted({*known, *data})}
 
 
-def digest(sources: Mapping[str, str]) -> str:
-    """One fingerprint of many."""
-    return hashlib.sha256(json.dumps(sources, sort_keys=True).encode()).hexdigest()[:12]
+def digest(facts: Mapping[str, Any]) -> str:
+    """One fingerprint of fingerprints, arguments and the like."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def code_of(file: str) -> str:
+    """Fingerprint of all that a module or a script of the repository may run, given its ``__file__``."""
+    path = Path(file).resolve()
+    root = next(folder for folder in path.parents if all((folder / package).is_dir() for package in PACKAGES))
+    return digest(sources_of(root, path.relative_to(root).as_posix()))
 
 
 def fingerprint(path: Path) -> str:
@@ -213,22 +223,26 @@ def changes(recorded: Mapping[str, str], now: Mapping[str, str], accepted: Mappi
 # ------------------------------------------------------------------------------------------------ machine and commit
 
 
-def commit_of(root: Path) -> str:
+def commit_of(root: Path, paths: Iterable[str]) -> str:
     """The commit that is checked out.
 
+    Args:
+        root: The repository.
+        paths: Files that matter, relative to it.
+
     Raises:
-        ValueError: Tracked files have been changed since, so results would be of no commit; or it is no repository.
+        ValueError: Some of them aren't of that commit, so results would be of none; or there is no repository.
     """
     try:
         commit, changed = (
             subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--", *paths))
         )
     except (OSError, subprocess.CalledProcessError):
         raise ValueError(f"{root.resolve()} is no git checkout, so results there would be of no commit") from None
     if changed:
         names = ", ".join(line.split()[-1] for line in changed.splitlines()[:5])
-        raise ValueError(f"commit first, so that results are of a commit: {names} changed")
+        raise ValueError(f"commit {names} first, so that results are of a commit")
     return commit
 
 

@@ -8,8 +8,6 @@ in progress. joblib spreads trials over processes, or, with its Dask backend, ov
 from __future__ import annotations
 
 import dataclasses
-import functools
-import hashlib
 import io
 import json
 import re
@@ -31,18 +29,10 @@ from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import REFERENCES, Algorithm, get_algorithm, source_of
 from agents.experiments.bench import Bench
 from agents.experiments.pipelines import PIPELINES, preset_settings
-from agents.experiments.provenance import digest, sources_of
+from agents.experiments.provenance import code_of, digest, versions
 from agents.pretrained import save_policy
 
 CURVE_POINTS = 24
-
-
-@functools.cache
-def code() -> str:
-    """Fingerprint of all code that a trial may run."""
-    file = Path(__file__).resolve()
-    root = file.parents[2]
-    return digest(sources_of(root, file.relative_to(root).as_posix()))
 
 
 @dataclass(frozen=True)
@@ -73,9 +63,15 @@ class Trial:
         """Name of the result's file: the algorithm, the seed, and a hash of everything that determines the result.
 
         The row's name isn't part of it, and settings count as they are in the end, so tables share what they have in
-        common. The code is, and of the user's own algorithms the file that defines them, so a changed one runs anew.
+        common. The code is, and of the user's own algorithms the file that defines them, so a changed one runs anew;
+        and so are the libraries' versions.
         """
-        facts = {"code": code(), **dataclasses.asdict(self), **bench.facts(("train", "val", self.split))}
+        facts = {
+            "code": code_of(__file__),
+            "versions": versions(),
+            **dataclasses.asdict(self),
+            **bench.facts(("train", "val", self.split)),
+        }
         del facts["name"]
         if self.algorithm in PIPELINES:
             facts["presets"] = preset_settings()
@@ -83,8 +79,7 @@ class Trial:
             algorithm = get_algorithm(self.algorithm)
             facts["settings"], facts["env"] = self.on(algorithm)
             facts["source"] = source_of(self.algorithm)
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
-        return f"{re.sub(r'[^a-z0-9_]+', '_', self.algorithm, flags=re.IGNORECASE)}-{self.seed}-{digest}"
+        return f"{re.sub(r'[^a-z0-9_]+', '_', self.algorithm, flags=re.IGNORECASE)}-{self.seed}-{digest(facts)}"
 
     def on(self, algorithm: Algorithm) -> tuple[dict[str, Any], dict[str, Any]]:
         """The hyper-parameters and the environment's arguments, with the algorithm's own where there are no others."""
@@ -210,6 +205,13 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
     return result
 
 
+def _run_trial(code: str, *work: Any) -> Result:
+    """:func:`run_trial`, in a process that may have started long after the one that gave the order."""
+    if code_of(__file__) != code:
+        raise RuntimeError("the package's code has changed while trials ran: start the same command again")
+    return run_trial(*work)
+
+
 def _result(trial: Trial, found: Evaluation, curve: LearningCurve | None = None, seconds: float = 0.0) -> Result:
     return Result(
         trial=trial,
@@ -243,8 +245,12 @@ def run_trials(
 
     Returns:
         A result per trial, in the order of ``trials``.
+
+    Raises:
+        RuntimeError: The package's code has changed meanwhile.
     """
     benches = [bench] * len(trials) if isinstance(bench, Bench) else bench
     with joblib.parallel_config(backend=backend, n_jobs=jobs):
-        work = (joblib.delayed(run_trial)(*pair, folder) for pair in zip(trials, benches, strict=True))
+        code = code_of(__file__)
+        work = (joblib.delayed(_run_trial)(code, *pair, folder) for pair in zip(trials, benches, strict=True))
         return list(tqdm(joblib.Parallel(return_as="generator")(work), total=len(trials), desc="trials"))
