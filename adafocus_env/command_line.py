@@ -39,6 +39,8 @@ COMMAND = "adafocus"
 TRACEBACK = "ADAFOCUS_TRACEBACK"
 SAME_COMMAND = "the same command goes on with what is missing in {out}"
 """How to continue scripts that keep what they have finished."""
+SAME_TRIALS = "the same command goes on with the trials that are missing in {trials}"
+"""How to continue scripts that run trials."""
 WITH_RESUME = "the same command with --resume goes on from the last checkpoint in {out}"
 """How to continue scripts that write checkpoints."""
 
@@ -58,7 +60,7 @@ def run_script(
         config: Dataclass of its arguments.
         description: Text for ``--help``. Indented lines, such as examples, keep their line breaks.
         default: Values that the command line changes.
-        resume: How to continue after SIGINT or SIGTERM; ``{out}`` stands for the folder of that name.
+        resume: How to continue after SIGINT or SIGTERM; ``{out}`` stands for the argument of that name.
 
     Raises:
         SystemExit: The arguments are wrong, a signal arrived, or the script failed with an expected error.
@@ -86,9 +88,8 @@ def run_script(
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         if received:
-            out = getattr(arguments, "out", None)
             if os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
-                _say(f"stopped by {received[0].name}: {resume.format(out=out)}")
+                _say(f"stopped by {received[0].name}: {resume.format(**vars(arguments))}")
             raise SystemExit(128 + received[0]) from None
         _say(_one_line(error))
         raise SystemExit(1) from None

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 UNFINISHED = ".unfinished"
 """Suffix of files that are being written, or that a killed process left behind."""
@@ -24,6 +25,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """
     with unfinished(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_figure(path: str | os.PathLike[str], figure: Any, dpi: int) -> None:
+    """Write a figure of Matplotlib's in one step, in the format that the file's name says.
+
+    Raises:
+        OSError: The file can't be written.
+    """
+    with unfinished(path) as temporary:
+        figure.savefig(temporary, format=Path(path).suffix[1:], dpi=dpi)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,19 @@ class RunFolder:
         config: A dataclass, which is written to ``config.json``.
         append: Continue the ``metrics.csv`` of an earlier run. If that run was killed after its last checkpoint, the
             first metric that is measured again replaces the old one and all that came after it.
+        may_change: Fields of ``config`` in which a run that is continued may differ; ``None``: in all.
 
     Attributes:
         path: The folder.
 
     Raises:
         BlockingIOError: Another run is writing to the folder.
+        ValueError: The run that is to be continued had another configuration.
     """
 
-    def __init__(self, folder: Path, config: Any, *, append: bool = False) -> None:
+    def __init__(
+        self, folder: Path, config: Any, *, append: bool = False, may_change: Collection[str] | None = None
+    ) -> None:
         self.path = folder
         self._writes = process_number() == 0
         self._writer: SummaryWriter | None = None
@@ -54,6 +58,8 @@ class RunFolder:
             for left in folder.glob(f".*{UNFINISHED}"):  # left by a run that was killed
                 left.unlink()
             text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
+            if append and may_change is not None:
+                _check_continued(folder / "config.json", json.loads(text), may_change)
             write_atomically(folder / "config.json", text.encode())
             self._file = folder / "metrics.csv"
             self._earlier = read_metrics(folder) if append else []
@@ -122,6 +128,14 @@ def _as_csv(rows: Sequence[tuple[str, ...]]) -> str:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue()
+
+
+def _check_continued(path: Path, now: Mapping[str, Any], may_change: Collection[str]) -> None:
+    """Refuse to go on with a run whose configuration, as JSON in a file, was another one."""
+    if path.exists():
+        before = json.loads(path.read_text())
+        if changed := sorted(key for key in now.keys() - {*may_change} if now[key] != before.get(key)):
+            raise ValueError(f"--resume: {path} has another {' and '.join(changed)}: leave out --resume, or set it so")
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:

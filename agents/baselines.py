@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -13,8 +14,8 @@ from gymnasium import spaces
 from adafocus_env.patches import best_candidate, centered_corners, corner_positions, grid_of
 
 
-class _Baseline:
-    """SB3's ``predict`` around a rule that picks patches, or positions if actions are continuous.
+class Baseline:
+    """SB3's ``predict`` around a rule that picks patches, or positions if actions are continuous. It learns nothing.
 
     Args:
         env: A single or vector AdaFocus environment.
@@ -22,6 +23,9 @@ class _Baseline:
 
     Attributes:
         bound: Whether it reads the state of the environment that it was made with, and so can only act there.
+
+    Raises:
+        ValueError: Actions are neither patches nor positions.
     """
 
     bound: ClassVar[bool] = False
@@ -41,7 +45,12 @@ class _Baseline:
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[npt.NDArray[Any], Any]:
-        """Choose actions for a batch of observations (or for one); ``deterministic`` changes nothing."""
+        """Choose actions for a batch of observations, or for one. Only their number is looked at.
+
+        Returns:
+            (B,) or () int64 patch indices, (B, 2) or (2,) int64 with the skip bit, or (B, 2) or (2,) float32 positions;
+            and ``state`` as it was given.
+        """
         glance = observation["glance"] if isinstance(observation, Mapping) else observation
         single = glance.ndim == 3
         count = 1 if single else len(glance)
@@ -62,7 +71,16 @@ class _Baseline:
         raise NotImplementedError
 
 
-class RandomPolicy(_Baseline):
+def seeded(policy: Any, seed: int) -> Any:
+    """A baseline's class, also one of ``load_policy(name, seed)``, with a seed for its draws; any other policy as it
+    is."""
+    kind = policy.func if isinstance(policy, functools.partial) else policy
+    if isinstance(kind, type) and issubclass(kind, Baseline):
+        return functools.partial(policy, seed=seed)
+    return policy
+
+
+class RandomPolicy(Baseline):
     """A uniformly random candidate (or position) in every frame; never skips."""
 
     def _places(self, count: int) -> npt.NDArray[np.float64]:
@@ -72,7 +90,7 @@ class RandomPolicy(_Baseline):
         return self._random.integers(self.grid**2, size=count), np.zeros(count, dtype=np.int64)
 
 
-class CenterPolicy(_Baseline):
+class CenterPolicy(Baseline):
     """The candidate nearest to the centre of the frame, or the centre itself; never skips."""
 
     def _places(self, count: int) -> npt.NDArray[np.float64]:
@@ -83,7 +101,7 @@ class CenterPolicy(_Baseline):
         return np.full(count, middle * self.grid + middle), np.zeros(count, dtype=np.int64)
 
 
-class GaussianPolicy(_Baseline):
+class GaussianPolicy(Baseline):
     """A Gaussian around the centre, with a quarter of the grid's side as standard deviation, clipped; never skips."""
 
     def _places(self, count: int) -> npt.NDArray[np.float64]:
@@ -94,7 +112,7 @@ class GaussianPolicy(_Baseline):
         return row * self.grid + column, np.zeros(count, dtype=np.int64)
 
 
-class ScheduledPolicy(_Baseline):
+class ScheduledPolicy(Baseline):
     """The same candidate in evenly spaced frames; skips all others.
 
     Args:
@@ -128,7 +146,7 @@ class ScheduledPolicy(_Baseline):
         return np.full(count, self._candidate), (~focused).astype(np.int64)
 
 
-class OraclePolicy(_Baseline):
+class OraclePolicy(Baseline):
     """The candidate that shows most of the item, or the position that centres it, from the data set's ground truth.
 
     In a frame without the item it skips if the action has a skip bit, and looks at a uniformly random candidate
@@ -165,3 +183,12 @@ class OraclePolicy(_Baseline):
         boxes, visible = self.env.videos.locations(videos)
         lanes, frames = torch.arange(len(videos)), frames.clamp(max=boxes.shape[1] - 1)
         return boxes[lanes, frames], visible[lanes, frames].numpy()
+
+
+BASELINE_POLICIES: dict[str, type[Baseline]] = {
+    "random": RandomPolicy,
+    "center": CenterPolicy,
+    "gaussian": GaussianPolicy,
+    "oracle": OraclePolicy,
+}
+"""Those that scripts know by name."""

@@ -23,6 +23,7 @@ from adafocus_env.policies import decide
 from adafocus_env.progress import tqdm
 from adafocus_env.recognition.compute_cost import policy_gflops
 from adafocus_env.recognition.deployment import as_thresholds, refuse_exit
+from agents.baselines import seeded
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 
 
@@ -206,7 +207,8 @@ def evaluate(
             by the recogniser that is passed, or else by the policy: one that acts in continuous positions and sees no
             belief belongs to AdaFocus-TSM.
         num_envs: Number of videos that run at once.
-        seed: Seed of the environment's draws (the random patches of the reward).
+        seed: Seed of the environment's draws (the random patches of the reward), and of those of a baseline given as a
+            class.
         progress_bar: Show a progress bar.
         exit_threshold: As in :meth:`adafocus_env.Recognizer.recognize`: nothing after the frame at which a video is
             left counts, neither in the figures nor in compute.
@@ -227,7 +229,7 @@ def evaluate(
     kind = vector_env_class(env_id, env_kwargs, policy)
     env = _made(kind, num_envs, split, fitting_arguments(policy, kind, env_kwargs))
     if not is_policy(policy):
-        policy = policy(env)
+        policy = (seeded(policy, seed) if isinstance(policy, type) else policy)(env)
     check_fit(policy, env)
     if issubclass(kind, AdaFocusTSMVectorEnv):
         refuse_exit(exit_threshold)

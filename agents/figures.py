@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
+from adafocus_env.files import unfinished, write_figure
 from adafocus_env.run_folder import read_metrics
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 from agents.evaluation import one_episode
@@ -28,7 +29,7 @@ def learning_curves(path: Path, curves: Mapping[str, Sequence[tuple[float, float
         axes.plot(episodes[window - 1 :], smooth, label=name)
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, 150)
 
 
 def metric_curves(folder: Path) -> None:
@@ -50,7 +51,7 @@ def metric_curves(folder: Path) -> None:
             axes.plot(*np.array(points).T, label=stage)
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
-    figure.savefig(folder / "training.png", dpi=150)
+    write_figure(folder / "training.png", figure, 150)
 
 
 def accuracy_against_compute(
@@ -81,7 +82,7 @@ def accuracy_against_compute(
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, 150)
 
 
 def play(
@@ -113,13 +114,15 @@ def film_strip(path: Path, pictures: Sequence[Sequence[npt.NDArray[np.uint8]]], 
     rows = [[*row, *[blank] * (longest - len(row))] for row in pictures]
     sheet = np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
     image = Image.fromarray(sheet)
-    image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS).save(path)
+    small = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    with unfinished(path) as temporary:
+        small.save(temporary, format="PNG")
 
 
 def animation(path: Path, pictures: Sequence[Sequence[npt.NDArray[np.uint8]]], seconds_per_frame: float = 0.4) -> None:
     """Write a GIF of the videos one after the other, with a pause after each."""
     frames = [Image.fromarray(picture) for row in pictures for picture in row]
     pause = [seconds_per_frame * (3 if i + 1 == len(row) else 1) for row in pictures for i in range(len(row))]
-    frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=[round(1000 * wait) for wait in pause], loop=0
-    )
+    durations = [round(1000 * wait) for wait in pause]
+    with unfinished(path) as temporary:
+        frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from adafocus_env.recognition.optimization import Progress
 from adafocus_env.recognition.recipes import Stage3Config
 from adafocus_env.recognition.training import train_stage3
 from adafocus_env.videos.registry import get_videos
+from agents.baselines import seeded
 from agents.evaluation import evaluate
 
 Kind = TypeVar("Kind", Recognizer, TSMRecognizer)
@@ -68,7 +68,7 @@ def finetune(
     # The reward plays no part here, so take the one that needs no reference patches.
     runs = [
         evaluate(
-            _seeded(policy, seed * rollouts + rollout),
+            seeded(policy, seed * rollouts + rollout),  # no two rollouts draw alike
             split,
             reward="confidence",
             seed=seed,
@@ -83,9 +83,3 @@ def finetune(
     skipped = torch.from_numpy(np.concatenate([run.skipped for run in runs]))
     train_stage3(tuned, data, indices, corners, skipped, config, seed=seed, progress=progress)
     return tuned
-
-
-def _seeded(policy: Any, seed: int) -> Any:
-    """A baseline's class, also one of ``load_policy(name, seed)``, with a seed of its own, so that no two rollouts draw
-    alike; any other policy unchanged."""
-    return functools.partial(policy, seed=seed) if isinstance(policy, (type, functools.partial)) else policy

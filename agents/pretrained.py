@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,11 @@ import torch
 from adafocus_env import load_official_checkpoint
 from adafocus_env.files import write_atomically
 from adafocus_env.weights import differences, find_file
-from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.baselines import BASELINE_POLICIES
 from agents.reinforce import Reinforce
 from agents.sb3 import SB3_ALGORITHMS, algorithm_class, algorithm_of
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-BASELINE_POLICIES: dict[str, Callable[..., Any]] = {
-    "random": RandomPolicy,
-    "center": CenterPolicy,
-    "gaussian": GaussianPolicy,
-    "oracle": OraclePolicy,
-}
 SHOWN_POLICIES = {
     "roaming-fashion": "roaming-fashion-skip",
     "roaming-motion": "roaming-motion",

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from agents.experiments.report import Row, by_name, markdown_table, read_csv, with_interval
-from agents.experiments.statistics import LEAST_SEEDS, interquartile_mean, spread
+from agents.experiments.statistics import mean_interval
 
 DOCS = Path(__file__).parent
 MARKED = re.compile(r"(<!-- (table|value): ([^>]+) -->)(.*?)(<!-- end -->)", re.DOTALL)
@@ -60,8 +60,8 @@ def per_seed(file: str, columns: dict[str, tuple[str, float, str]]) -> str:
         seeds = np.array(row["accuracy_per_seed"].split(), dtype=float)
         text = f"{float(row['accuracy']):.1f}"
         if len(seeds) > 1:
-            low, high = spread(seeds, np.mean)
-            text += f" ({'' if len(seeds) >= LEAST_SEEDS else 'seeds '}{low:.1f} to {high:.1f})"
+            low, high = mean_interval(seeds)
+            text += f" ({low:.1f} to {high:.1f})"
         more = [format(factor * float(row[column]), form) for column, factor, form in columns.values()]
         rows.append([row["name"], text, *more])
     return markdown_table(["", "accuracy %, mean (95 % interval over seeds)", *columns], rows)
@@ -87,11 +87,11 @@ def scores(file: str, pages: dict[str, str], seconds: bool = True) -> str:
     runs = read(file)
     score, accuracy, taken = (by_name(runs, column) for column in ("score", "accuracy", "seconds"))
     rows = []
-    for name in sorted(score, key=lambda name: -interquartile_mean(score[name])):
+    for name in sorted(score, key=lambda name: -score[name].mean()):
         row = [
             f"[{name}]({pages[name]})" if name in pages else name,
-            with_interval(interquartile_mean(score[name]), spread(score[name])),
-            f"{interquartile_mean(accuracy[name]):.1f}",
+            with_interval(float(score[name].mean()), mean_interval(score[name])),
+            f"{accuracy[name].mean():.1f}",
         ]
         rows.append([*row, f"{taken[name].mean():.0f}" if taken[name].any() else ""] if seconds else row)
     return markdown_table(["", "score (95 %)", "accuracy %", *(["training, s"] if seconds else [])], rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich import print
 
-from adafocus_env.command_line import SAME_COMMAND, check_known, run_script
+from adafocus_env.command_line import SAME_TRIALS, check_known, run_script
 from agents.experiments.arguments import ComparisonArguments
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def main(config: Config) -> None:
         trials, benches = zip(*work, strict=True)
         results = run_trials(trials, benches, config.trials, jobs=config.jobs)
         folder = config.out / name
-        config.write(folder, results)
+        config.write(folder, results, benches)
         videos = len(bench.dataset(config.split))
         note = f"{len(seeds)} seeds, {episodes:,} episodes each, evaluated on {videos:,} videos of {config.split}."
         if name == "baseline":
@@ -81,4 +81,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, Config, __doc__, resume=SAME_COMMAND)
+    run_script(main, Config, __doc__, resume=SAME_TRIALS)

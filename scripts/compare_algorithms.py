@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from rich import print
 
-from adafocus_env.command_line import SAME_COMMAND, run_script
+from adafocus_env.command_line import SAME_TRIALS, run_script
 from agents.experiments.arguments import ComparisonArguments
 
 
@@ -39,7 +39,7 @@ class Config(ComparisonArguments):
     backend: Literal["loky", "sequential", "dask"] = "loky"
     """joblib's backend."""
     scheduler: str | None = None
-    """Address of the Dask scheduler, for the backend "dask"; its workers must see --out."""
+    """Address of the Dask scheduler, for the backend "dask"; its workers must see --trials and --banks."""
     out: Path = Path("runs/compare_algorithms")
     """Folder for results, tables, figures and the report."""
 
@@ -67,6 +67,8 @@ def main(config: Config) -> None:
     algorithms = get_algorithms("--algorithms", config.algorithms or ALGORITHMS)
     seeds, episodes = config.budget()
     tuned = read_tuned(config.tuned or TUNED)
+    if config.scheduler is not None and config.backend != "dask":
+        raise ValueError(f"--scheduler: {config.backend} has none; it belongs to --backend dask")
     bench = config.bench(("train", "val", config.split))
     left_out = bench.unknown
     trials = [Trial(title, name, split=config.split) for name, (title, _) in REFERENCES.items() if name not in left_out]
@@ -82,7 +84,7 @@ def main(config: Config) -> None:
 
             stack.enter_context(Client(config.scheduler))
         results = run_trials(trials, bench, config.trials, jobs=config.jobs, backend=config.backend)
-    config.write(config.out, results)
+    config.write(config.out, results, [bench] * len(results))
     if config.videos == config.recognizer == DEFAULT_VIDEOS:
         film_strip(config.out / "clips.png", play(from_pretrained(DEFAULT_VIDEOS), (0, 1, 2, 3), config.split))
     anchors = [algorithms[name].title for name in ("paper", "paper_tuned") if name in algorithms]
@@ -96,4 +98,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, Config, __doc__, resume=SAME_COMMAND)
+    run_script(main, Config, __doc__, resume=SAME_TRIALS)

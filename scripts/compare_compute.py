@@ -1,8 +1,8 @@
 """Compare AdaFocus with other ways to save compute, on the same videos with the same networks.
 
 The other ways are fewer frames, a lower resolution, and, as in AR-Net, a policy that chooses a resolution or a skip for
-every frame. All are compared by their accuracy against multiply-adds, also with conditional exit, whose thresholds are
-chosen on validation videos for each of a row of budgets; AdaFocus+ with learned stopping besides.
+every frame. All are compared by their accuracy against multiply-adds, also with conditional exit; AdaFocus+ with
+learned stopping besides. Policies and thresholds are chosen on validation videos.
 
 The local CNN and the classifier of a recogniser are first trained further, on whole frames and on patches of each size,
 with the same number of videos; those of AdaFocus's stage 3 count. What a killed run has trained or evaluated is not
@@ -22,7 +22,8 @@ from rich import print
 from adafocus_env import Recognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.run_folder import RunFolder, check_settings
-from agents.experiments.compute import compute_ratios, mean_curves, upper_hull
+from agents.experiments.compute import compute_ratios, frontier, mean_points
+from agents.experiments.provenance import code_of
 from agents.experiments.savings import OTHERS, OURS, POLICY_TRAINING, Savings, all_points
 from agents.figures import accuracy_against_compute
 
@@ -57,6 +58,7 @@ class Config(Savings):
 def determining_settings(config: Config) -> dict[str, Any]:
     """Everything that determines the results in a folder, except the arguments that may change."""
     return {
+        "code": code_of(__file__),
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE},
         **POLICY_TRAINING,
         "recognizer": Recognizer.from_pretrained(config.recognizer).fingerprint(),
@@ -76,12 +78,13 @@ def main(config: Config) -> None:
         work += [joblib.delayed(config.on_patches)(size) for size in config.patch_sizes]
         tried = [each for found in joblib.Parallel(n_jobs=config.jobs)(work) for each in found]
         points = all_points(tried, config.budgets)
-        rounded = (replace(point, gflops=round(point.gflops, 5), accuracy=round(point.accuracy, 3)) for point in points)
-        run.write_table("compute", [dataclasses.asdict(point) for point in rounded])
+        rows = [dataclasses.asdict(point) for point in points]
+        places = {"gflops": 5, "accuracy": 3, "val_gflops": 5, "val_accuracy": 3}
+        run.write_table("compute", [row | {name: round(row[name], n) for name, n in places.items()} for row in rows])
         run.write_table("ratios", compute_ratios(points, OURS, OTHERS, config.accuracies))
-        curves = mean_curves(point for point in points if point.method in (*OURS, *OTHERS))
-        hulls = {method: upper_hull(curve) for method, curve in curves.items()}
-        accuracy_against_compute(config.out / "compute.png", {}, hulls, logarithmic=True)
+        means = mean_points(point for point in points if point.method in (*OURS, *OTHERS))
+        curves = {method: frontier(own) for method, own in means.items()}
+        accuracy_against_compute(config.out / "compute.png", {}, curves, logarithmic=True)
     print(f"Everything is in {config.out}, after {(time.perf_counter() - started) / 60:.1f} minutes.")
 
 

@@ -156,18 +156,25 @@ def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
     from adafocus_env.recognition.optimization import Progress
     from agents import evaluate
 
-    progress = Progress(run.log, bar=True)
     stage0 = run.path / f"stage0-{seed}"
 
+    def progress(name: str) -> Progress:
+        """Of a training whose metrics are to be told from those of the others."""
+        return Progress(lambda stage, step, metrics: run.log(f"{name}-{seed}/{stage}", step, metrics), bar=True)
+
     def warm() -> Recognizer:
-        return kept(stage0, lambda: (warm_up(config, seed, progress), None)).recognizer
+        return kept(stage0, lambda: (warm_up(config, seed, progress("stage0")), None)).recognizer
 
     def single(name: str, factor: float, steps: int) -> Trained:
-        made = run.path / f"one_stage_{name}-{seed}"
-        return kept(made, lambda: one_stage(warm(), config, seed, progress, factor, steps))
+        name = f"one_stage_{name}"
+        made = run.path / f"{name}-{seed}"
+        return kept(made, lambda: one_stage(warm(), config, seed, progress(name), factor, steps))
 
     warm()  # its seconds count for neither
-    staged = kept(run.path / f"three_stages-{seed}", lambda: three_stages(warm(), config, seed, progress))
+    staged = kept(
+        run.path / f"three_stages-{seed}",
+        lambda: three_stages(warm(), config, seed, progress("three_stages")),
+    )
     steps = config.visits // config.end_to_end.videos_per_step
     at_once = {factor: single(f"rates_x{factor:g}", factor, steps) for factor in config.factors}
 
@@ -191,11 +198,13 @@ def main(config: Config) -> None:
     config.videos(config.split)  # a split that there isn't is to fail before the training
     from adafocus_env.run_folder import RunFolder, check_settings
     from agents.experiments.algorithms import ALGORITHMS
+    from agents.experiments.provenance import code_of
 
     if config.quick:
         config.stage0 = replace(config.stage0, global_steps=2, local_steps=2)
         config.stage1, config.stage3 = replace(config.stage1, steps=2), replace(config.stage3, epochs=1)
     settings = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
+    settings["code"] = code_of(__file__)
     settings["learner"] = [dict(ALGORITHMS[LEARNER].settings), QUICK_EPISODES, QUICK_VIDEOS]
     settings["videos"] = [config.videos(split).fingerprint for split in ("recognizer", "train")]
     check_settings(config.out / "settings.json", settings)

@@ -77,9 +77,9 @@ def main(config: Config) -> None:
         policy_name, policy = load_policy_for(recognizer, config.recognizer, config.policy, skip=False)
         prices = given_prices([policy], skip_cost=config.skip_cost, glance_cost=config.glance_cost)
         shared = {**look_arguments(env_class, config.looks or default_looks), **prices}
-        if not config.resume:
-            clear_checkpoints(config.out)
-        with RunFolder(config.out, config, append=config.resume) as run:
+        with RunFolder(config.out, config, append=config.resume, may_change=("resume", "device")) as run:
+            if not config.resume:
+                clear_checkpoints(config.out)
             progress = Progress(run.log, bar=True, folder=config.out)
             drawn = {"videos": videos, "rollouts": config.rollouts, "seed": config.seed}
             tuned = finetune(recognizer, policy, config.stage3, progress=progress, **drawn, **shared)

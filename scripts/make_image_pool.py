@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adafocus_env.command_line import run_script
+from adafocus_env.files import unfinished
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,9 +69,9 @@ def main(config: Config) -> None:
             chosen = np.concatenate([indices[part] for part in slices for indices in by_class])
             arrays[f"{pool}_images"] = levels[chosen]
             arrays[f"{pool}_labels"] = labels[chosen]
-    config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / "fashion_mnist.npz"
-    np.savez_compressed(path, **arrays)
+    with unfinished(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **arrays)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {', '.join(f'{k} {v.shape}' for k, v in arrays.items())}")
 
 

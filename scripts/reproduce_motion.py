@@ -99,8 +99,10 @@ def trainings(
 def determining_settings(config: Config, recognizer: TSMRecognizer, blind: TSMRecognizer | None) -> dict[str, Any]:
     """Everything that determines the policies and the evaluations in a folder."""
     from adafocus_env import RoamingMotion
+    from agents.experiments.provenance import code_of
 
     return {
+        "code": code_of(__file__),
         "evaluation": [config.split, config.seed, RoamingMotion(config.split).fingerprint],
         "policies": [config.episodes, SETTINGS],
         "soft targets": [CLIP_SOFT_TARGET_EPISODES, CLIP_SOFT_TARGET_HYPERPARAMETERS, CLIP_SOFT_TARGET_VIDEOS],

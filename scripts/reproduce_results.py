@@ -77,12 +77,11 @@ def trainings(
     record: Record, bank: FeatureBank, seed: int, skip_costs: Iterable[float]
 ) -> dict[str, Callable[[], tuple[Any, Recognizer]]]:
     """Functions by name that train with one seed and return a policy and the recogniser to evaluate it with."""
-    from stable_baselines3 import PPO
 
     from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
     from agents import Differentiable, SoftTargets, finetune
     from agents.baselines import RandomPolicy
-    from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
+    from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, make_model, make_vec_env
 
     recognizer = record.recognizer
 
@@ -103,8 +102,7 @@ def trainings(
 
     def ppo() -> PPO:
         env = make_vec_env(64, seed=seed, features=bank, skip=False)
-        policy_kwargs = GlanceExtractor.policy_kwargs()
-        model = PPO("MultiInputPolicy", env, seed=seed, policy_kwargs=policy_kwargs, **PPO_HYPERPARAMETERS)
+        model: PPO = make_model("ppo", env, seed=seed, **PPO_HYPERPARAMETERS)
         started = time.perf_counter()
         model.learn(PPO_EPISODES * env.env.num_frames)
         record.log_training("ppo", seed, time.perf_counter() - started)
@@ -137,9 +135,11 @@ def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, An
     """Everything that determines the policies and the evaluations in a folder."""
     from adafocus_env import RoamingFashion
     from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+    from agents.experiments.provenance import code_of
     from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS
 
     return {
+        "code": code_of(__file__),
         "evaluation": [config.split, config.seed, RoamingFashion(config.split).fingerprint],
         "patch": [SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS],
         "position": [DIFFERENTIABLE_EPISODES, DIFFERENTIABLE_HYPERPARAMETERS],

@@ -43,6 +43,7 @@ def main(config: Config) -> None:
     from adafocus_env.run_folder import RunFolder, check_settings
     from adafocus_env.videos.registry import still_fashion
     from agents import SoftTargets
+    from agents.experiments.provenance import code_of
     from agents.experiments.record import Record
 
     check_positive(pictures=config.pictures, episodes=config.episodes, looks=config.looks)
@@ -50,6 +51,7 @@ def main(config: Config) -> None:
     train, tested = still_fashion("train", num_videos=config.pictures), still_fashion(config.split)
     looks = config.looks or DEFAULT_LOOKS
     settings = {
+        "code": code_of(__file__),
         "evaluation": [config.split, config.seed, looks, tested.fingerprint],
         "policies": [config.episodes, SOFT_TARGET_HYPERPARAMETERS, train.fingerprint],
         "recognizer": recognizer.fingerprint(),

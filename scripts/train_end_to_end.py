@@ -79,9 +79,9 @@ def main(config: Config) -> None:
         torch.manual_seed(config.seed)
         videos = get_videos(config.videos, "recognizer")
         recognizer = make_recognizer(config, videos, device)
-        if not config.resume:
-            clear_checkpoints(config.out)
-        with RunFolder(config.out, config, append=config.resume) as run:
+        with RunFolder(config.out, config, append=config.resume, may_change=("resume", "device")) as run:
+            if not config.resume:
+                clear_checkpoints(config.out)
             progress = Progress(run.log, bar=True, folder=config.out)
             train_stage0(recognizer, videos, config.stage0, seed=config.seed, progress=progress)
             recognizer, policy = train_end_to_end(

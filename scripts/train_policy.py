@@ -16,10 +16,9 @@ This package's own agents leave a checkpoint every minute. With `--resume` they 
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,12 +55,13 @@ class Config:
     with --train skip, reinforce or soft_choices."""
     train: Literal["patch", "skip", "both"] = "patch"
     """Heads to train: where to look, when not to look (over --patch-policy), or both jointly."""
-    patch_policy: str = "roaming-fashion"
-    """The frozen patch policy for --train skip, by a shipped name or a file. The skip policy's file contains it."""
+    patch_policy: str | None = None
+    """The frozen patch policy for --train skip, by a shipped name or a file; by default roaming-fashion. The skip
+    policy's file contains it."""
     episodes: int | None = None
     """Training episodes; the default depends on what is trained."""
     num_envs: int = 64
-    """Number of episodes that run in parallel."""
+    """Number of episodes that run in parallel, at most as many as in the algorithm's batch."""
     observation: Literal["full", "glance"] | None = None
     """What the environment shows; "glance" is the paper's state. By default the algorithm decides."""
     reward: str | None = None
@@ -101,10 +101,11 @@ def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str
     from agents import Reinforce, SoftChoices, load_policy
 
     env = AdaFocusVectorEnv(config.num_envs, features=features, output="torch", **env_kwargs)
-    patch_policy = load_policy(config.patch_policy)
+    frozen = config.patch_policy or "roaming-fashion"
+    patch_policy = load_policy(frozen)
     if not isinstance(patch_policy, Reinforce):
         raise ValueError(
-            f"--patch-policy: {config.patch_policy} is no policy of this package's own agents, and the skip policy's "
+            f"--patch-policy: {frozen} is no policy of this package's own agents, and the skip policy's "
             "file holds no other; in Python there is Reinforce(env, patch_policy=…)"
         )
     kind, settings = {
@@ -120,23 +121,17 @@ def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = 
     return {**settings, **({} if belief and config.observation != "glance" else without)}
 
 
-def check_resumed(config: Config) -> None:
-    """Refuse to go on with a training whose settings, other than its length, were different."""
-    path = config.out / "config.json"
-    if path.exists():
-        before, now = (json.loads(text) for text in (path.read_text(), json.dumps(asdict(config), default=str)))
-        if changed := sorted(key for key in now.keys() - {"resume", "episodes"} if now[key] != before.get(key)):
-            raise ValueError(f"--resume: {path} has another {' and '.join(changed)}: leave out --resume, or set it so")
-
-
 def train_own(agent: Reinforce, timesteps: int, config: Config, run: RunFolder) -> Reinforce:
     """Train one of the package's own agents, from its checkpoint if it is to be resumed."""
     from agents.checkpointing import Checkpoints
 
     checkpoint = config.out / f"{config.label}.checkpoint"
     if config.resume and checkpoint.exists():
-        made, env = agent, agent.get_env()
-        agent = type(made).load(checkpoint, env, patch_policy=made.patch_policy, device=made.device)
+        made = agent
+        agent = type(made).load(checkpoint, patch_policy=made.patch_policy, device=made.device)
+        if agent.made_for["recognizer"] != made.made_for["recognizer"]:
+            raise ValueError(f"--resume: {checkpoint} is of another recogniser than {config.recognizer}")
+        agent.set_env(made.get_env())
     checkpoints = Checkpoints(checkpoint, run.log)
     agent.learn(max(0, timesteps - agent.num_timesteps), checkpoints, progress_bar=True)
     checkpoints.save()
@@ -228,6 +223,8 @@ def main(config: Config) -> None:
         check_known("--algo", [config.algo], SKIP_LEARNERS)
     else:
         get_algorithms("--algo", [config.algo])
+        if config.patch_policy is not None:
+            raise ValueError(f"--patch-policy: with --train {config.train} none is frozen: leave it out")
     check_positive(episodes=config.episodes, num_envs=config.num_envs, looks=config.looks)
     recognizer = load_recognizer(config.recognizer)
     env_class = vector_env_class(None, {"recognizer": recognizer})
@@ -243,11 +240,9 @@ def main(config: Config) -> None:
     looks = look_arguments(env_class, number)
     env_kwargs = {**environment_arguments(config, defaults, of_clips=of_clips), **looks}
     num_steps = features.num_steps * number
-    if config.resume:
-        check_resumed(config)
-    else:
-        clear_checkpoints(config.out)
-    with RunFolder(config.out, config, append=config.resume) as run:
+    with RunFolder(config.out, config, append=config.resume, may_change=("resume", "episodes")) as run:
+        if not config.resume:
+            clear_checkpoints(config.out)
         started = time.perf_counter()
         policy = make_policy(config, features, env_kwargs, of_clips=of_clips)
         if config.action and acts_in_positions(policy) != (config.action == "continuous"):

@@ -104,7 +104,14 @@ def network_sizes(config: Config, num_classes: int) -> RecognizerConfig | TSMCon
     }
     preset = every_preset()[config.preset]
     if isinstance(preset, TSMConfig):
+        if config.hidden_size is not None or config.looks > 1:
+            raise ValueError(
+                f"--preset {config.preset} is of AdaFocus-TSM, which has no recurrent classifier and looks once: leave "
+                "out --hidden-size and --looks"
+            )
         sizes["shift"] = config.shift
+    elif not config.shift:
+        raise ValueError(f"--no-shift: --preset {config.preset} is not of AdaFocus-TSM: leave it out")
     return replace(preset, num_classes=num_classes, **chosen, **sizes)
 
 
@@ -144,9 +151,9 @@ def main(config: Config) -> None:
         torch.manual_seed(config.seed)
         videos = get_videos(config.videos, "recognizer")
         config = replace(config, device=str(device))
-        if not config.resume:
-            clear_checkpoints(config.out)
-        with RunFolder(config.out, config, append=config.resume) as run:
+        with RunFolder(config.out, config, append=config.resume, may_change=("resume", "device")) as run:
+            if not config.resume:
+                clear_checkpoints(config.out)
             progress = Progress(run.log, bar=True, folder=config.out)
             recognizer = make_recognizer(config, videos.num_classes)
             train_stage0(recognizer, videos, config.stage0, seed=config.seed, progress=progress)

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich import print
 
-from adafocus_env.command_line import SAME_COMMAND, check_positive, run_script
+from adafocus_env.command_line import SAME_TRIALS, check_positive, run_script
 from agents.experiments.arguments import BenchArguments
 
 FIRST_SEED = 1000  # the comparison's seeds count from 0
@@ -100,4 +100,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, Config, __doc__, resume=SAME_COMMAND)
+    run_script(main, Config, __doc__, resume=SAME_TRIALS)

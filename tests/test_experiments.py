@@ -24,7 +24,7 @@ from agents.experiments.ablations import ABLATIONS, Variant
 from agents.experiments.algorithms import ALGORITHMS, get_algorithms
 from agents.experiments.bench import Bench
 from agents.experiments.noise import estimator_noise
-from agents.experiments.report import sample_efficiency, write_report, write_results
+from agents.experiments.report import read_csv, sample_efficiency, write_report, write_results
 from agents.experiments.runner import LearningCurve, Result, Trial, run_trial, run_trials
 from tests.conftest import make_tiny_recognizer
 from tests.test_frame_folders import write_video
@@ -295,7 +295,7 @@ def test_report_is_made_from_the_csv_files_alone(bench: Bench, tmp_path: Path) -
     trials += [
         dataclasses.replace(trial(name, seed=seed), curve=4) for name in ("reinforce", "paper") for seed in (0, 1)
     ]
-    write_results(tmp_path, run_trials(trials, bench, tmp_path / "trials", backend="sequential"))
+    write_results(tmp_path, run_trials(trials, bench, tmp_path / "trials", backend="sequential"), [bench] * len(trials))
     for file in (tmp_path / "trials").iterdir():
         file.unlink()
     text = write_report(tmp_path, title="A comparison", anchors=["paper"], note="On a tiny benchmark.").read_text()
@@ -306,6 +306,46 @@ def test_report_is_made_from_the_csv_files_alone(bench: Bench, tmp_path: Path) -
     assert "## Against paper" in text
     assert (tmp_path / "curves.png").stat().st_size > 5000
     assert (tmp_path / "profiles.png").stat().st_size > 5000
+
+
+def result(name: str, algorithm: str, correct: list[int], seed: int = 0, seconds: float = 0.0) -> Result:
+    nothing = np.zeros(0)
+    return Result(
+        Trial(name, algorithm, seed), nothing.astype(int), nothing, nothing, seconds, np.array(correct, dtype=bool),
+        *np.zeros((2, len(correct))), np.zeros(len(correct), dtype=int), np.arange(len(correct)) // 2,
+    )  # fmt: skip
+
+
+def test_scores_are_between_the_references_of_their_own_bench(bench: Bench, tmp_path: Path) -> None:
+    large = replace(bench, grid=5)
+    results = [
+        result("random, N = 16", "random", [0, 0, 0, 1]), result("best, N = 16", "oracle", [1, 1, 1, 1]),
+        result("learned, N = 16", "reinforce", [0, 0, 1, 1], seconds=1),
+        result("random, N = 25", "random", [0, 0, 1, 1]), result("best, N = 25", "oracle", [0, 1, 1, 1]),
+        result("learned, N = 25", "reinforce", [0, 0, 1, 1], seconds=1),
+    ]  # fmt: skip
+    write_results(tmp_path, results, [bench] * 3 + [large] * 3)
+    scores = {row["name"]: float(row["score"]) for row in read_csv(tmp_path / "runs.csv")}
+    assert [*scores.values()] == pytest.approx([0, 1, 1 / 3, 0, 1, 0], abs=1e-5)
+    assert not (tmp_path / "differences.csv").exists()  # of other videos or patches they would mean nothing
+    write_results(tmp_path, results[:1], [bench])
+    assert read_csv(tmp_path / "runs.csv")[0]["score"] == "0.25"  # without both references the accuracy
+
+
+def test_learners_are_compared_with_the_most_accurate_one(bench: Bench, tmp_path: Path) -> None:
+    accuracies = {"good": [[1, 1, 1, 1], [1, 1, 1, 0]], "bad": [[1, 1, 0, 0], [1, 1, 0, 0]]}
+    results = [
+        result(name, "reinforce", row, seed, seconds=1)
+        for name, rows in accuracies.items()
+        for seed, row in enumerate(rows)
+    ]
+    write_results(tmp_path, [result("random", "random", [1, 1, 1, 1]), *results], [bench] * 5)
+    (row,) = read_csv(tmp_path / "differences.csv")
+    assert (row["name"], row["of"], row["points"]) == ("bad", "good", "-37.5")
+    assert float(row["low"]) == -100  # both videos of the second image, in the first seed
+    assert float(row["high"]) == 0
+    text = write_report(tmp_path, title="Two", anchors=()).read_text()
+    assert "| bad | -37.5 (-100.0 to 0.0) |" in text
 
 
 def test_report_without_results_says_so(tmp_path: Path) -> None:

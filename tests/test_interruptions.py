@@ -118,6 +118,19 @@ def test_what_a_resumed_run_measures_again_replaces_what_came_after(tmp_path: Pa
         assert rows(tmp_path) == []
 
 
+def test_a_run_with_other_settings_is_not_continued(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, Config(1)):
+        pass
+    with RunFolder(tmp_path, Config(1), append=True, may_change=()):
+        pass
+    with pytest.raises(ValueError, match=r"--resume: .*config\.json has another seed"):
+        RunFolder(tmp_path, Config(2), append=True, may_change=("out",))
+    with RunFolder(tmp_path, Config(2), append=True, may_change=("seed",)):
+        pass
+    with RunFolder(tmp_path, Config(3), may_change=()):  # a new run
+        pass
+
+
 def test_a_folder_takes_one_run_at_a_time(tmp_path: Path) -> None:
     with RunFolder(tmp_path, Config()) as run:
         run.log("train", 0, {"loss": 1.0})

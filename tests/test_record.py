@@ -49,7 +49,7 @@ def test_a_record_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     made = make_record(tmp_path, recognizer, videos)
     rows, claims = read(tmp_path / "results.csv"), read(tmp_path / "claims.csv")
-    assert [row["name"] for row in rows] == ["random", "center", "gaussian", "true location", "learned"]
+    assert [row["name"] for row in rows] == ["random", "centre", "Gaussian", "true location", "learned"]
     accuracies = [100 * result.accuracy for result in made.found["learned"]]
     assert rows[-1]["accuracy_per_seed"] == " ".join(f"{each:.2f}" for each in accuracies)
     assert float(rows[-1]["accuracy"]) == pytest.approx(sum(accuracies) / 2, abs=0.01)

@@ -48,7 +48,7 @@ class Job:
     """Whether it is killed in the short campaign too."""
 
 
-EXPERIMENT = ("--videos", "{data}", "--episodes", 64, "--jobs", 1, "--banks", "{banks}")
+EXPERIMENT = ("--videos", "{data}", "--episodes", 64, "--jobs", 1, "--banks", "{banks}", "--trials", "{out}/trials")
 POLICY = ("--videos", "{data}", "--num-envs", 8, "--episodes", 256)
 JOBS = {
     "stages 0 and 1": Job(
@@ -125,7 +125,7 @@ def start(
 ) -> Running:
     """Start a job that writes to a folder."""
     folder.mkdir(exist_ok=True, parents=True)
-    arguments = [str(argument).format(**places) for argument in job.arguments]
+    arguments = [str(argument).format(**places, out=folder / "out") for argument in job.arguments]
     more = job.resume if resume else ()
     log = folder.with_name(f"{folder.name}.log")
     return scripts.start(job.script, *arguments, *more, "--out", folder / "out", log=log, **options)

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from agents.experiments.statistics import (
     first_reaching,
+    gap_closed,
     interquartile_mean,
-    interval,
+    mean_interval,
     performance_profile,
     probability_of_improvement,
-    ratio_interval,
+    ratio_of_means,
 )
 
 SCORES = st.lists(st.floats(-5, 5), min_size=2, max_size=12)
@@ -21,54 +22,43 @@ SCORES = st.lists(st.floats(-5, 5), min_size=2, max_size=12)
 
 def test_interquartile_mean_ignores_the_outer_quarters() -> None:
     assert interquartile_mean([-1e9, 1.0, 3.0, 1e9]) == 2.0
-    assert interquartile_mean([[0.0, 10.0], [2.0, 12.0]]) == 6.0  # 0 and 12 are cut
 
 
-def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+@pytest.mark.parametrize("runs", [3, 5])
+def test_the_interval_of_few_runs_covers_the_truth_as_often_as_it_says(runs: int) -> None:
     random = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        low, high = interval(random.normal(size=30), samples=300)
-        covered += low <= 0 <= high
-    assert 0.87 < covered / 200 < 0.99
+    found = [mean_interval(random.normal(size=runs)) for _ in range(2000)]
+    assert np.mean([low <= 0 <= high for low, high in found]) == pytest.approx(0.95, abs=0.015)
 
 
-def test_interval_is_the_95_percent_one_of_the_interquartile_mean() -> None:
-    """By a bootstrap of one's own; runs with outliers, which the mean of the middle half ignores."""
-    random = np.random.default_rng(0)
-    scores = np.concatenate((random.normal(size=35), [50.0, 60.0, 70.0, -90.0, 80.0]))
-    resampled = np.sort(scores[random.integers(40, size=(20_000, 40))], axis=1)
-    wanted = np.quantile(resampled[:, 10:30].mean(axis=1), (0.025, 0.975))
-    np.testing.assert_allclose(interval(scores, samples=20_000), wanted, atol=0.03)
-
-
-def test_resampling_is_stratified() -> None:
-    """Tasks far apart, runs alike: resampling runs within tasks leaves nothing to vary."""
-    low, high = interval(np.tile([0.0, 100.0], (5, 1)), samples=200)
-    assert low == high == 50.0
+def test_the_interval_is_students() -> None:
+    low, high = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (low + high) / 2 == pytest.approx(3)
+    assert high - 3 == pytest.approx(2.776 * math.sqrt(2.5 / 5), abs=1e-3)  # a table's t of 4 degrees of freedom
 
 
 def test_a_single_run_has_no_interval() -> None:
-    assert all(math.isnan(bound) for bound in interval([1.0]))
+    assert all(math.isnan(bound) for bound in mean_interval([1.0]))
+
+
+def test_the_gap() -> None:
+    np.testing.assert_allclose(gap_closed([0.5, 0.6, 0.9], 0.5, 0.7), [0, 0.5, 2])
+    np.testing.assert_array_equal(gap_closed([0.5, 0.6], 0.7, 0.7), [0.5, 0.6])
 
 
 @given(SCORES, SCORES)
 def test_probability_of_improvement_counts_pairs(first: list[float], second: list[float]) -> None:
     wins = np.mean([(x > y) + 0.5 * (x == y) for x in first for y in second])
-    found, low, high = probability_of_improvement(first, second, samples=20)
-    assert found == pytest.approx(wins)
-    assert 0 <= low <= high <= 1
-    assert probability_of_improvement(second, first, samples=20)[0] == pytest.approx(1 - wins)
+    assert probability_of_improvement(first, second) == pytest.approx(wins)
+    assert probability_of_improvement(second, first) == pytest.approx(1 - wins)
 
 
 def test_performance_profile_falls_from_one_to_zero() -> None:
     np.testing.assert_array_equal(performance_profile([0.2, 0.4, 0.4, 0.9], [0, 0.3, 0.4, 1]), [1, 0.75, 0.25, 0])
 
 
-def test_ratio_interval() -> None:
-    found, low, high = ratio_interval([1.0, 2.0, 3.0], [8.0, 8.0], samples=500)
-    assert found == 0.25
-    assert 1 / 8 <= low < found < high <= 3 / 8
+def test_a_ratio_of_means_and_its_extremes() -> None:
+    assert ratio_of_means([1.0, 2.0, 3.0], [8.0, 4.0]) == (1 / 3, 1 / 8, 3 / 4)
 
 
 def test_first_reaching_interpolates() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from adafocus_env import FeatureBank
 from agents.advantage_weighted import AdvantageWeighted
 from agents.all_action import AllAction
-from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
+from agents.baselines import BASELINE_POLICIES
 from agents.differentiable import Differentiable
 from agents.environments import patches_alone, vector_env_class
 from agents.localizer import Localizer
@@ -189,11 +189,9 @@ def source_of(name: str) -> str | None:
 TUNED = Path(__file__).parent / "tuned.json"
 """The settings that ``scripts/tune.py`` chose for the published comparison, by algorithm."""
 
+TITLES = {"center": "centre", "gaussian": "Gaussian", "oracle": "true location"}
 REFERENCES: dict[str, tuple[str, Any]] = {
-    "random": ("random", RandomPolicy),
-    "center": ("centre", CenterPolicy),
-    "gaussian": ("Gaussian", GaussianPolicy),
-    "oracle": ("true location", OraclePolicy),
+    name: (TITLES.get(name, name), policy) for name, policy in BASELINE_POLICIES.items()
 }
 """Policies that learn nothing: the title and the class of each, by name."""
 

@@ -64,11 +64,11 @@ class ComparisonArguments(BenchArguments):
         seeds, episodes = (2, 512) if self.quick else (self.seeds, self.episodes)
         return range(self.seed, self.seed + seeds), episodes
 
-    def write(self, folder: Path, results: Sequence[Result]) -> None:
-        """Write the results, the configuration and the logs to a folder."""
+    def write(self, folder: Path, results: Sequence[Result], benches: Sequence[Bench]) -> None:
+        """Write the results of trials on some benches, the configuration and the logs to a folder."""
         from adafocus_env.run_folder import RunFolder
         from agents.experiments.report import log_results, write_results
 
-        write_results(folder, results)
+        write_results(folder, results, benches)
         with RunFolder(folder, self) as run:
             log_results(run.log, results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -95,5 +96,7 @@ def _video_fingerprint(bench: str, split: str) -> str:
 def _features(bench: str, split: str) -> FeatureBank:
     settings = Bench(**json.loads(bench))
     videos = settings.dataset(split)
-    path = None if settings.folder is None else Path(settings.folder) / f"{split}-{videos.fingerprint[:8]}.bank"
-    return FeatureBank(Recognizer.from_pretrained(settings.recognizer), videos, settings.grid, path=path)
+    recognizer = Recognizer.from_pretrained(settings.recognizer)
+    known = hashlib.sha256("".join((recognizer.fingerprint(), videos.fingerprint, str(settings.grid))).encode())
+    path = None if settings.folder is None else Path(settings.folder) / f"{split}-{known.hexdigest()[:8]}.bank"
+    return FeatureBank(recognizer, videos, settings.grid, path=path)

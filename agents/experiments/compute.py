@@ -1,4 +1,7 @@
-"""Accuracy against compute: points and curves of methods, and the compute that each needs for the same accuracy."""
+"""Accuracy against compute: points and curves of methods, and the compute that each needs for the same accuracy.
+
+Which of a method's policies count is chosen on validation videos, and what they lead to is read on others.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,8 @@ class Point:
         seed: Seed of the policy's training.
         gflops: Mean multiply-adds / 1e9 per video.
         accuracy: Accuracy in percent.
+        val_gflops: The same on validation videos.
+        val_accuracy: Likewise.
         chosen: What was chosen for it on validation videos.
     """
 
@@ -33,6 +38,8 @@ class Point:
     seed: int
     gflops: float
     accuracy: float
+    val_gflops: float
+    val_accuracy: float
     chosen: str = ""
 
 
@@ -45,19 +52,20 @@ class Tried:
         setting: See there.
         seed: See there.
         test: The evaluation whose figures are reported.
-        val: That on the videos on which thresholds are chosen; ``None`` where there is nothing to choose.
+        val: That on the videos on which settings and thresholds are chosen.
     """
 
     method: str
     setting: str
     seed: int
     test: Evaluation
-    val: Evaluation | None = None
+    val: Evaluation
 
     @property
     def point(self) -> Point:
         """What was found without exit."""
-        return Point(self.method, self.setting, self.seed, self.test.gflops_per_video, 100 * self.test.accuracy)
+        test, val = ((found.gflops_per_video, 100 * found.accuracy) for found in (self.test, self.val))
+        return Point(self.method, self.setting, self.seed, *test, *val)
 
 
 def on_read_frames(found: Evaluation) -> Evaluation:
@@ -76,13 +84,11 @@ def exit_points(tried: Sequence[Tried], method: str, budgets: Sequence[float]) -
     within the budget. What is reported is what it leads to on the others, which nothing is chosen on.
 
     Args:
-        tried: The method's policies, with evaluations on validation videos; those of one step a video are left out.
+        tried: The method's policies; those of one step a video are left out.
         method: Name of the method with exit.
         budgets: GFLOPs per video; those that some seed can't keep are left out.
     """
-    curves = [
-        (each, exit_curve(each.val)) for each in tried if each.val is not None and each.val.confidences.shape[1] > 1
-    ]
+    curves = [(each, exit_curve(each.val)) for each in tried if each.val.confidences.shape[1] > 1]
     seeds = list(dict.fromkeys(each.seed for each, _ in curves))
     points = []
     for budget in budgets:
@@ -96,10 +102,11 @@ def exit_points(tried: Sequence[Tried], method: str, budgets: Sequence[float]) -
                 if gflops <= budget
             ]
             if kept:
-                _, _, threshold, each = max(kept, key=lambda candidate: candidate[:2])
+                val_accuracy, val_gflops, threshold, each = max(kept, key=lambda candidate: candidate[:2])
                 _, (accuracy,), (gflops,) = outcomes(each.test, [threshold])
+                test, val = (float(gflops), 100 * float(accuracy)), (-float(val_gflops), 100 * float(val_accuracy))
                 chosen = f"{each.method}, {each.setting}, τ = {threshold:.4f}"
-                found.append(Point(method, f"{budget:g} GFLOPs", seed, float(gflops), 100 * float(accuracy), chosen))
+                found.append(Point(method, f"{budget:g} GFLOPs", seed, *test, *val, chosen))
         if len(found) == len(seeds):
             points += found
     return points
@@ -116,54 +123,61 @@ def merged(points: Sequence[Point], methods: Sequence[str], name: str) -> list[P
     ]
 
 
-def mean_curves(points: Iterable[Point]) -> dict[str, list[Place]]:
-    """The curve of every method: the mean over seeds at each of its settings, in order of appearance."""
-    found: dict[str, dict[str, list[Place]]] = {}
+def mean_points(points: Iterable[Point]) -> dict[str, list[Point]]:
+    """The points of every method, as means over seeds at each of its settings, in order of appearance."""
+    found: dict[str, dict[str, list[Point]]] = {}
     for point in points:
-        places = found.setdefault(point.method, {}).setdefault(point.setting, [])
-        places.append((point.gflops, point.accuracy))
-    return {
-        method: [
-            (float(gflops), float(accuracy)) for gflops, accuracy in (np.mean(p, axis=0) for p in settings.values())
-        ]
-        for method, settings in found.items()
+        found.setdefault(point.method, {}).setdefault(point.setting, []).append(point)
+    return {method: [_mean(each) for each in settings.values()] for method, settings in found.items()}
+
+
+def _mean(points: Sequence[Point]) -> Point:
+    means: dict[str, Any] = {
+        name: float(np.mean([getattr(point, name) for point in points]))
+        for name in ("gflops", "accuracy", "val_gflops", "val_accuracy")
     }
+    return replace(points[0], **means)
 
 
-def compute_at(accuracy: float, curve: Iterable[Place]) -> float:
-    """GFLOPs at which a curve reaches an accuracy, along its upper convex hull.
+def frontier(points: Iterable[Point]) -> list[Place]:
+    """What a method's best policies lead to, from the cheapest to the most accurate.
+
+    They are those on the upper convex hull of the validation places: every place on the line between two of them can be
+    reached by drawing at random which of the two policies a video gets, so points below such a line don't count. One
+    that then costs more on the other videos than another and reaches no more is left out.
+    """
+    hull: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.val_gflops, -point.val_accuracy)):
+        if hull and point.val_accuracy <= hull[-1].val_accuracy:
+            continue  # costs more and reaches no more
+        while len(hull) > 1 and _is_below(hull[-1], hull[-2], point):
+            hull.pop()
+        hull.append(point)
+    places: list[Place] = []
+    for place in sorted((point.gflops, point.accuracy) for point in hull):
+        if not places or place[1] > places[-1][1]:
+            places.append(place)
+    return places
+
+
+def _is_below(point: Point, left: Point, right: Point) -> bool:
+    """Whether a point is on or below the line between two others, on validation videos."""
+    along, above = right.val_gflops - left.val_gflops, right.val_accuracy - left.val_accuracy
+    return (point.val_accuracy - left.val_accuracy) * along <= (point.val_gflops - left.val_gflops) * above
+
+
+def compute_at(accuracy: float, places: Sequence[Place]) -> float:
+    """GFLOPs at which a :func:`frontier` reaches an accuracy.
 
     Args:
         accuracy: Accuracy in percent.
-        curve: The points, in any order.
+        places: The frontier.
 
     Returns:
-        GFLOPs per video, or ``nan`` if the curve never reaches the accuracy or exceeds it at its cheapest point.
+        GFLOPs per video, or ``nan`` if it never reaches the accuracy or exceeds it at its cheapest place.
     """
-    gflops, reached = np.array(upper_hull(curve)).T
+    gflops, reached = np.array(places).T
     return float(np.interp(accuracy, reached, gflops, left=np.nan, right=np.nan))
-
-
-def upper_hull(curve: Iterable[Place]) -> list[Place]:
-    """The upper convex hull of a curve's points, from the cheapest to the most accurate.
-
-    Every place on the line between two points can be reached by drawing at random which of the two policies a video
-    gets, so points below such a line don't count.
-    """
-    hull: list[Place] = []
-    for place in sorted(curve):
-        if hull and place[1] <= hull[-1][1]:
-            continue  # costs more and reaches no more
-        while len(hull) > 1 and _is_below(hull[-1], hull[-2], place):
-            hull.pop()
-        hull.append(place)
-    return hull
-
-
-def _is_below(place: Place, left: Place, right: Place) -> bool:
-    """Whether a place is on or below the line between two others."""
-    along, above = right[0] - left[0], right[1] - left[1]
-    return (place[1] - left[1]) * along <= (place[0] - left[0]) * above
 
 
 def compute_ratios(
@@ -184,8 +198,9 @@ def compute_ratios(
         A row for every pair of methods and every accuracy.
     """
     needed = {
-        (method, accuracy): np.array([compute_at(accuracy, curve) for curve in _curves_of_seeds(points, method)])
+        (method, accuracy): np.array([compute_at(accuracy, places) for places in frontiers])
         for method in (*ours, *others)
+        for frontiers in [_frontiers_of_seeds(points, method)]
         for accuracy in accuracies
     }
     rows = []
@@ -210,9 +225,9 @@ def compute_ratios(
     return rows
 
 
-def _curves_of_seeds(points: Iterable[Point], method: str) -> list[list[Place]]:
-    curves: dict[int, list[Place]] = {}
+def _frontiers_of_seeds(points: Iterable[Point], method: str) -> list[list[Place]]:
+    by_seed: dict[int, list[Point]] = {}
     for point in points:
         if point.method == method:
-            curves.setdefault(point.seed, []).append((point.gflops, point.accuracy))
-    return list(curves.values())
+            by_seed.setdefault(point.seed, []).append(point)
+    return [frontier(own) for own in by_seed.values()]

@@ -12,18 +12,16 @@ from rich import print
 
 from adafocus_env import FrozenFeatures, Recognizer, TSMRecognizer
 from adafocus_env.run_folder import RunFolder
-from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.environments import vector_env_class
 from agents.evaluation import Evaluation, evaluate
-from agents.experiments.algorithms import LANES
-from agents.experiments.statistics import LEAST_SEEDS, interval
+from agents.experiments.algorithms import LANES, REFERENCES
+from agents.experiments.statistics import gap_closed, mean_interval
 from agents.intervals import paired_difference
 from agents.reinforce import Reinforce
 
 AnyRecognizer = Recognizer | TSMRecognizer
-RANDOM, BEST = "random", "true location"
-REFERENCES = {RANDOM: RandomPolicy, "center": CenterPolicy, "gaussian": GaussianPolicy, BEST: OraclePolicy}
-"""Policies that learn nothing, by name."""
+RANDOM, BEST = (REFERENCES[name][0] for name in ("random", "oracle"))
+"""Titles of the policies between which a gap is to be closed."""
 COLUMNS = {
     "map": ("mean_average_precision", 100, 2),
     "confidence": ("mean_confidence", 100, 2),
@@ -150,7 +148,7 @@ class Record:
 
     def add_references(self, **env_kwargs: Any) -> None:
         """Add the evaluations of the policies that learn nothing."""
-        for name, policy in REFERENCES.items():
+        for name, policy in REFERENCES.values():
             self.add(name, 0, lambda policy=policy: (policy, self.recognizer), **env_kwargs)  # type: ignore[misc]
 
     def mean(self, name: str, attribute: str = "accuracy") -> float:
@@ -174,7 +172,7 @@ class Record:
 
         Args:
             gaps: Names; each claim is the share of the gap from random patches to the true location that it closes,
-                with the bootstrap's 95 % interval over training seeds if these are at least :data:`LEAST_SEEDS`.
+                with Student's 95 % interval over training seeds.
             differences: Pairs of names; each claim is by how many points the first is more accurate than the second,
                 with the 95 % interval of :func:`agents.paired_difference` over seeds and source images.
         """
@@ -182,8 +180,8 @@ class Record:
         claims: list[dict[str, Any]] = []
         for name in gaps:
             if name in self.found and high != low:
-                shares = [(result.accuracy - low) / (high - low) for result in self.found[name]]
-                bounds = interval(shares, np.mean) if len(shares) >= LEAST_SEEDS else ()
+                shares = gap_closed([result.accuracy for result in self.found[name]], low, high)
+                bounds = mean_interval(shares) if len(shares) > 1 else ()
                 claims.append(_claim(f"gap of {name}", (float(np.mean(shares)), *bounds), 3))
         for pair in differences:
             if self.found.keys() >= set(pair):

@@ -13,19 +13,21 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from adafocus_env.files import write_atomically
+from adafocus_env.files import write_atomically, write_figure
 from adafocus_env.recognition.optimization import Log
 from adafocus_env.run_folder import write_csv
+from agents.experiments.bench import Bench
 from agents.experiments.runner import Result
 from agents.experiments.statistics import (
-    LEAST_SEEDS,
     first_reaching,
+    gap_closed,
     interquartile_mean,
+    mean_interval,
     performance_profile,
     probability_of_improvement,
-    ratio_interval,
-    spread,
+    ratio_of_means,
 )
+from agents.intervals import paired_difference
 
 Array = npt.NDArray[np.float64]
 Row = dict[str, str]
@@ -34,17 +36,21 @@ Row = dict[str, str]
 # ------------------------------------------------------------------------------------------------------- CSV files
 
 
-def write_results(folder: Path, results: Sequence[Result], random: str = "random", best: str = "oracle") -> None:
-    """Write ``runs.csv`` (a row per trial) and ``curves.csv`` (a row per point of a learning curve).
+def write_results(folder: Path, results: Sequence[Result], benches: Sequence[Bench]) -> None:
+    """Write ``runs.csv`` (a row per trial), ``curves.csv`` (a row per point of a learning curve) and, where all trials
+    are on one bench, ``differences.csv`` (a row per learner but the most accurate one).
 
     Args:
         folder: Folder to write to.
-        results: All results. If they lack one of the two references, the score is the accuracy itself.
-        random: Algorithm whose accuracy has score 0.
-        best: Algorithm whose accuracy has score 1.
+        results: All results. Random patches on the same bench have score 0, and the true location has score 1; where
+            one of them is missing, the score is the accuracy itself.
+        benches: Their benches.
     """
-    known = {result.trial.algorithm: float(result.correct.mean()) for result in results}
-    low, high = (known[random], known[best]) if {random, best} <= known.keys() else (0.0, 1.0)
+    on = [repr(bench) for bench in benches]
+    known: dict[str, dict[str, float]] = {}
+    for bench, result in zip(on, results, strict=True):
+        known.setdefault(bench, {})[result.trial.algorithm] = float(result.correct.mean())
+    bounds = {bench: (found.get("random", math.nan), found.get("oracle", math.nan)) for bench, found in known.items()}
     runs = [
         {
             "name": result.trial.name,
@@ -52,13 +58,13 @@ def write_results(folder: Path, results: Sequence[Result], random: str = "random
             "seed": result.trial.seed,
             "episodes": result.trial.episodes,
             "accuracy": round(100 * float(result.correct.mean()), 3),
-            "score": round((float(result.correct.mean()) - low) / (high - low), 5),
+            "score": round(float(_score(result.correct.mean(), *bounds[bench])), 5),
             "mean_return": round(float(result.returns.mean()), 5),
             "gflops": round(float(result.gflops.mean()), 5),
             "focused": round(float(result.focused.mean()), 3),
             "seconds": round(result.seconds, 1),
         }
-        for result in results
+        for bench, result in zip(on, results, strict=True)
     ]
     write_csv(folder / "runs.csv", runs)
     curves = [
@@ -75,6 +81,26 @@ def write_results(folder: Path, results: Sequence[Result], random: str = "random
         )
     ]
     write_csv(folder / "curves.csv", curves)
+    if len(known) == 1:
+        write_csv(folder / "differences.csv", _differences([result for result in results if result.seconds]))
+
+
+def _score(accuracy: float, random: float, best: float) -> float:
+    return float(accuracy if math.isnan(random + best) else gap_closed(accuracy, random, best))
+
+
+def _differences(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """By how many points each learner is less accurate than the most accurate one, over seeds and source images."""
+    correct: dict[str, list[npt.NDArray[np.bool_]]] = {}
+    for result in results:
+        correct.setdefault(result.trial.name, []).append(result.correct)
+    best = max(correct, key=lambda name: np.mean(correct[name]), default="")
+    rows = []
+    for name in sorted(correct.keys() - {best}, key=lambda name: -np.mean(correct[name])):
+        found = paired_difference(np.stack(correct[name]), np.stack(correct[best]), results[0].source_images)
+        points, low, high = (round(100 * value, 2) for value in found)
+        rows.append({"name": name, "of": best, "points": points, "low": low, "high": high})
+    return rows
 
 
 def log_results(log: Log, results: Sequence[Result]) -> None:
@@ -127,7 +153,8 @@ def _curves(rows: Sequence[Row], x: str) -> dict[str, tuple[Array, Array]]:
 def write_report(
     folder: Path, *, title: str, anchors: Sequence[str] = (), note: str = "", comparable_returns: bool = True
 ) -> Path:
-    """Write ``report.md`` and its figures from ``runs.csv``, ``curves.csv``, and ``noise.csv`` if there is one.
+    """Write ``report.md`` and its figures from ``runs.csv`` and ``curves.csv``, and from ``differences.csv`` and
+    ``noise.csv`` where there are any.
 
     Args:
         folder: Folder of the CSV files and of the report.
@@ -146,39 +173,30 @@ def write_report(
     )
     learners = {name: scores for name, scores in score.items() if seconds[name].any()}
     parts = [f"# {title}", note] if note else [f"# {title}"]
-    few = max(map(len, score.values())) < LEAST_SEEDS
     parts += [
         "Score: 0 is random patches, 1 the item's true location (where these are in the table; else the accuracy). "
-        + (
-            "Means over training seeds, with the range of seeds."
-            if few
-            else "Score, accuracy and return are interquartile means over training seeds; intervals are those of the "
-            "stratified bootstrap over seeds."
-        ),
+        "Figures are means over training seeds, with Student's 95 % interval over seeds; beside them the mean of the "
+        "middle half of the seeds' scores, which a single failed run hardly moves.",
         markdown_table(
-            (
-                "",
-                "score (range of seeds)" if few else "score (95 %)",
-                "accuracy %",
-                "mean return",
-                "seeds",
-                "training, s",
-            ),
+            ("", "score (95 %)", "middle half", "accuracy %", "mean return", "seeds", "training, s"),
             [
                 (
                     name,
-                    with_interval(interquartile_mean(scores), spread(scores)),
-                    f"{interquartile_mean(accuracy[name]):.2f}",
-                    f"{interquartile_mean(returns[name]):.3f}",
+                    with_interval(float(scores.mean()), mean_interval(scores)),
+                    f"{interquartile_mean(scores):.3f}" if name in learners else "",
+                    f"{accuracy[name].mean():.2f}",
+                    f"{returns[name].mean():.3f}",
                     str(len(scores)),
                     f"{seconds[name].mean():.0f}" if name in learners else "",
                 )
-                for name, scores in sorted(score.items(), key=lambda item: -interquartile_mean(item[1]))
+                for name, scores in sorted(score.items(), key=lambda item: -item[1].mean())
             ],
         ),
     ]
-    if comparable_returns and sum(map(len, returns.values())) > 2:
+    if comparable_returns and len(returns) > 2:
         parts += [_return_against_accuracy(returns, accuracy)]
+    if (folder / "differences.csv").exists():
+        parts += _against_the_best(read_csv(folder / "differences.csv"))
     if points:
         _draw_curves(folder / "curves.png", points)
         _draw_profiles(folder / "profiles.png", learners)
@@ -204,25 +222,39 @@ def _against(anchor: str, learners: Mapping[str, Array], points: Sequence[Row]) 
     for name, scores in learners.items():
         if name == anchor:
             continue
-        chance, low, high = probability_of_improvement(scores, learners[anchor])
         ratio = efficiency.get(name)
         rows.append(
             (
                 name,
                 "never reached by some seed" if ratio is None else with_interval(ratio[0], ratio[1:]),
-                with_interval(chance, (low, high)),
+                f"{probability_of_improvement(scores, learners[anchor]):.2f}",
             )
         )
     return [
         f"## Against {anchor}",
         f"Episodes needed to reach the validation accuracy with which {anchor} ends, as a share of the episodes that "
-        "it needs itself; and the probability that a run ends above one of its runs on the test split.",
-        markdown_table(("", "episodes, ratio (95 %)", "probability of improvement (95 %)"), rows),
+        "it needs itself, with the extremes over pairs of runs; and the share of pairs of runs in which it is less "
+        "accurate in the end.",
+        markdown_table(("", "episodes, ratio", "probability of improvement"), rows),
+    ]
+
+
+def _against_the_best(rows: Sequence[Row]) -> list[str]:
+    """The section on ``differences.csv``."""
+    if not rows:
+        return []
+    return [
+        f"## Against {rows[0]['of']}",
+        f"Points of accuracy that others reach less than {rows[0]['of']}, the most accurate learner; 95 % intervals of "
+        "the bootstrap that resamples training seeds and source images.",
+        markdown_table(
+            ("", "points (95 %)"), [(r["name"], f"{r['points']} ({r['low']} to {r['high']})") for r in rows]
+        ),
     ]
 
 
 def sample_efficiency(points: Sequence[Row], anchor: str) -> dict[str, tuple[float, float, float]]:
-    """Ratio of the episodes that each algorithm needs to those that the anchor needs, with its interval.
+    """Ratio of the episodes that each algorithm needs to those that the anchor needs, with its extremes.
 
     The target is the mean of the last three points of the anchor's curves, over all its seeds. Each curve is smoothed
     by the mean of three neighbouring points. An algorithm is left out if one of its seeds never reaches the target. If
@@ -239,7 +271,7 @@ def sample_efficiency(points: Sequence[Row], anchor: str) -> dict[str, tuple[flo
     }
     own = np.minimum(needed[anchor], smooth[anchor][0].max())
     return {
-        name: ratio_interval(values, own)
+        name: ratio_of_means(values, own)
         for name, values in needed.items()
         if name != anchor and np.isfinite(values).all()
     }
@@ -270,7 +302,7 @@ def _draw_curves(path: Path, points: Sequence[Row]) -> None:
         if x == "seconds":
             axes.set_xscale("log")
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, dpi=130)
+    write_figure(path, figure, 130)
 
 
 def _draw_profiles(path: Path, scores: Mapping[str, Array]) -> None:
@@ -281,7 +313,7 @@ def _draw_profiles(path: Path, scores: Mapping[str, Array]) -> None:
         axes.step(thresholds, performance_profile(values, thresholds), where="post", label=name)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=130)
+    write_figure(path, figure, 130)
 
 
 def _noise(folder: Path) -> list[str]:
@@ -318,10 +350,6 @@ def _noise(folder: Path) -> list[str]:
 
 
 def _return_against_accuracy(returns: Mapping[str, Array], accuracy: Mapping[str, Array]) -> str:
-    """A sentence on whether the return is worth maximising: its rank correlation with accuracy over all policies."""
-    found = spearmanr(np.concatenate([*returns.values()]), np.concatenate([*accuracy.values()]))
-    count = sum(map(len, returns.values()))
-    return (
-        f"Mean return and accuracy of these {count} policies: rank correlation {found.statistic:.3f} "
-        f"(p = {found.pvalue:.1g})."
-    )
+    """A sentence on whether the return is worth maximising: its rank correlation with accuracy over all rows."""
+    found = spearmanr(*([values.mean() for values in each.values()] for each in (returns, accuracy)))
+    return f"Mean return and accuracy of these {len(returns)} rows: rank correlation {found.statistic:.2f}."

@@ -100,6 +100,7 @@ class Result:
         returns: (V,) float64, undiscounted.
         gflops: (V,) float64, multiply-adds / 1e9, the policy's own included.
         focused: (V,) int64, frames on which the local CNN ran.
+        source_images: (V,) int64, the image that each video is made of.
     """
 
     trial: Trial
@@ -111,6 +112,7 @@ class Result:
     returns: npt.NDArray[np.float64]
     gflops: npt.NDArray[np.float64]
     focused: npt.NDArray[np.int64]
+    source_images: npt.NDArray[np.int64]
 
     def save(self, path: Path) -> None:
         """Write the result as one file, atomically."""
@@ -223,6 +225,7 @@ def _result(trial: Trial, found: Evaluation, curve: LearningCurve | None = None,
         returns=found.returns,
         gflops=found.gflops,
         focused=found.focused,
+        source_images=found.source_images,
     )
 
 

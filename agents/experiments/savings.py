@@ -99,7 +99,7 @@ class Savings:
     """Number of training videos of the policies and of stage 3; by default all. The tables of all patches of all videos
     take most of the time."""
     val_videos: int = 2000
-    """Number of validation videos on which the thresholds of exit are chosen."""
+    """Number of validation videos on which policies and thresholds of exit are chosen."""
     precision: Precision = "float32"
     """Precision of the networks' training and of the local CNN; "bfloat16" is faster where the hardware has it."""
     split: str = "test"
@@ -201,8 +201,7 @@ class Savings:
                 features=banks["train"], reward="gain_over_previous", skip_cost=cost, stop=True,
                 glance_cost=matching_glance_cost(tuned, skip, cost),
             )  # fmt: skip
-            tested = {self.split: banks[self.split]}  # there is no threshold to choose
-            tried.append(self._tried(f"{STOPPING}, {size}²", f"λ = {cost:g}", seed, stop, tested))
+            tried.append(self._tried(f"{STOPPING}, {size}²", f"λ = {cost:g}", seed, stop, banks))
         return tried
 
     def _bank(self, name: str) -> Path:
@@ -259,14 +258,14 @@ class Savings:
         restrict: Callable[[Evaluation], Evaluation] = lambda found: found,
         **env: Any,
     ) -> Tried:
-        """Evaluate a policy on the split of the figures, and on validation videos if these are among the ``banks``."""
+        """Evaluate a policy on the split of the figures, and on validation videos."""
 
         def on(split: str) -> Evaluation:
             path = self.out / "evaluations" / f"{method}, {setting}, {seed}, {split}.npz".replace(" ", "_")
             arguments = {"features": banks[split], "reward": "confidence", **env}
             return restrict(kept_evaluation(path, lambda: evaluate(policy, **arguments)))
 
-        tried = Tried(method, setting, seed, on(self.split), on("val") if "val" in banks else None)
+        tried = Tried(method, setting, seed, on(self.split), on("val"))
         print(f"{method}, {setting}, seed {seed}: {tried.point.accuracy:.2f} % at {tried.point.gflops:.4f} GFLOPs")
         return tried
 

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.files import write_figure
 from adafocus_env.recognition.backbones import BackboneConfig
 from agents.experiments.speed.measuring import STEPS, Results, Timing
 from agents.experiments.speed.stepping import COMMON, Stepper
@@ -99,4 +100,4 @@ def draw_growth(path: Path, rows: list[dict[str, Any]]) -> None:
         panel.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("µs per lane and step")
     panels[0].legend(title="baseline")
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, 120)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from adafocus_env.files import write_figure
 from adafocus_env.run_folder import RunFolder
 
 STEPS = "env steps/s"
@@ -133,4 +134,4 @@ class Results:
             axes.set(xscale="log", xlabel="environment steps per second, 64 lanes")
             axes.margins(x=0.2)
             axes.invert_yaxis()
-        figure.savefig(path, dpi=120)
+        write_figure(path, figure, 120)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from stable_baselines3 import PPO
-
 from adafocus_env import AdaFocusVectorEnv, FeatureBank
 from agents.experiments.speed.measuring import Results
 from agents.experiments.speed.scales import EMBEDDED, GRID
 from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS
 from agents.reinforce import Reinforce
-from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, GlanceExtractor, make_vec_env
+from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, make_model, make_vec_env
 
 LANES = 64
 IN_ENV = "share of time in env.step and reset"
@@ -55,8 +53,7 @@ def measure_training(results: Results, device: str, seed: int, *, quick: bool) -
     episodes = PPO_EPISODES // share
     for state in ("cold", "warm"):
         vec_env = make_vec_env(LANES, seed=seed, features=bank, skip=False)
-        kwargs = {"policy_kwargs": GlanceExtractor.policy_kwargs(), "device": device, **PPO_HYPERPARAMETERS}
-        model = PPO("MultiInputPolicy", vec_env, seed=seed, **kwargs)
+        model = make_model("ppo", vec_env, seed=seed, device=device, **PPO_HYPERPARAMETERS)
         _add(results, "SB3 PPO", state, episodes, _seconds_of(model, episodes * videos.num_frames))
 
 
