@@ -88,9 +88,10 @@ def patches_at(frames: Tensor, positions: Tensor, patch_size: int) -> Tensor:
 class Differentiable(Reinforce):
     """The policy alone, over the environment's frozen recogniser, by back-propagation of its cross-entropy.
 
-    Arguments and everything else as :class:`agents.Reinforce`, with ``random_share`` besides. The environment is a
-    vector environment of frames with continuous positions. Its videos and the recogniser's outputs are used, not its
-    steps: the reward that is logged is the cross-entropy's negative.
+    Arguments and everything else as :class:`agents.Reinforce`, with ``interpolate`` and ``random_share`` besides, and
+    another ``gamma``: see :class:`DifferentiableHyperparameters`. The environment is a vector environment of frames
+    with continuous positions. Its videos and the recogniser's outputs are used, not its steps: the reward that is
+    logged is the cross-entropy's negative.
 
     Raises:
         ValueError: The actions are not positions, or the environment is not such a one.

@@ -31,7 +31,7 @@ from agents.environments import check_fit, fitting_arguments, is_policy, vector_
 class Evaluation:
     """The result of :func:`evaluate`: values for each of the V videos, in their order, and figures made from them.
 
-    T is the number of steps of an episode: one per frame, or a single one for AdaFocus-TSM.
+    T is the number of steps of an episode: one per look at a frame, or a single one for AdaFocus-TSM.
 
     Attributes:
         labels: (V,) int64, the first label of every video.

@@ -49,7 +49,8 @@ def load_policy(name_or_path: str | os.PathLike[str], seed: int | None = None) -
     Args:
         name_or_path: ``"random"``, ``"center"``, ``"gaussian"`` or ``"oracle"``; a shipped policy's name; a file of
             ``Reinforce.save``; an SB3 model's ``.zip``, whose name begins with its algorithm (``ppo.zip``,
-            ``ppo-0.zip``); or a released checkpoint, ``.pth.tar``, from stage 2 on.
+            ``ppo-0.zip``); a released checkpoint, ``.pth.tar``, from stage 2 on; a folder that :func:`agents.save_pair`
+            wrote; or ``"org/name"`` on the Hugging Face Hub.
         seed: Seed of the draws of the first four policies; ``None`` gives their class itself.
 
     Raises:

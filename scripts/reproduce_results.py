@@ -1,7 +1,7 @@
 """Reproduce the main figures of docs/results, with several seeds and paired intervals, on the whole test split.
 
 For every seed, soft targets, REINFORCE, Stable-Baselines3 PPO and gradients through the patches learn where to look
-(stage 2), skip policies learn when not to look at several prices, and stage 3 follows the policies of soft targets. As
+(stage 2), skip policies are trained at several prices, and stage 3 follows the policies of soft targets. As
 a control, stage 3 also runs equally long on random patches. Hyper-parameters were chosen on the validation split. What
 a killed run has finished is not done again.
 """

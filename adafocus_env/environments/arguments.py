@@ -41,7 +41,8 @@ class EnvironmentArguments:
     """What ``gym.make`` and ``gym.make_vec`` pass to an environment.
 
     Attributes:
-        split: ``"recognizer"``, ``"train"``, ``"val"`` or ``"test"``, for videos given by name.
+        split: ``"recognizer"``, ``"train"``, ``"val"`` or ``"test"``, for videos given by name; the embedded ones also
+            have ``"final"``, for published figures alone.
         videos: A registered name, or a data set object, which is one split already and is taken as it is; ``None`` is
             the embedded benchmark that goes with the environment.
         recognizer: A recogniser, a path or a shipped name; ``None`` is the shipped one. The environment keeps a frozen

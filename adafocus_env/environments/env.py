@@ -116,7 +116,8 @@ where prices are drawn |
 
     | argument | default | meaning |
     |---|---|---|
-    | `split` | `"train"` | `"recognizer"`, `"train"`, `"val"` or `"test"`, for videos given by name |
+    | `split` | `"train"` | `"recognizer"`, `"train"`, `"val"` or `"test"`, for videos given by name; \
+    the embedded ones also have `"final"`, for published figures alone |
     | `videos` | `None` | a registered name, or a data set object, taken as it is; `None` is `"roaming-fashion"` |
     | `recognizer` | `None` | a `Recognizer`, a path or a shipped name; `None` is `"roaming-fashion"` |
     | `grid` | `7` | g: candidates form a g×g grid, N = g² |
@@ -169,6 +170,9 @@ or (low, high) |
         num_classes: Number of classes.
 
     Raises:
+        FileNotFoundError: A file of weights, a description of videos or what it names is missing.
+        MemoryError: The table of these videos could grow beyond the memory.
+        TypeError: There is no such argument.
         ValueError: An argument is not allowed; the message names it and what is.
     """
 

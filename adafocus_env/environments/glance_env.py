@@ -84,7 +84,7 @@ class GlanceFocusEnv(AdaFocusEnv):
 
     ## Episode End
 
-    After T looks. Never truncated.
+    After T looks, or where the agent stops. Never truncated.
 
     ## Arguments
 

@@ -26,9 +26,11 @@ class AdaFocusTSMVectorEnv(AdaFocusVectorEnv):
         action: ``"continuous"``, a position, or ``"grid"``, a patch index.
         recognizer: A :class:`TSMRecognizer`, a path or a shipped name; ``None`` is ``"roaming-motion"``.
         videos: As there, with the recogniser's two samplings; ``None`` is ``"roaming-motion"``.
-        kwargs: As there. There is no ``skip`` and no ``looks``: there is one look at a clip, which is not skipped.
+        kwargs: As there. There are no ``skip``, ``stop``, ``looks`` and ``glance_cost``: there is one look at a clip,
+            which is not skipped. ``skip_cost``, its price, is a number.
 
     Raises:
+        TypeError: One of those four is given.
         ValueError: An argument is not allowed; the message names it and what is.
     """
 
@@ -109,7 +111,8 @@ class AdaFocusTSMEnv(AdaFocusEnv):
 
     ## Arguments
 
-    Those of ``AdaFocus-v0`` but `skip` and `looks`, with `videos` and `recognizer` `"roaming-motion"` by default, and
+    Those of ``AdaFocus-v0`` but `skip`, `stop`, `looks` and `glance_cost`; `skip_cost` is one number, 0 by default;
+    `videos` and `recognizer` are `"roaming-motion"` by default; and
 
     | argument | default | meaning |
     |---|---|---|

@@ -319,6 +319,10 @@ class ImageNetworks(nn.Module, Generic[Config]):
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Self:
         """Load a shipped recogniser by name, or one written by :meth:`save` by path; in evaluation mode.
 
+        Args:
+            name_or_path: As for :func:`adafocus_env.load_recognizer`.
+            device: torch device.
+
         Raises:
             FileNotFoundError: It is neither a shipped name nor a file.
             ValueError: The file doesn't hold such a recogniser, its bytes have changed since it was written (files of

@@ -17,7 +17,8 @@ def load_recognizer(
     """Load a shipped recogniser by name, or a saved one by path, of the kind that its file holds.
 
     Args:
-        name_or_path: ``"roaming-fashion"``, ``"roaming-motion"``, ``"still-fashion"``, or a path.
+        name_or_path: ``"roaming-fashion"``, ``"roaming-motion"`` or ``"still-fashion"``; a path, also of a folder that
+            :func:`agents.save_pair` wrote; or ``"org/name"`` on the Hugging Face Hub.
         device: torch device.
 
     Returns:

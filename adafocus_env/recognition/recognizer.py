@@ -22,7 +22,8 @@ from adafocus_env.recognition.image_networks import ImageNetworks, NetworkConfig
 
 @dataclass(frozen=True)
 class RecognizerConfig(NetworkConfig):
-    """Everything that determines a recogniser except for its weights.
+    """Everything that determines a recogniser except for its weights: the fields of
+    :class:`~adafocus_env.recognition.image_networks.NetworkConfig`, and these.
 
     Attributes:
         hidden_size: D, length of f_C's hidden state.
@@ -144,6 +145,11 @@ class Recognizer(ImageNetworks[RecognizerConfig]):
             looks: Looks at each frame, as in ``GlanceFocus-v0``; the T of results is then that of looks.
             price: The price of compute that a policy is to act by, if it was trained to see prices: that of a focused
                 frame, as ``skip_cost`` in its environment, or, for one that can stop, a pair with ``glance_cost``.
+
+        Returns:
+            A :class:`~adafocus_env.recognition.deployment.Recognition`: ``logits`` (B, T, classes) float32, ``corners``
+            (B, T, 2) int64 in pixels, ``skipped`` (B, T) bool, ``gflops`` (B,) and ``step_gflops`` (B, T) float64, and
+            ``frames`` (B,) int64.
 
         Raises:
             ValueError: The policy's action space doesn't fit the grid; ``exit_threshold`` is neither a positive number

@@ -22,7 +22,8 @@ from adafocus_env.recognition.temporal_shift import insert_temporal_shift
 
 @dataclass(frozen=True)
 class TSMConfig(NetworkConfig):
-    """Everything that determines a TSM recogniser except for its weights.
+    """Everything that determines a TSM recogniser except for its weights: the fields of
+    :class:`~adafocus_env.recognition.image_networks.NetworkConfig`, and these.
 
     Attributes:
         global_frames: Frames that f_G glances at.

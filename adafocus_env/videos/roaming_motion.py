@@ -45,7 +45,7 @@ class RoamingMotion(Scenery):
     of :class:`~adafocus_env.videos.scenery.Scenery`. The shipped recogniser and policies are for seed 0.
 
     Args:
-        num_videos: Number of clips; ``None`` takes 40,000, 20,000, 1,000 or 5,000, in the order of the splits.
+        num_videos: Number of clips; ``None`` takes 40,000, 20,000, 1,000, 5,000 or 5,000, in the order of the splits.
         samplings: How many frames each sampling of a clip has: one for f_G, one for f_L.
     """
 
