@@ -144,6 +144,47 @@ def _ratio(row: Row) -> tuple[str, str]:
     return f"{compute:.3f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})"
 
 
+ADDED = {"": "plain", " + log-odds": "log-odds", " + map": "map", " + log-odds + map": "both"}
+"""What the ablation of ingredients adds to the name of a learner, and the headings of the columns."""
+
+
+def ingredients(file: str) -> str:
+    """Scores of learners, a row each, without and with each ingredient, a column each."""
+    found = by_name(read(file), "score")
+    learners = [name for name in found if f"{name} + map" in found]
+    rows = [
+        [
+            name,
+            *(with_interval(float(found[name + added].mean()), mean_interval(found[name + added])) for added in ADDED),
+        ]
+        for name in learners
+    ]
+    return markdown_table(["score (95 %)", *ADDED.values()], rows)
+
+
+def pipelines(file: str) -> str:
+    """Ways to train everything from the same warmed-up networks: means over seeds, beside the accuracies of each."""
+    columns = {"accuracy %": "accuracy", "the same on random patches": "accuracy on random patches", "GFLOPs": "gflops"}
+    table: dict[str, list[Row]] = {}
+    for row in read(file):
+        table.setdefault(row["pipeline"], []).append(row)
+    rows = []
+    for name, runs in table.items():
+        values = {heading: [float(run[column]) for run in runs] for heading, column in columns.items()}
+        each = f" ({', '.join(run['accuracy'] for run in runs)})" if len(runs) > 1 else ""
+        rows.append(
+            [
+                name,
+                f"{np.mean(values['accuracy %']):.1f}{each}",
+                f"{np.mean(values['the same on random patches']):.1f}",
+                f"{np.mean(values['GFLOPs']):.3f}",
+                f"{float(runs[0]['visits']):,.0f}",
+                f"{np.mean([float(run['seconds']) for run in runs]) / 60:.0f}",
+            ]
+        )
+    return markdown_table(["", *columns, "visits to videos", "minutes"], rows)
+
+
 ALGORITHM_PAGES = {
     "supervised localiser": "../algorithms/localizer.md",
     "all-action (ours)": "../algorithms/all_action.md",
@@ -161,6 +202,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "differences": lambda: claims("reproduce_results/claims.csv"),
     "algorithms": lambda: scores("compare_algorithms/runs.csv", ALGORITHM_PAGES),
     "learners with scores of the map": lambda: scores("compare_learners/runs.csv", ALGORITHM_PAGES),
+    "ingredients": lambda: ingredients("ablate/ingredients/runs.csv"),
+    "pipelines": lambda: pipelines("compare_pipelines/pipelines.csv"),
     "looks": looks,
     "clips": lambda: per_seed("reproduce_motion/results.csv", {"GFLOPs/clip": ("gflops", 1.0, ".4f")}),
     "differences on clips": lambda: claims("reproduce_motion/claims.csv"),
