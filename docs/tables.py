@@ -31,8 +31,8 @@ def read(file: str) -> list[Row]:
 # ----------------------------------------------------------------------------------------------------------- tables
 
 
-def quickstart() -> str:
-    """The table that the quickstart prints."""
+def evaluated(file: str) -> str:
+    """A table that the quickstart or evaluate.py has written."""
     columns = {
         "accuracy % (95 %)": "{accuracy:.1f} ({accuracy_low:.1f} to {accuracy_high:.1f})",
         "mAP %": "{map:.1f}",
@@ -41,7 +41,7 @@ def quickstart() -> str:
         "frames focused %": "{focused:.0f}",
     }
     rows = []
-    for row in read("quickstart/table.csv"):
+    for row in read(file):
         name = row.pop("policy")
         values = {key: float(text) for key, text in row.items()}
         rows.append([name, *(column.format(**values) for column in columns.values())])
@@ -197,7 +197,7 @@ ALGORITHM_PAGES = {
 }
 FOCUS = {"GFLOPs/video": ("gflops", 1.0, ".4f"), "frames focused %": ("focused", 100 / 8, ".0f")}
 TABLES: dict[str, Callable[[], str]] = {
-    "quickstart": quickstart,
+    "quickstart": lambda: evaluated("quickstart/table.csv"),
     "results": lambda: per_seed("reproduce_results/results.csv", FOCUS),
     "differences": lambda: claims("reproduce_results/claims.csv"),
     "algorithms": lambda: scores("compare_algorithms/runs.csv", ALGORITHM_PAGES),
@@ -209,6 +209,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "differences on clips": lambda: claims("reproduce_motion/claims.csv"),
     "ratios": lambda: ratios("AdaFocus+, any P", ("adaptive resolution", "whole frames, any size")),
 }  # fmt: skip
+for shipped in ("roaming-fashion", "roaming-motion", "still-fashion"):
+    TABLES[f"shipped {shipped}"] = functools.partial(evaluated, f"shipped_{shipped}/final.csv")
 for ablation in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv")):
     TABLES[f"ablation {ablation}"] = functools.partial(scores, f"ablate/{ablation}/runs.csv", {}, seconds=False)
 

@@ -43,6 +43,11 @@ def weights(name: str) -> str:
     return f"adafocus_env/recognition/checkpoints/{name}.safetensors"
 
 
+def policy(name: str) -> str:
+    """Path of a shipped policy."""
+    return f"agents/checkpoints/{name}.safetensors"
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A script, its arguments besides --out, and what else determines its results.
@@ -84,7 +89,12 @@ class Experiment:
 FINAL = ("--split", "final")
 TRIALS = ("banks", "trials")
 TUNED = "agents/experiments/tuned.json"
-SHIPPED_POLICY = "agents/checkpoints/roaming-fashion.safetensors"
+SHIPPED = {
+    "roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"),
+    "roaming-motion": ("roaming-motion",),
+    "still-fashion": ("still-fashion",),
+}
+"""The shipped policies by recogniser."""
 ABLATIONS = (
     "ingredients", "reward", "baseline", "policy", "gamma", "observation", "skipping", "stopping", "candidates",
     "frames", "stages", "recipe",
@@ -92,6 +102,15 @@ ABLATIONS = (
 EXPERIMENTS: dict[str, Experiment] = {
     "cost_table": Experiment("cost_table", 2, data=()),
     "quickstart": Experiment("quickstart", 8),
+    **{
+        f"shipped_{name}": Experiment(
+            "evaluate",
+            5,
+            ("--recognizer", name, *FINAL),
+            (POOL, weights(name), *map(policy, policies)),
+        )
+        for name, policies in SHIPPED.items()
+    },
     "tune": Experiment("tune", 60, shared=TRIALS, ships={"tuned.json": TUNED}),
     "compare_algorithms": Experiment(
         "compare_algorithms",
@@ -101,7 +120,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             POOL,
             weights("roaming-fashion"),
             TUNED,
-            SHIPPED_POLICY,
+            policy("roaming-fashion"),
         ),
         shared=TRIALS,
     ),
@@ -133,7 +152,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         (POOL,),
     ),
     "compare_compute": Experiment("compare_compute", 450, FINAL),
-    "benchmark": Experiment("benchmark", 25, data=(POOL, weights("roaming-fashion"), SHIPPED_POLICY)),
+    "benchmark": Experiment("benchmark", 25, data=(POOL, weights("roaming-fashion"), policy("roaming-fashion"))),
 }
 """Everything that is published, in the order in which it runs."""
 
