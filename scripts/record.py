@@ -246,7 +246,7 @@ def run(name: str, config: Config) -> None:
     try:
         status = subprocess.run([sys.executable, ROOT / command[0], *command[1:]]).returncode
     finally:
-        write_atomically(clock, f"{before + time.perf_counter() - started:.1f}".encode())
+        write_atomically(clock, f"{before + time.perf_counter() - started:.3f}".encode())
     if status:
         raise ChildProcessError(f"{name} ended with status {status}; the same command goes on")
     if sources_of(ROOT, experiment.path, experiment.data) != sources:
@@ -259,7 +259,7 @@ def run(name: str, config: Config) -> None:
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         machine=machine(),
         versions=versions(),
-        seconds=round(float(clock.read_text()), 1),
+        seconds=float(clock.read_text()),
         sources=sources,
     )
     publish(folder.joinpath(*results.parts[1:]), config.docs / results, record)
