@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from adafocus_env import AdaFocusVectorEnv
+from adafocus_env.patches import grid_of
+from agents.candidate_scores import CandidateScores
 from agents.environments import vector_env_class
 from agents.policy_spaces import beside_glance, read_beside
 
@@ -138,31 +141,35 @@ class GlanceExtractor(BaseFeaturesExtractor):
     """Features of ``glance``, and of ``belief``, ``time`` and ``price`` where they are shown, for any SB3 policy.
 
     The glance goes through a 1×1 convolution and a linear layer, as in the paper's policy, and the others through a
-    linear layer of their own. With ``score_map``, a convolution also scores every cell of the glance's map, so that
-    what an item looks like is learnt once and not for every place anew. It is used as
-    ``PPO("MultiInputPolicy", make_vec_env(64), policy_kwargs=GlanceExtractor.policy_kwargs())`` (``"MlpPolicy"`` with
-    ``observation="glance"``).
+    linear layer of their own. It is used as
+    ``DQN("MultiInputPolicy", make_vec_env(64, skip=False), policy_kwargs=GlanceExtractor.policy_kwargs())``
+    (``"MlpPolicy"`` with ``observation="glance"``); PPO and A2C do better with :class:`GlancePolicy`.
 
     Args:
         observation_space: The environment's, for the observation ``"full"`` or ``"glance"``.
         features_dim: Length of the encoded glance.
-        score_map: Whether the map's cells are scored too.
+        grid: g; the scores of the g×g candidates (:class:`~agents.candidate_scores.CandidateScores`) then follow the
+            features.
+
+    Attributes:
+        num_encoded: Length of the features without the scores.
+
+    Raises:
+        ValueError: The observations have no glance.
     """
 
     def __init__(
-        self, observation_space: spaces.Space[Any], features_dim: int = 256, *, score_map: bool = False
+        self, observation_space: spaces.Space[Any], features_dim: int = 256, *, grid: int | None = None
     ) -> None:
         beside = beside_glance(observation_space)
         glance = observation_space["glance"] if isinstance(observation_space, spaces.Dict) else observation_space
         if glance.shape is None or len(glance.shape) != 3:
             raise ValueError(f"GlanceExtractor needs a glance of shape (C, h, w), not {glance}")
         channels, height, width = glance.shape
-        super().__init__(observation_space, features_dim + (64 if beside else 0) + (height * width if score_map else 0))
-        self.score_cells: nn.Module | None = None
-        if score_map:
-            self.score_cells = nn.Sequential(
-                nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1), nn.Flatten()
-            )
+        encoded = features_dim + (64 if beside else 0)
+        super().__init__(observation_space, encoded + (grid or 0) ** 2)
+        self.num_encoded = encoded
+        self.candidate_scores = None if grid is None else CandidateScores(channels, encoded, grid)
         self.encode_glance = nn.Sequential(
             nn.Conv2d(channels, 32, 1, bias=False),
             nn.ReLU(),
@@ -176,23 +183,84 @@ class GlanceExtractor(BaseFeaturesExtractor):
             self.encode_belief = nn.Sequential(nn.Linear(sum(beside.values()), 64), nn.ReLU())
 
     def forward(self, observations: Any) -> Tensor:
-        """(B, features_dim) features of a batch of observations."""
+        """(B, num_encoded) features of a batch of observations, or with scores (B, num_encoded + N)."""
         glance = observations["glance"] if isinstance(observations, dict) else observations
         features = [self.encode_glance(glance)]
         if self.encode_belief is not None:
             features.append(self.encode_belief(torch.cat(read_beside(observations, self._beside), dim=1)))
-        if self.score_cells is not None:
-            features.append(self.score_cells(glance))
-        return torch.cat(features, dim=1)
+        encoded = torch.cat(features, dim=1)
+        if self.candidate_scores is None:
+            return encoded
+        return torch.cat((encoded, self.candidate_scores(glance, encoded)), dim=1)
 
     @classmethod
-    def policy_kwargs(cls, features_dim: int = 256, *, score_map: bool = True) -> dict[str, Any]:
+    def policy_kwargs(cls, features_dim: int = 256) -> dict[str, Any]:
         """``policy_kwargs`` for an SB3 model: this extractor, and heads with a hidden layer of 128 on its features."""
         return {
             "features_extractor_class": cls,
-            "features_extractor_kwargs": {"features_dim": features_dim, "score_map": score_map},
+            "features_extractor_kwargs": {"features_dim": features_dim},
             "net_arch": {"pi": [128], "vf": [128]},
         }
+
+
+class GlancePolicy(ActorCriticPolicy):
+    """The policy class for PPO and A2C: ``PPO(GlancePolicy, make_vec_env(64), **PPO_HYPERPARAMETERS)``.
+
+    Its features are those of :class:`GlanceExtractor`. A convolution also scores every candidate by the glance's map at
+    its place, so that what an item looks like is learnt once and not for every place anew. These scores are added to
+    the logits of the patches; as mere features, mixed by a hidden layer, they help little.
+
+    Args:
+        observation_space: The environment's, for the observation ``"full"`` or ``"glance"``.
+        action_space: The environment's. Positions have no scores.
+        lr_schedule: As in SB3.
+        kwargs: As in SB3, for instance ``net_arch`` or ``features_extractor_kwargs``, which may hold ``features_dim``.
+    """
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], lr_schedule: Any, **kwargs: Any
+    ) -> None:
+        usual = GlanceExtractor.policy_kwargs()
+        usual["features_extractor_kwargs"]["grid"] = grid_of(action_space)
+        given = kwargs.pop("features_extractor_kwargs", None) or {}
+        kwargs = {**usual, **kwargs, "features_extractor_kwargs": {**usual["features_extractor_kwargs"], **given}}
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _build_mlp_extractor(self) -> None:
+        """Called by SB3 before it makes the heads."""
+        extractor: Any = self.features_extractor
+        self.mlp_extractor: Any = _HeadsBesideScores(
+            extractor.num_encoded, self.features_dim, self.net_arch, self.activation_fn, self.device
+        )
+
+    def _build(self, lr_schedule: Any) -> None:
+        super()._build(lr_schedule)
+        extractor: Any = self.features_extractor
+        weight: Any = self.action_net.weight
+        if count := self.features_dim - extractor.num_encoded:
+            with torch.no_grad():  # at first a patch's score counts for its own logit alone
+                weight[:, -count:] = torch.eye(len(weight), count)
+
+
+class _HeadsBesideScores(nn.Module):
+    """SB3's ``MlpExtractor`` on the features, around which the scores go straight to the action's head."""
+
+    def __init__(self, num_encoded: int, features_dim: int, net_arch: Any, activation: Any, device: Any) -> None:
+        super().__init__()
+        self._num_encoded = num_encoded
+        self.layers = MlpExtractor(num_encoded, net_arch=net_arch, activation_fn=activation, device=device)
+        self.latent_dim_pi = self.layers.latent_dim_pi + features_dim - num_encoded
+        self.latent_dim_vf = self.layers.latent_dim_vf
+
+    def forward_actor(self, features: Tensor) -> Tensor:
+        encoded, scores = features[:, : self._num_encoded], features[:, self._num_encoded :]
+        return torch.cat((self.layers.forward_actor(encoded), scores), dim=1)
+
+    def forward_critic(self, features: Tensor) -> Tensor:
+        return self.layers.forward_critic(features[:, : self._num_encoded])
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward_actor(features), self.forward_critic(features)
 
 
 SB3_ALGORITHMS = {
@@ -223,23 +291,30 @@ def algorithm_of(model: Any) -> str | None:
     return next((name for name, kind in SB3_ALGORITHMS.items() if kind in bases), None)
 
 
-def make_model(name: str, env: VecEnv, *, seed: int = 0, score_map: bool = True, **settings: Any) -> Any:
-    """A model of an algorithm in :data:`SB3_ALGORITHMS`, with :class:`GlanceExtractor` and heads of 128.
+def make_model(name: str, env: VecEnv, *, seed: int = 0, score_map: bool | None = None, **settings: Any) -> Any:
+    """A model of an algorithm in :data:`SB3_ALGORITHMS`, with :class:`GlanceExtractor` and heads of 128; of PPO and A2C
+    with :class:`GlancePolicy`.
 
     Args:
         name: A key of :data:`SB3_ALGORITHMS`.
         env: As :func:`make_vec_env` makes it.
         seed: Seed of weights and actions.
-        score_map: Of :class:`GlanceExtractor`.
+        score_map: Whether PPO and A2C are to be of :class:`GlancePolicy`, as they are by default.
         settings: Further arguments of the algorithm's class.
 
     Raises:
         ImportError: Its package isn't installed.
-        ValueError: DQN was given an environment whose actions are not discrete.
+        ValueError: DQN was given an environment whose actions are not discrete; or ``score_map`` is of an algorithm
+            that can't score it.
     """
     if name == "dqn" and not isinstance(env.action_space, spaces.Discrete):
         raise ValueError("DQN takes discrete actions alone: make the environment with skip=False")
-    kind, policy_kwargs = algorithm_class(name), GlanceExtractor.policy_kwargs(score_map=score_map)
+    can_score = name in ("ppo", "a2c")
+    if score_map and not can_score:
+        raise ValueError(f"score_map: {name} can't score the glance's map, only ppo and a2c can")
+    kind, policy_kwargs = algorithm_class(name), GlanceExtractor.policy_kwargs()
+    if can_score and score_map is not False:
+        return kind(GlancePolicy, env, seed=seed, **settings)
     if name == "dqn":
         policy_kwargs["net_arch"] = [128]
     if name == "recurrent_ppo":

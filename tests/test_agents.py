@@ -25,8 +25,9 @@ from agents import Evaluation, Reinforce, evaluate, finetune, from_pretrained, l
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
 from agents.checkpointing import Checkpoints
 from agents.figures import play
+from agents.pretrained import save_policy
 from agents.reinforce import rewards_to_go
-from agents.sb3 import GlanceExtractor, make_vec_env
+from agents.sb3 import GlancePolicy, make_vec_env
 from tests.conftest import make_tiny_recognizer
 
 
@@ -352,14 +353,50 @@ def test_reinforce_says_what_it_cannot_do(env_kwargs: dict[str, Any]) -> None:
 @pytest.mark.parametrize("skip", [True, False])
 def test_ppo_trains_on_the_batched_environment(observation: str, skip: bool, env_kwargs: dict[str, Any]) -> None:
     env = make_vec_env(8, seed=0, observation=observation, skip=skip, **env_kwargs)
-    policy = "MultiInputPolicy" if observation == "full" else "MlpPolicy"
-    kwargs = GlanceExtractor.policy_kwargs(32, score_map=skip)
-    model = PPO(policy, env, seed=0, n_steps=8, batch_size=32, policy_kwargs=kwargs)
+    kwargs = {"features_extractor_kwargs": {"features_dim": 32}}
+    model = PPO(GlancePolicy, env, seed=0, n_steps=8, batch_size=32, policy_kwargs=kwargs)
     model.learn(128)
     assert len(model.ep_info_buffer) > 0
     found = evaluate(model, "val", **env_kwargs)
     assert found.num_videos == 12
     assert found.policy_gflops > 0
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_scores_of_the_map_are_added_to_the_logits_of_their_patches(skip: bool, env_kwargs: dict[str, Any]) -> None:
+    env = make_vec_env(2, seed=0, skip=skip, **env_kwargs)
+    policy: Any = PPO(GlancePolicy, env, seed=0).policy
+    seen, _ = policy.obs_to_tensor(env.reset())
+
+    def outputs() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            parts = policy.get_distribution(seen).distribution
+            logits = torch.cat([part.logits for part in parts], dim=1) if skip else parts.logits
+            return logits, policy.predict_values(seen)
+
+    scores = policy.features_extractor.candidate_scores
+    with torch.no_grad():
+        before = scores(seen["glance"], policy.extract_features(seen)[:, : policy.features_extractor.num_encoded])
+        (logits, value), bias = outputs(), scores.score.bias
+        scores.score.weight.mul_(3)
+        bias.zero_()
+        after = scores(seen["glance"], policy.extract_features(seen)[:, : policy.features_extractor.num_encoded])
+    found, same = outputs()
+    patches = slice(0, before.shape[1])
+    change = (found - logits)[:, patches] - (after - before)
+    torch.testing.assert_close(change, change[:, :1].expand_as(change), rtol=0, atol=1e-5)  # up to the normalisation
+    assert (found - logits)[:, patches].std() > 1e-3
+    if skip:
+        torch.testing.assert_close(found[:, before.shape[1] :], logits[:, before.shape[1] :])
+    torch.testing.assert_close(same, value)
+
+
+def test_a_saved_ppo_looks_where_it_looked(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    model = PPO(GlancePolicy, make_vec_env(2, seed=0, skip=False, **env_kwargs), seed=0, n_steps=4, batch_size=8)
+    save_policy(model.learn(8), tmp_path / "ppo")
+    found, again = (evaluate(each, "val", **env_kwargs) for each in (model, load_policy(tmp_path / "ppo.zip")))
+    np.testing.assert_array_equal(found.corners, again.corners)
+    np.testing.assert_array_equal(found.probabilities, again.probabilities)
 
 
 def test_dqn_trains_on_the_batched_environment(env_kwargs: dict[str, Any]) -> None:

@@ -378,6 +378,8 @@ def test_sb3_models_come_back_by_their_name(name: str, env_kwargs: dict[str, Any
 def test_dqn_takes_no_skip_bit(env_kwargs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="skip=False"):
         make_model("dqn", make_vec_env(2, **env_kwargs))
+    with pytest.raises(ValueError, match="score_map: dqn can't score the glance's map"):
+        make_model("dqn", make_vec_env(2, skip=False, **env_kwargs), score_map=True)
 
 
 @pytest.mark.parametrize(("stop", "over_skips", "choices"), [(False, False, 2), (True, False, 3), (True, True, 2)])

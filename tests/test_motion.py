@@ -429,8 +429,7 @@ def test_pictures_show_what_the_local_cnn_reads(env_kwargs: dict[str, Any]) -> N
 @pytest.mark.parametrize("action", ["continuous", "grid"])
 def test_sb3_ppo_trains(action: str, env_kwargs: dict[str, Any]) -> None:
     env = sb3.make_vec_env(8, env_id="AdaFocusTSM-v0", action=action, **env_kwargs)
-    kwargs = sb3.GlanceExtractor.policy_kwargs(16)
-    model = PPO("MultiInputPolicy", env, n_steps=4, batch_size=16, n_epochs=1, policy_kwargs=kwargs, device="cpu")
+    model = PPO(sb3.GlancePolicy, env, n_steps=4, batch_size=16, n_epochs=1, device="cpu")
     model.learn(64)
     assert len(model.ep_info_buffer or ()) > 0
     assert evaluate(model, **env_kwargs).num_videos == 12

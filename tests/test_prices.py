@@ -22,7 +22,7 @@ from adafocus_env.prices import drawn_prices, log_price, shown_price
 from agents import Differentiable, Reinforce, evaluate, load_policy
 from agents.figures import play
 from agents.policy_spaces import spaces_as_numbers, spaces_from_numbers
-from agents.sb3 import GlanceExtractor, make_vec_env
+from agents.sb3 import GlancePolicy, make_vec_env
 from tests.test_stop import DRAWN_PRICES, FRAMES, LANES, STOPPING, draw
 
 DRAWN = {**STOPPING, **DRAWN_PRICES}
@@ -298,11 +298,10 @@ def test_evaluation_by_drawn_prices_depends_on_the_seed_alone(env_kwargs: dict[s
     assert (first != other).any()
 
 
-@pytest.mark.parametrize("extractor", [False, True])
-def test_sb3_trains_on_it(extractor: bool, env_kwargs: dict[str, Any]) -> None:
+@pytest.mark.parametrize("policy", ["MultiInputPolicy", GlancePolicy])
+def test_sb3_trains_on_it(policy: Any, env_kwargs: dict[str, Any]) -> None:
     env = make_vec_env(4, seed=0, **DRAWN, **env_kwargs)
-    settings = GlanceExtractor.policy_kwargs() if extractor else None
-    model = PPO("MultiInputPolicy", env, n_steps=8, batch_size=16, seed=0, policy_kwargs=settings).learn(32)
+    model = PPO(policy, env, n_steps=8, batch_size=16, seed=0).learn(32)
     found = evaluate(model, skip_cost=0.1, glance_cost=0.02, reward="confidence", **env_kwargs)
     assert 1 <= found.frames_per_video <= FRAMES
     observation = {name: np.zeros((1, *space.shape), np.float32) for name, space in env.observation_space.items()}  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from stable_baselines3.common.env_checker import check_env as check_sb3_env
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RoamingFashion
 from agents import Reinforce, evaluate, load_policy
 from agents.figures import film_strip, play
-from agents.sb3 import GlanceExtractor, make_vec_env
+from agents.sb3 import GlancePolicy, make_vec_env
 
 LANES, FRAMES = 5, 4
 STOPPING = {"stop": True, "reward": "gain_over_previous", "skip_cost": 0.02, "glance_cost": 0.01}
@@ -227,9 +227,7 @@ def test_agents_need_lanes_that_restart(env_kwargs: dict[str, Any]) -> None:
 
 def test_sb3_trains_on_it(env_kwargs: dict[str, Any]) -> None:
     env = make_vec_env(4, seed=0, **STOPPING, **env_kwargs)
-    model = PPO(
-        "MultiInputPolicy", env, n_steps=8, batch_size=16, policy_kwargs=GlanceExtractor.policy_kwargs(), seed=0
-    )
+    model = PPO(GlancePolicy, env, n_steps=8, batch_size=16, seed=0)
     model.learn(64)
     lengths = {episode["l"] for episode in model.ep_info_buffer or ()}
     assert lengths <= set(range(1, FRAMES + 1))

@@ -102,6 +102,7 @@ def optimize(
         progress: Logs and checkpoints.
 
     Raises:
+        FloatingPointError: Gradients are not finite.
         ValueError: The checkpoint is from another run; there are more processes than rows in a batch; or a learning
             rate is negative or not finite.
     """
@@ -133,7 +134,10 @@ def optimize(
                 with torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed):
                     loss, correct = model(own, inputs, *drawn)
                 # Processes average their gradients; their shares may differ by a row.
-                _descend(objective, loss * (len(own) * num_processes() / len(batch)), optimizer, scaler)
+                try:
+                    _descend(objective, loss * (len(own) * num_processes() / len(batch)), optimizer, scaler)
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"{name}, step {step + 1}: {error}") from None
                 schedule.step()
                 step += 1
                 bar.update()
@@ -174,11 +178,17 @@ def _schedule(
 def _descend(
     objective: Objective, loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> None:
-    """One step of the optimiser, on clipped gradients."""
+    """One step of the optimiser, on clipped gradients.
+
+    Raises:
+        FloatingPointError: They are not finite, and no scaler of losses is there to leave the step out.
+    """
     optimizer.zero_grad()
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)
-    nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT_NORM)
+    norm = nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT_NORM)
+    if not scaler.is_enabled() and not math.isfinite(norm):
+        raise FloatingPointError("gradients are not finite: lower the learning rates")
     scaler.step(optimizer)
     scaler.update()
 
