@@ -88,6 +88,10 @@ class Experiment:
 
 FINAL = ("--split", "final")
 TRIALS = ("banks", "trials")
+SHORT = (
+    "--factors", "1", "2", "3", "--stage0.global-steps", "1500", "--stage0.local-steps", "1500", "--stage1.steps", "1200",
+)  # fmt: skip
+"""Training of recognisers that takes minutes, to compare ways to train them."""
 TUNED = "agents/experiments/tuned.json"
 SHIPPED = {
     "roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"),
@@ -136,19 +140,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "compare_pipelines": Experiment(
         "compare_pipelines",
         120,
-        (
-            *FINAL,
-            "--factors",
-            "1",
-            "2",
-            "0.5",
-            "--stage0.global-steps",
-            "1500",
-            "--stage0.local-steps",
-            "1500",
-            "--stage1.steps",
-            "1200",
-        ),
+        (*FINAL, *SHORT),
         (POOL,),
     ),
     "compare_compute": Experiment("compare_compute", 450, FINAL),

@@ -329,7 +329,5 @@ def test_stage3_needs_no_focused_frame() -> None:
 def test_training_that_diverges_says_so() -> None:
     recognizer, videos = make_tiny_recognizer(), RoamingFashion("recognizer", num_videos=8, num_frames=2)
     config = Stage1Config(steps=20, videos_per_step=4, local_learning_rate=1e30, classifier_learning_rate=1e30)
-    with pytest.raises(
-        FloatingPointError, match=r"stage1, step \d+: gradients are not finite: lower the"
-    ):
+    with pytest.raises(FloatingPointError, match=r"stage1, step \d+: gradients are not finite: lower the"):
         train_stage1(recognizer, videos, config)
