@@ -89,7 +89,8 @@ class Experiment:
 FINAL = ("--split", "final")
 TRIALS = ("banks", "trials")
 SHORT = (
-    "--factors", "1", "2", "3", "--stage0.global-steps", "1500", "--stage0.local-steps", "1500", "--stage1.steps", "1200",
+    "--factors", "1", "2", "3", "--stage0.global-steps", "1500", "--stage0.local-steps", "1500",
+    "--stage1.steps", "1200",
 )  # fmt: skip
 """Training of recognisers that takes minutes, to compare ways to train them."""
 TUNED = "agents/experiments/tuned.json"
