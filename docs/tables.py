@@ -151,14 +151,12 @@ ADDED = {"": "plain", " + log-odds": "log-odds", " + map": "map", " + log-odds +
 def ingredients(file: str) -> str:
     """Scores of learners, a row each, without and with each ingredient, a column each."""
     found = by_name(read(file), "score")
-    learners = [name for name in found if f"{name} + map" in found]
-    rows = [
-        [
-            name,
-            *(with_interval(float(found[name + added].mean()), mean_interval(found[name + added])) for added in ADDED),
-        ]
-        for name in learners
-    ]
+    learners = [name for name in found if f"{name} + map" in found and " + " not in name]
+
+    def cell(name: str) -> str:
+        return with_interval(float(found[name].mean()), mean_interval(found[name])) if name in found else ""
+
+    rows = [[name, *(cell(name + added) for added in ADDED)] for name in learners]
     return markdown_table(["score (95 %)", *ADDED.values()], rows)
 
 
