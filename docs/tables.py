@@ -207,8 +207,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "differences on clips": lambda: claims("reproduce_motion/claims.csv"),
     "ratios": lambda: ratios("AdaFocus+, any P", ("adaptive resolution", "whole frames, any size")),
 }  # fmt: skip
-for shipped in ("roaming-fashion", "roaming-motion", "still-fashion"):
-    TABLES[f"shipped {shipped}"] = functools.partial(evaluated, f"shipped_{shipped}/final.csv")
+for folder in sorted(path.parent.name for path in DOCS.glob("shipped_*/final.csv")):
+    TABLES[folder.replace("_", " ")] = functools.partial(evaluated, f"{folder}/final.csv")
 for ablation in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv")):
     TABLES[f"ablation {ablation}"] = functools.partial(scores, f"ablate/{ablation}/runs.csv", {}, seconds=False)
 

@@ -48,6 +48,11 @@ def policy(name: str) -> str:
     return f"agents/checkpoints/{name}.safetensors"
 
 
+def shipped_policies(recognizer: str) -> list[str]:
+    """Names of the policies that ship with a recogniser, which begin with its name."""
+    return sorted(path.stem for path in (ROOT / "agents/checkpoints").glob(f"{recognizer}*.safetensors"))
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A script, its arguments besides --out, and what else determines its results.
@@ -94,12 +99,6 @@ SHORT = (
 )  # fmt: skip
 """Training of recognisers that takes minutes, to compare ways to train them."""
 TUNED = "agents/experiments/tuned.json"
-SHIPPED = {
-    "roaming-fashion": ("roaming-fashion", "roaming-fashion-skip"),
-    "roaming-motion": ("roaming-motion",),
-    "still-fashion": ("still-fashion",),
-}
-"""The shipped policies by recogniser."""
 ABLATIONS = (
     "ingredients", "reward", "baseline", "policy", "gamma", "observation", "skipping", "stopping", "candidates",
     "frames", "stages", "recipe",
@@ -112,9 +111,9 @@ EXPERIMENTS: dict[str, Experiment] = {
             "evaluate",
             5,
             ("--recognizer", name, *FINAL),
-            (POOL, weights(name), *map(policy, policies)),
+            (POOL, weights(name), *map(policy, shipped_policies(name))),
         )
-        for name, policies in SHIPPED.items()
+        for name in ("roaming-fashion", "roaming-motion", "still-fashion")
     },
     "tune": Experiment("tune", 60, shared=TRIALS, ships={"tuned.json": TUNED}),
     "compare_algorithms": Experiment(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion, VideoDataset
 from adafocus_env.videos.registry import DEFAULT_VIDEOS, get_videos
 from agents.experiments.algorithms import NEED_LOCATIONS
+from agents.experiments.provenance import digest
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,6 @@ def _features(bench: str, split: str) -> FeatureBank:
     settings = Bench(**json.loads(bench))
     videos = settings.dataset(split)
     recognizer = Recognizer.from_pretrained(settings.recognizer)
-    known = hashlib.sha256("".join((recognizer.fingerprint(), videos.fingerprint, str(settings.grid))).encode())
-    path = None if settings.folder is None else Path(settings.folder) / f"{split}-{known.hexdigest()[:8]}.bank"
+    facts = {"recognizer": recognizer.fingerprint(), "videos": videos.fingerprint, "grid": settings.grid}
+    path = None if settings.folder is None else Path(settings.folder) / f"{split}-{digest(facts)}.bank"
     return FeatureBank(recognizer, videos, settings.grid, path=path)

@@ -58,7 +58,7 @@ def write_results(folder: Path, results: Sequence[Result], benches: Sequence[Ben
             "seed": result.trial.seed,
             "episodes": result.trial.episodes,
             "accuracy": round(100 * float(result.correct.mean()), 3),
-            "score": round(float(_score(result.correct.mean(), *bounds[bench])), 5),
+            "score": round(_score(float(result.correct.mean()), *bounds[bench]), 5),
             "mean_return": round(float(result.returns.mean()), 5),
             "gflops": round(float(result.gflops.mean()), 5),
             "focused": round(float(result.focused.mean()), 3),
