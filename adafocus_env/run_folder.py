@@ -57,10 +57,13 @@ class RunFolder:
         try:
             for left in folder.glob(f".*{UNFINISHED}"):  # left by a run that was killed
                 left.unlink()
-            text = json.dumps(dataclasses.asdict(config), indent=2, default=str)
-            if append and may_change is not None:
-                _check_continued(folder / "config.json", json.loads(text), may_change)
-            write_atomically(folder / "config.json", text.encode())
+            settings, kept = dataclasses.asdict(config), folder / "config.json"
+            allowed = settings if may_change is None or not append else may_change
+            if changed := [name for name in _differing(kept, settings) if name not in allowed]:
+                raise ValueError(
+                    f"--resume: {kept} has another {' and '.join(changed)}: leave out --resume, or set it so"
+                )
+            write_atomically(kept, _as_json(settings).encode())
             self._file = folder / "metrics.csv"
             self._earlier = read_metrics(folder) if append else []
             self._rows: list[tuple[str, ...]] = []
@@ -130,12 +133,17 @@ def _as_csv(rows: Sequence[tuple[str, ...]]) -> str:
     return text.getvalue()
 
 
-def _check_continued(path: Path, now: Mapping[str, Any], may_change: Collection[str]) -> None:
-    """Refuse to go on with a run whose configuration, as JSON in a file, was another one."""
-    if path.exists():
-        before = json.loads(path.read_text())
-        if changed := sorted(key for key in now.keys() - {*may_change} if now[key] != before.get(key)):
-            raise ValueError(f"--resume: {path} has another {' and '.join(changed)}: leave out --resume, or set it so")
+def _differing(path: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that are others in a JSON file; none if there is no file."""
+    if not path.exists():
+        return []
+    before, now = json.loads(path.read_text()), json.loads(_as_json(settings))
+    same = {key for key in now.keys() & before.keys() if now[key] == before[key]}
+    return sorted((now.keys() | before.keys()) - same)
+
+
+def _as_json(settings: Any) -> str:
+    return json.dumps(settings, indent=2, default=str)
 
 
 def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
@@ -148,10 +156,9 @@ def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
     Raises:
         SystemExit: The file holds other settings.
     """
-    text = json.dumps(settings, indent=2, default=str)
-    if path.exists() and path.read_text() != text:
-        raise SystemExit(f"{path} holds other settings than these: take another --out, or delete {path.parent}")
-    write_atomically(path, text.encode())
+    if changed := _differing(path, settings):
+        raise SystemExit(f"{path} has another {' and '.join(changed)}: take another --out, or delete {path.parent}")
+    write_atomically(path, _as_json(settings).encode())
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

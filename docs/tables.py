@@ -162,25 +162,25 @@ def ingredients(file: str) -> str:
 
 def pipelines(file: str) -> str:
     """Ways to train everything from the same warmed-up networks: means over seeds, beside the accuracies of each."""
-    columns = {"accuracy %": "accuracy", "the same on random patches": "accuracy on random patches", "GFLOPs": "gflops"}
-    table: dict[str, list[Row]] = {}
-    for row in read(file):
-        table.setdefault(row["pipeline"], []).append(row)
-    rows = []
-    for name, runs in table.items():
-        values = {heading: [float(run[column]) for run in runs] for heading, column in columns.items()}
-        each = f" ({', '.join(run['accuracy'] for run in runs)})" if len(runs) > 1 else ""
-        rows.append(
-            [
-                name,
-                f"{np.mean(values['accuracy %']):.1f}{each}",
-                f"{np.mean(values['the same on random patches']):.1f}",
-                f"{np.mean(values['GFLOPs']):.3f}",
-                f"{float(runs[0]['visits']):,.0f}",
-                f"{np.mean([float(run['seconds']) for run in runs]) / 60:.0f}",
-            ]
-        )
-    return markdown_table(["", *columns, "visits to videos", "minutes"], rows)
+    columns = {
+        "accuracy %": ("accuracy", 1, ".1f"),
+        "the same on random patches": ("accuracy on random patches", 1, ".1f"),
+        "GFLOPs": ("gflops", 1, ".3f"),
+        "visits to videos": ("visits", 1, ",.0f"),
+        "minutes": ("seconds", 1 / 60, ".0f"),
+    }
+    found = read(file)
+    means = {
+        heading: {
+            name: format(factor * values.mean(), form) for name, values in by_name(found, column, "pipeline").items()
+        }
+        for heading, (column, factor, form) in columns.items()
+    }
+    for name, values in by_name(found, "accuracy", "pipeline").items():
+        if len(values) > 1:
+            means["accuracy %"][name] += f" ({', '.join(f'{value:.2f}' for value in values)})"
+    names = means["accuracy %"]
+    return markdown_table(["", *columns], [[name, *(values[name] for values in means.values())] for name in names])
 
 
 ALGORITHM_PAGES = {

@@ -2,7 +2,8 @@
 
 The other ways are fewer frames, a lower resolution, and, as in AR-Net, a policy that chooses a resolution or a skip for
 every frame. All are compared by their accuracy against multiply-adds, also with conditional exit; AdaFocus+ with
-learned stopping besides. Policies and thresholds are chosen on validation videos.
+learned stopping besides, and with one policy for every price beside one for each. Policies and thresholds are chosen on
+validation videos.
 
 The local CNN and the classifier of a recogniser are first trained further, on whole frames and on patches of each size,
 with the same number of videos; those of AdaFocus's stage 3 count. What a killed run has trained or evaluated is not
@@ -24,7 +25,7 @@ from adafocus_env.command_line import SAME_COMMAND, run_script
 from adafocus_env.run_folder import RunFolder, check_settings
 from agents.experiments.compute import compute_ratios, frontier, mean_points
 from agents.experiments.provenance import code_of
-from agents.experiments.savings import OTHERS, OURS, POLICY_TRAINING, Savings, all_points
+from agents.experiments.savings import OTHERS, OURS, POLICY_TRAINING, Savings, all_points, price_differences
 from agents.figures import accuracy_against_compute
 
 MAY_CHANGE = (
@@ -36,12 +37,13 @@ MAY_CHANGE = (
     "recognizer",
     "patch_sizes",
     "skip_costs",
+    "every_price",
     "resolution_costs",
     "soft_resolution_costs",
     "frames",
 )
 """Arguments that may change when a killed run goes on."""
-IN_QUICK = ("patch_sizes", "skip_costs", "resolution_costs", "soft_resolution_costs", "frames", "seeds")
+IN_QUICK = ("patch_sizes", "skip_costs", "every_price", "resolution_costs", "soft_resolution_costs", "frames", "seeds")
 """Arguments of which a rehearsal takes the first two values."""
 
 
@@ -82,6 +84,7 @@ def main(config: Config) -> None:
         places = {"gflops": 5, "accuracy": 3, "val_gflops": 5, "val_accuracy": 3}
         run.write_table("compute", [row | {name: round(row[name], n) for name, n in places.items()} for row in rows])
         run.write_table("ratios", compute_ratios(points, OURS, OTHERS, config.accuracies))
+        run.write_table("prices", price_differences(points, config.patch_sizes))
         means = mean_points(point for point in points if point.method in (*OURS, *OTHERS))
         curves = {method: frontier(own) for method, own in means.items()}
         accuracy_against_compute(config.out / "compute.png", {}, curves, logarithmic=True)

@@ -15,8 +15,10 @@ from agents.baselines import RandomPolicy, ScheduledPolicy
 from agents.experiments.compute import (
     Point,
     Tried,
+    accuracy_at,
     compute_at,
     compute_ratios,
+    differences_at_equal_compute,
     exit_points,
     frontier,
     mean_points,
@@ -228,3 +230,19 @@ def test_families_are_compared_with_and_without_exit() -> None:
     assert ratios["AdaFocus+ with learned stopping, any P", "whole frames, any size"] == 2.67
     assert ratios["AdaFocus+, any P, with exit", "whole frames, any size, with exit"] == 4.0
     assert len(ratios) == len(OURS) * len(OTHERS)
+
+
+def test_accuracy_is_interpolated_along_the_best_points() -> None:
+    places = frontier(point("a", "", 0, *place) for place in CURVE)
+    assert accuracy_at(1.5, places) == pytest.approx(65.0)
+    assert accuracy_at(9.0, places) == pytest.approx(80.0)
+    assert math.isnan(accuracy_at(0.9, places))
+
+
+def test_one_policy_is_compared_with_those_of_each_setting_at_their_compute() -> None:
+    every = [*points("every", 0, 1.0), *points("every", 1, 1.0)]
+    own = [point("own", "x", 0, 1.5, 64.0), point("own", "x", 1, 3.0, 76.0), point("own", "cheap", 0, 0.5, 50.0)]
+    (row,) = differences_at_equal_compute([*every, *own], "every", "own")
+    assert (row["setting"], row["gflops"]) == ("x", 2.25)
+    assert (row["accuracy"], row["other_accuracy"]) == (70.0, 70.0)
+    assert (row["points"], row["low"], row["high"]) == (0.0, -1.0, 1.0)

@@ -357,8 +357,10 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     check_settings(path, {"steps": 3, "scales": (1.0, 0.5)})
     check_settings(path, {"steps": 3, "scales": (1.0, 0.5)})
-    with pytest.raises(SystemExit, match="other settings"):
+    with pytest.raises(SystemExit, match="another steps"):
         check_settings(path, {"steps": 4, "scales": (1.0, 0.5)})
+    with pytest.raises(SystemExit, match="another scales and seeds and steps"):
+        check_settings(path, {"seeds": 3})
     check_settings(path, {"steps": 3, "scales": (1.0, 0.5)})
 
 

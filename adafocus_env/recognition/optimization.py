@@ -134,10 +134,10 @@ def optimize(
                 with torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed):
                     loss, correct = model(own, inputs, *drawn)
                 # Processes average their gradients; their shares may differ by a row.
-                try:
-                    _descend(objective, loss * (len(own) * num_processes() / len(batch)), optimizer, scaler)
-                except FloatingPointError as error:
-                    raise FloatingPointError(f"{name}, step {step + 1}: {error}") from None
+                if not _descend(objective, loss * (len(own) * num_processes() / len(batch)), optimizer, scaler):
+                    raise FloatingPointError(
+                        f"{name}, step {step + 1}: gradients are not finite: lower the learning rates"
+                    )
                 schedule.step()
                 step += 1
                 bar.update()
@@ -177,20 +177,21 @@ def _schedule(
 
 def _descend(
     objective: Objective, loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> None:
+) -> bool:
     """One step of the optimiser, on clipped gradients.
 
-    Raises:
-        FloatingPointError: They are not finite, and no scaler of losses is there to leave the step out.
+    Returns:
+        False if they are not finite, and no scaler of losses is there to leave the step out.
     """
     optimizer.zero_grad()
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT_NORM)
     if not scaler.is_enabled() and not math.isfinite(norm):
-        raise FloatingPointError("gradients are not finite: lower the learning rates")
+        return False
     scaler.step(optimizer)
     scaler.update()
+    return True
 
 
 def _read_ahead(

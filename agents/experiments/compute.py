@@ -180,6 +180,49 @@ def compute_at(accuracy: float, places: Sequence[Place]) -> float:
     return float(np.interp(accuracy, reached, gflops, left=np.nan, right=np.nan))
 
 
+def accuracy_at(gflops: float, places: Sequence[Place]) -> float:
+    """Accuracy in percent that a :func:`frontier` reaches with no more than some GFLOPs per video; ``nan`` if its
+    cheapest place takes more."""
+    compute, reached = np.array(places).T
+    return float(np.interp(gflops, compute, reached, left=np.nan))
+
+
+def differences_at_equal_compute(points: Sequence[Point], method: str, other: str) -> list[dict[str, Any]]:
+    """By how many points one method is more accurate than another with the compute of each of the other's settings.
+
+    Both are compared seed by seed; ``low`` and ``high`` are the extremes over seeds. Settings whose compute some seed's
+    frontier of the method doesn't cover are left out.
+
+    Args:
+        points: Points of all methods.
+        method: The method that is read along its :func:`frontier`.
+        other: The method whose settings are compared with.
+
+    Returns:
+        A row for every setting.
+    """
+    frontiers = {seed: frontier(own) for seed, own in _by_seed(points, method).items()}
+    settings: dict[str, list[Point]] = {}
+    for point in points:
+        if point.method == other and point.seed in frontiers:
+            settings.setdefault(point.setting, []).append(point)
+    rows = []
+    for setting, own in settings.items():
+        reached = np.array([accuracy_at(point.gflops, frontiers[point.seed]) for point in own])
+        differences = reached - [point.accuracy for point in own]
+        if not np.isnan(differences).any():
+            values = {
+                "accuracy": reached.mean(),
+                "other_accuracy": _mean(own).accuracy,
+                "points": differences.mean(),
+                "low": differences.min(),
+                "high": differences.max(),
+            }
+            row = {"method": method, "other": other, "setting": setting, "gflops": round(_mean(own).gflops, 4)}
+            rows.append(row | {name: round(float(value), 2) for name, value in values.items()})
+    return rows
+
+
 def compute_ratios(
     points: Sequence[Point], ours: Sequence[str], others: Sequence[str], accuracies: Sequence[float]
 ) -> list[dict[str, Any]]:
@@ -200,7 +243,7 @@ def compute_ratios(
     needed = {
         (method, accuracy): np.array([compute_at(accuracy, places) for places in frontiers])
         for method in (*ours, *others)
-        for frontiers in [_frontiers_of_seeds(points, method)]
+        for frontiers in [[frontier(own) for own in _by_seed(points, method).values()]]
         for accuracy in accuracies
     }
     rows = []
@@ -225,9 +268,9 @@ def compute_ratios(
     return rows
 
 
-def _frontiers_of_seeds(points: Iterable[Point], method: str) -> list[list[Place]]:
+def _by_seed(points: Iterable[Point], method: str) -> dict[int, list[Point]]:
     by_seed: dict[int, list[Point]] = {}
     for point in points:
         if point.method == method:
             by_seed.setdefault(point.seed, []).append(point)
-    return [frontier(own) for own in by_seed.values()]
+    return by_seed

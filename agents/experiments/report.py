@@ -81,6 +81,7 @@ def write_results(folder: Path, results: Sequence[Result], benches: Sequence[Ben
         )
     ]
     write_csv(folder / "curves.csv", curves)
+    (folder / "differences.csv").unlink(missing_ok=True)
     if len(known) == 1:
         write_csv(folder / "differences.csv", _differences([result for result in results if result.seconds]))
 
@@ -129,10 +130,10 @@ def read_csv(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def by_name(rows: Sequence[Row], column: str) -> dict[str, Array]:
-    """Values of a column, (runs,), for every name, in order of appearance."""
-    names = dict.fromkeys(row["name"] for row in rows)
-    return {name: np.array([float(row[column]) for row in rows if row["name"] == name]) for name in names}
+def by_name(rows: Sequence[Row], column: str, key: str = "name") -> dict[str, Array]:
+    """Values of a column, (runs,), for every name, in order of appearance; ``key`` is the column of the names."""
+    names = dict.fromkeys(row[key] for row in rows)
+    return {name: np.array([float(row[column]) for row in rows if row[key] == name]) for name in names}
 
 
 def _curves(rows: Sequence[Row], x: str) -> dict[str, tuple[Array, Array]]:

@@ -23,7 +23,14 @@ from adafocus_env.run_folder import RunFolder
 from agents.baselines import ScheduledPolicy
 from agents.evaluation import Evaluation, evaluate
 from agents.experiments.algorithms import LANES
-from agents.experiments.compute import Point, Tried, exit_points, merged, on_read_frames
+from agents.experiments.compute import (
+    Point,
+    Tried,
+    differences_at_equal_compute,
+    exit_points,
+    merged,
+    on_read_frames,
+)
 from agents.experiments.pipelines import matching_glance_cost
 from agents.experiments.record import kept_evaluation, kept_policy
 from agents.finetuning import finetune
@@ -43,6 +50,7 @@ from agents.soft_targets import SoftTargets
 
 ADAPTIVE = "adaptive resolution"
 PATCHES, STOPPING, WHOLE = "AdaFocus+", "AdaFocus+ with learned stopping", "whole frames"
+EVERY_PRICE, NO_SKIP = f"{PATCHES} for every price", "no skip"
 ANY_PATCH, ANY_STOPPING, ANY_WHOLE = f"{PATCHES}, any P", f"{STOPPING}, any P", f"{WHOLE}, any size"
 FAMILIES = {f"{PATCHES},": ANY_PATCH, f"{STOPPING},": ANY_STOPPING, WHOLE: ANY_WHOLE, ADAPTIVE: ADAPTIVE}
 """Methods that are the same but for a size, by the beginning of their names, and the name of all of them together."""
@@ -87,6 +95,8 @@ class Savings:
     """Price of a focused frame whose skip policy chooses the patches of stage 3."""
     skip_costs: tuple[float, ...] = (0.01, 0.02, 0.04)
     """Prices of a focused frame for AdaFocus+; each has a policy of its own, and one that learns to stop besides."""
+    every_price: tuple[float, ...] = (0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.12)
+    """Prices that one policy is evaluated at, which learns for all between the lowest and the highest."""
     resolution_costs: tuple[float, ...] = (0.02, 0.03, 0.04, 0.045, 0.05, 0.055, 0.06, 0.08, 0.16)
     """Prices of a frame at full resolution for adaptive resolution; each has a policy of its own."""
     soft_resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.05, 0.06, 0.08)
@@ -193,7 +203,7 @@ class Savings:
             for split in dict.fromkeys(("train", "val", self.split))
         }
         name = f"{PATCHES}, {size}²"
-        tried = [self._tried(name, "no skip", seed, look, banks)]
+        tried = [self._tried(name, NO_SKIP, seed, look, banks)]
         for cost, skip in skips.items():
             tried.append(self._tried(name, f"λ = {cost:g}", seed, skip, banks))
             stop = self._learned(
@@ -202,6 +212,11 @@ class Savings:
                 glance_cost=matching_glance_cost(tuned, skip, cost),
             )  # fmt: skip
             tried.append(self._tried(f"{STOPPING}, {size}²", f"λ = {cost:g}", seed, stop, banks))
+        low, high = min(self.every_price), max(self.every_price)
+        every = self._skipping(f"skip{size}-{low:g}-{high:g}", seed, look, features=bank, skip_cost=(low, high))
+        for cost in self.every_price:
+            told = f"{EVERY_PRICE}, {size}²", f"λ = {cost:g}"
+            tried.append(self._tried(*told, seed, every, banks, skip_cost=cost))
         return tried
 
     def _bank(self, name: str) -> Path:
@@ -268,6 +283,16 @@ class Savings:
         tried = Tried(method, setting, seed, on(self.split), on("val"))
         print(f"{method}, {setting}, seed {seed}: {tried.point.accuracy:.2f} % at {tried.point.gflops:.4f} GFLOPs")
         return tried
+
+
+def price_differences(points: Sequence[Point], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """What one policy for every price gains or loses against policies of one price each, with equal compute."""
+    return [
+        row
+        for size in sizes
+        for row in differences_at_equal_compute(points, f"{EVERY_PRICE}, {size}²", f"{PATCHES}, {size}²")
+        if row["setting"] != NO_SKIP
+    ]
 
 
 def all_points(tried: Sequence[Tried], budgets: Sequence[float]) -> list[Point]:
