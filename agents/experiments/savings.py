@@ -96,7 +96,8 @@ class Savings:
     skip_costs: tuple[float, ...] = (0.01, 0.02, 0.04)
     """Prices of a focused frame for AdaFocus+; each has a policy of its own, and one that learns to stop besides."""
     every_price: tuple[float, ...] = (0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.12)
-    """Prices that one policy is evaluated at, which learns for all between the lowest and the highest."""
+    """Prices that one policy is evaluated at, which learns for all between the lowest and the highest, for as many
+    episodes as the policies of one price together."""
     resolution_costs: tuple[float, ...] = (0.02, 0.03, 0.04, 0.045, 0.05, 0.055, 0.06, 0.08, 0.16)
     """Prices of a frame at full resolution for adaptive resolution; each has a policy of its own."""
     soft_resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.05, 0.06, 0.08)
@@ -213,7 +214,9 @@ class Savings:
             )  # fmt: skip
             tried.append(self._tried(f"{STOPPING}, {size}²", f"λ = {cost:g}", seed, stop, banks))
         low, high = min(self.every_price), max(self.every_price)
-        every = self._skipping(f"skip{size}-{low:g}-{high:g}", seed, look, features=bank, skip_cost=(low, high))
+        every = self._skipping(
+            f"skip{size}-{low:g}-{high:g}", seed, look, len(skips) * SKIP_EPISODES, features=bank, skip_cost=(low, high)
+        )
         for cost in self.every_price:
             told = f"{EVERY_PRICE}, {size}²", f"λ = {cost:g}"
             tried.append(self._tried(*told, seed, every, banks, skip_cost=cost))
@@ -251,10 +254,10 @@ class Savings:
         env = {"skip": False, "baseline": "exact", **env}
         return self._learned(name, seed, SOFT_TARGET_EPISODES, settings, kind=SoftTargets, **env)
 
-    def _skipping(self, name: str, seed: int, look: Reinforce, **env: Any) -> Reinforce:
+    def _skipping(self, name: str, seed: int, look: Reinforce, episodes: int = SKIP_EPISODES, **env: Any) -> Reinforce:
         """A policy that looks where another one does, and skips frames."""
         env = {"reward": "gain_over_previous", **env}
-        return self._learned(name, seed, SKIP_EPISODES, SKIP_HYPERPARAMETERS, look, **env)
+        return self._learned(name, seed, episodes, SKIP_HYPERPARAMETERS, look, **env)
 
     def _learned(
         self, name: str, seed: int, episodes: int, settings: dict[str, Any], patch_policy: Any = None, **kwargs: Any
