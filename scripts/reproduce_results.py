@@ -2,13 +2,15 @@
 
 For every seed, soft targets, REINFORCE, Stable-Baselines3 PPO and gradients through the patches learn where to look
 (stage 2), skip policies are trained at several prices, and stage 3 follows the policies of soft targets. As
-a control, stage 3 also runs equally long on random patches. Hyper-parameters were chosen on the validation split. What
-a killed run has finished is not done again.
+a control, stage 3 also runs equally long on random patches. At last, videos are left as soon as the answer is certain.
+Hyper-parameters and that threshold are chosen on the validation split. What a killed run has finished is not done
+again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -35,10 +37,12 @@ if TYPE_CHECKING:
     from stable_baselines3 import PPO
 
     from adafocus_env import FeatureBank, Recognizer
-    from agents import Reinforce
+    from agents import Evaluation, Reinforce
     from agents.experiments.record import Record
 
 
+TUNED = "learned + skip + stage 3"
+EXIT = f"{TUNED} + exit"
 POSITIONS = "learned by gradients, any position"
 GAPS = ("learned", POSITIONS, "REINFORCE", "SB3 PPO")
 DIFFERENCES = (
@@ -49,9 +53,11 @@ DIFFERENCES = (
     ("learned + stage 3", "learned"),
     ("learned + stage 3", "learned + stage 3 on random patches"),
     ("learned + stage 3", "learned + stage 3 on fresh random patches"),
-    ("learned + skip + stage 3", "learned"),
+    (TUNED, "learned"),
+    (EXIT, TUNED),
+    (EXIT, "learned"),
 )
-POINTS = ("random", "center", "gaussian", "learned", "learned + skip + stage 3", "true location")
+POINTS = ("random", "center", "gaussian", "learned", TUNED, EXIT, "true location")
 CURVE = "learned + skip, cost "
 
 
@@ -111,6 +117,10 @@ def trainings(
     def with_stage3(policy: Reinforce) -> tuple[Reinforce, Recognizer]:
         return policy, finetune(recognizer, policy, STAGE3, features=bank, seed=seed)
 
+    @functools.cache
+    def skips_with_stage3() -> tuple[Reinforce, Recognizer]:
+        return with_stage3(skips(STAGE3_SKIP_COST))
+
     def with_control(epochs: int, rollouts: int) -> tuple[Reinforce, Recognizer]:
         settings = replace(STAGE3, epochs=epochs)
         found = finetune(recognizer, RandomPolicy, settings, features=bank, seed=seed, rollouts=rollouts, skip=False)
@@ -119,7 +129,8 @@ def trainings(
     return {
         "learned": lambda: (patches(), recognizer),
         **{f"{CURVE}{cost:g}": lambda cost=cost: (skips(cost), recognizer) for cost in sorted(skip_costs)},
-        "learned + skip + stage 3": lambda: with_stage3(skips(STAGE3_SKIP_COST)),
+        TUNED: skips_with_stage3,
+        EXIT: skips_with_stage3,
         "learned + stage 3": lambda: with_stage3(patches()),
         # Two controls with the same number of steps: stage 3 on one set of random patches, and, stronger, on fresh
         # random patches in every pass.
@@ -131,10 +142,29 @@ def trainings(
     }
 
 
+def chosen_threshold(path: Path, make: Callable[[], tuple[Any, Recognizer]]) -> float:
+    """The threshold of conditional exit for an allowed loss of accuracy on validation videos.
+
+    Args:
+        path: File of the evaluation on these videos; if there is none, it is made.
+        make: Gives the policy and the recogniser to evaluate.
+    """
+    from agents import calibrate_exit, evaluate
+    from agents.experiments.pipelines import ALLOWED_LOSS
+    from agents.experiments.record import kept_evaluation
+
+    def evaluated() -> Evaluation:
+        policy, recognizer = make()
+        return evaluate(policy, "val", recognizer=recognizer, reward="confidence")
+
+    return calibrate_exit(kept_evaluation(path, evaluated), loss=ALLOWED_LOSS)
+
+
 def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, Any]:
     """Everything that determines the policies and the evaluations in a folder."""
     from adafocus_env import RoamingFashion
     from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+    from agents.experiments.pipelines import ALLOWED_LOSS
     from agents.experiments.provenance import code_of
     from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS
 
@@ -146,6 +176,7 @@ def determining_settings(config: Config, recognizer: Recognizer) -> dict[str, An
         "reinforce": [PATCH_EPISODES, PATCH_HYPERPARAMETERS],
         "skip": [SKIP_EPISODES, SKIP_HYPERPARAMETERS, DEFAULT_SKIP_COST],
         "ppo": [PPO_EPISODES, PPO_HYPERPARAMETERS],
+        "allowed loss": ALLOWED_LOSS,
         "stage 3": [dataclasses.asdict(STAGE3), STAGE3_SKIP_COST],
         "recognizer": recognizer.fingerprint(),
     }
@@ -177,7 +208,11 @@ def main(config: Config) -> None:
             made = trainings(record, bank, seed, {DEFAULT_SKIP_COST, *further_costs})
             check_known("--names", config.names, made)
             for name in config.names or made:
-                record.add(name, seed, made[name])
+                leave: dict[str, Any] = {}
+                if name == EXIT:
+                    path = run.path / "evaluations" / f"{TUNED} on val-{seed}.npz".replace(" ", "_")
+                    leave["exit_threshold"] = chosen_threshold(path, made[name])
+                record.add(name, seed, made[name], **leave)
         record.write_results(("map", "gflops", "focused", "mean_return"))
         record.write_claims(GAPS, DIFFERENCES)
         places = {name: (record.mean(name, "gflops_per_video"), 100 * record.mean(name)) for name in record.found}
