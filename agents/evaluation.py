@@ -302,6 +302,7 @@ class _Played(NamedTuple):
     gflops: Tensor  # (B, T) float64, without the policy's
     probabilities: Tensor  # (B, T, classes) float32
     over: Tensor  # (B, T) bool, whether the episode has ended; nothing counts that follows its end
+    going_on: Tensor  # (B, T) float32, the price of going on that rewards have lost
 
 
 def _play(env: AdaFocusVectorEnv, policy: Any, videos: range, seed: int) -> _Played:
@@ -309,10 +310,13 @@ def _play(env: AdaFocusVectorEnv, policy: Any, videos: range, seed: int) -> _Pla
     # A last batch is filled up with its first video; what the filling lanes do is not counted.
     chosen = np.full(env.num_envs, videos.start)
     chosen[: len(videos)] = videos
-    kept = [  # on the device, until the episodes are over
-        (reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities, over)
-        for reward, info, over in one_episode(env, policy, chosen, seed)
-    ]
+    kept: list[tuple[Tensor, ...]] = []  # on the device, until the episodes are over
+    price = torch.zeros(env.num_envs, device=env.device)
+    for reward, info, over in one_episode(env, policy, chosen, seed):
+        if env.stop and not kept:  # later, lanes that have stopped may have drawn another one
+            price = price + info.get("glance_cost", env.glance_cost)
+        going_on = price.masked_fill(over, 0.0)
+        kept.append((reward, info["patch"][:, :2], info["skipped"], info["gflops"], env.probabilities, over, going_on))
     kept += kept[-1:] * (env.num_steps - len(kept))
     return _Played(*(torch.stack(part, dim=1)[: len(videos)].cpu() for part in zip(*kept, strict=True)))
 
@@ -325,13 +329,14 @@ def _cut_short(played: _Played, thresholds: npt.NDArray[np.float64], cost: float
         thresholds: (T,) confidences at which a video is left; 0 after the last step.
         cost: GFLOPs of a decision of the policy.
     """
-    rewards, corners, skipped, gflops, probabilities, over = (part.numpy() for part in played)
+    rewards, corners, skipped, gflops, probabilities, over, going_on = (part.numpy() for part in played)
     confidences = probabilities.max(axis=2)
     last = ((confidences >= thresholds) | over).argmax(axis=1)
     steps = np.arange(len(thresholds))
     after = steps > last[:, None]
     shown = np.take_along_axis(probabilities, np.minimum(steps, last[:, None])[..., None], axis=1)
     step_gflops = np.where(after, 0.0, gflops + cost)
+    rewards = rewards + np.where(steps == last[:, None], going_on, 0.0)  # whoever is left there doesn't go on
     # Sums run over steps in their order, so that they don't depend on how arrays lie in memory.
     returns, spent = np.zeros(len(last)), np.zeros(len(last))
     for step in steps:

@@ -10,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-from PIL import Image
+from PIL import Image, ImageOps
 
+from adafocus_env import AdaFocusTSMVectorEnv
+from adafocus_env.environments.render import GREEN
 from adafocus_env.files import unfinished, write_figure
+from adafocus_env.recognition.deployment import as_thresholds, refuse_exit
 from adafocus_env.run_folder import read_metrics
 from agents.environments import check_fit, fitting_arguments, is_policy, vector_env_class
 from agents.evaluation import one_episode
@@ -86,10 +89,28 @@ def accuracy_against_compute(
 
 
 def play(
-    policy: Any, indices: Sequence[int], split: str = "test", **env_kwargs: Any
+    policy: Any,
+    indices: Sequence[int],
+    split: str = "test",
+    *,
+    exit_threshold: float | Sequence[float] | None = None,
+    **env_kwargs: Any,
 ) -> list[list[npt.NDArray[np.uint8]]]:
-    """Pictures of every step of a deterministic policy on some videos: a list of (height, width, 3) uint8 per video,
-    which ends where the policy stops."""
+    """Pictures of every step of a deterministic policy on some videos.
+
+    Args:
+        policy: As in :func:`agents.evaluate`.
+        indices: Of videos in the split.
+        split: The split, for videos given by name.
+        exit_threshold: As in :func:`agents.evaluate`; the picture after which a video is left has a green border.
+        env_kwargs: As in :func:`agents.evaluate`.
+
+    Returns:
+        A list of (height, width, 3) uint8 per video, which ends where the policy stops or the video is left.
+
+    Raises:
+        ValueError: As in :func:`agents.evaluate`.
+    """
     kind = vector_env_class(None, env_kwargs, policy)
     env_kwargs = fitting_arguments(policy, kind, env_kwargs)
     given = {"split": split, "autoreset_mode": "DISABLED", "output": "torch", "render_mode": "rgb_array"}
@@ -97,15 +118,27 @@ def play(
     if not is_policy(policy):
         policy = policy(env)
     check_fit(policy, env)
+    if issubclass(kind, AdaFocusTSMVectorEnv):
+        refuse_exit(exit_threshold)
     pictures: list[list[npt.NDArray[np.uint8]]] = [[] for _ in indices]
-    running = [True] * len(indices)
-    for _, _, over in one_episode(env, policy, np.asarray(indices)):
-        for strip, picture, shown in zip(pictures, env.render() or (), running, strict=True):
+    running = np.ones(len(indices), dtype=bool)
+    steps = one_episode(env, policy, np.asarray(indices))
+    for threshold, (_, _, over) in zip(as_thresholds(exit_threshold, env.num_steps), steps, strict=False):
+        ended = over.cpu().numpy()
+        left = (env.probabilities.amax(dim=1).cpu().numpy() >= threshold) & ~ended
+        for strip, picture, shown, last in zip(pictures, env.render() or (), running, left, strict=True):
             if shown:
-                strip.append(picture)
-        running = (~over).tolist()
+                strip.append(_bordered(picture) if last else picture)
+        running &= ~(ended | left)
+        if not running.any():
+            break
     env.close()
     return pictures
+
+
+def _bordered(picture: npt.NDArray[np.uint8], width: int = 6) -> npt.NDArray[np.uint8]:
+    """A picture of the same size, with a green border."""
+    return np.asarray(ImageOps.expand(ImageOps.crop(Image.fromarray(picture), width), width, GREEN))
 
 
 def film_strip(path: Path, pictures: Sequence[Sequence[npt.NDArray[np.uint8]]], scale: float = 0.5) -> None:

@@ -49,15 +49,21 @@ class Config:
     """Folder for the table and its figure."""
 
 
-def threshold_for(config: Config, policy: Any, **env_kwargs: Any) -> float | None:
+def threshold_for(config: Config, name: str, policy: Any, **env_kwargs: Any) -> float | None:
     """The threshold of conditional exit, chosen on validation videos if a budget or a loss is given."""
     from agents import calibrate_exit, evaluate
 
     if config.exit_gflops is None and config.exit_loss is None:
         return config.exit_threshold
     found = evaluate(policy, "val", seed=config.seed, progress_bar=True, **env_kwargs)
-    threshold = calibrate_exit(found, gflops=config.exit_gflops, loss=config.exit_loss)
-    print(f"exit threshold, chosen on the val split: {threshold:.4f}")
+    option = "--exit-gflops" if config.exit_loss is None else "--exit-loss"
+    try:
+        threshold = calibrate_exit(found, gflops=config.exit_gflops, loss=config.exit_loss)
+    except ValueError as error:
+        raise ValueError(f"{option}, policy {name}: {error}") from None
+    print(f"{name}: exit threshold {threshold!r}, chosen on the val split")
+    if config.split == "val":
+        print("The table is of the same videos as that choice, so it flatters: --split test looks at others.")
     return threshold
 
 
@@ -97,16 +103,17 @@ def main(config: Config) -> None:
     stops = {name: can_stop(getattr(policy, "action_space", None)) for name, policy in loaded.items()}
     if config.glance_cost is not None and not any(stops.values()):
         raise ValueError("--glance-cost: none of these policies can stop, so none pays it: leave it out")
+    exits = any(given is not None for given in (config.exit_threshold, config.exit_gflops, config.exit_loss))
     rows = []
     points: dict[str, tuple[float, float]] = {}
     with RunFolder(config.out, config) as run:
         for name, policy in loaded.items():
             shared = looks | prices_for(config, stops=stops[name])
-            threshold = threshold_for(config, policy, recognizer=recognizer, videos=data, **shared)
+            threshold = threshold_for(config, name, policy, recognizer=recognizer, videos=data, **shared)
             common: dict[str, Any] = {"seed": config.seed, "progress_bar": True, **arguments, **shared}
             found = evaluate(policy, config.split, exit_threshold=threshold, **common)
             run.log(f"{config.split}/{name}", 0, found.summary())
-            rows.append(table_row(name, found))
+            rows.append(table_row(name, found, threshold) if exits else table_row(name, found))
             points[name] = (found.gflops_per_video, 100 * found.accuracy)
         path = run.write_table(config.split, rows)
         accuracy_against_compute(config.out / f"{config.split}.png", points)

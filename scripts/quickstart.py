@@ -49,7 +49,7 @@ What to try next:
     python scripts/render.py --policy {out}/skip_policy_0.015.safetensors --indices 4 5 6 7
     python scripts/train_policy.py --algo reinforce
     python scripts/train_policy.py --train skip --skip-cost 0.06
-    python scripts/evaluate.py --policies random {out}/patch_policy.safetensors --exit-loss 0.003
+    python scripts/evaluate.py --policies random {out}/patch_policy.safetensors --exit-loss 0.003 --split test
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adafocus_env.command_line import run_script
 
@@ -24,6 +25,9 @@ class Config:
     recogniser's kind."""
     looks: int | None = None
     """Looks at each frame, for still pictures; by default 5 with --recognizer still-fashion, else 1."""
+    exit_threshold: float | None = None
+    """Leave a video after the first frame at which a class is this probable (conditional exit); its picture has a green
+    border."""
     skip_cost: float | None = None
     """Price of a focused frame, for a policy that acts by it."""
     glance_cost: float | None = None
@@ -45,14 +49,13 @@ def main(config: Config) -> None:
     env_class = vector_env_class(None, {"recognizer": recognizer})
     default, default_looks = shipped_pair(config.recognizer, env_class)
     _, policy = load_policy_for(recognizer, config.recognizer, config.policy, config.seed)
-    arguments = {
+    arguments: dict[str, Any] = {
         **look_arguments(env_class, config.looks or default_looks),
         **given_prices([policy], skip_cost=config.skip_cost, glance_cost=config.glance_cost),
     }
+    arguments |= {"videos": config.videos or default, "recognizer": recognizer}
     with RunFolder(config.out, config):
-        pictures = play(
-            policy, config.indices, config.split, videos=config.videos or default, recognizer=recognizer, **arguments
-        )
+        pictures = play(policy, config.indices, config.split, exit_threshold=config.exit_threshold, **arguments)
         film_strip(config.out / "film_strip.png", pictures)
         animation(config.out / "animation.gif", pictures)
     print(config.out / "film_strip.png", config.out / "animation.gif", sep="\n")

@@ -74,7 +74,7 @@ class Config:
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     seed: int = 0
-    """Seed of the random patches in evaluations, and of the bootstrap."""
+    """Seed of the random patches in evaluations."""
     out: Path = Path("runs/reproduce_results")
     """Folder for the tables, the figure, the policies and the evaluations."""
 
@@ -150,8 +150,8 @@ def chosen_threshold(path: Path, make: Callable[[], tuple[Any, Recognizer]]) -> 
         make: Gives the policy and the recogniser to evaluate.
     """
     from agents import calibrate_exit, evaluate
+    from agents.experiments.kept import kept_evaluation
     from agents.experiments.pipelines import ALLOWED_LOSS
-    from agents.experiments.record import kept_evaluation
 
     def evaluated() -> Evaluation:
         policy, recognizer = make()

@@ -32,7 +32,7 @@ class Config:
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     seed: int = 0
-    """Seed of the random patches in evaluations, and of the bootstrap."""
+    """Seed of the random patches in evaluations."""
     out: Path = Path("runs/reproduce_stills")
     """Folder for the tables, the policies and the evaluations."""
 

@@ -31,6 +31,7 @@ def same(recognizer: Recognizer | TSMRecognizer, policy: Any, frames: torch.Tens
     """What graphs found is what ``recognize`` finds."""
     eager = recognizer.recognize(frames, policy, **looks)  # type: ignore[arg-type]
     assert torch.equal(eager.skipped, found.skipped)
+    assert torch.equal(eager.frames, found.frames)
     assert torch.equal(eager.corners[~eager.skipped], found.corners[~found.skipped])
     assert (eager.logits - found.logits).abs().max() < 1e-4
 
@@ -49,11 +50,12 @@ def shared(recognizer: Recognizer, videos: Any) -> dict[str, Any]:
     return {"recognizer": recognizer, "videos": videos, "grid": 4}
 
 
-def test_the_shipped_pair_looks_where_it_does_in_eager_mode(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
+def test_the_shipped_pair_looks_where_it_does_in_eager_mode(count: int, tmp_path: Path) -> None:
     recognizer, policy = load_pair("roaming-fashion")
     assert isinstance(recognizer, Recognizer)
     skipping = from_pretrained("roaming-fashion-skip")
-    frames = get_videos("roaming-fashion", "test").frames(torch.arange(50))
+    frames = get_videos("roaming-fashion", "test").frames(torch.arange(count))
     recognizer.export(tmp_path, skipping)
     same(recognizer, skipping, frames, ExportedRecognizer(tmp_path).recognize(frames))
     assert policy.action_space != skipping.action_space
@@ -75,6 +77,7 @@ def test_policies_of_all_kinds(recognizer: Recognizer, shared: dict[str, Any], t
         same(recognizer, policy, frames, found, looks=looks)
         if policy is stops:
             assert 0 < found.skipped.float().mean() < 1
+            assert len(found.frames.unique()) > 1  # videos are left one after the other
     single = ExportedRecognizer(tmp_path).recognize(frames[:1])
     same(recognizer, released, frames[:1], single)
 

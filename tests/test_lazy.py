@@ -59,10 +59,10 @@ print(json.dumps(["torch" in sys.modules, [name for name in gymnasium.registry i
 def test_a_policy_finds_its_class_that_was_not_imported() -> None:
     code = """
 import sys
-from agents.agent import _with_network_of
+from agents.policy_file import with_network_of
 from agents.reinforce import Reinforce
 assert "agents.soft_choices" not in sys.modules
-print(_with_network_of("SoftChoices", Reinforce, Reinforce).__name__)
+print(with_network_of("SoftChoices", Reinforce, Reinforce).__name__)
 import adafocus_env
 print(adafocus_env.videos.checking.__name__)  # modules are attributes, too
 """

@@ -47,11 +47,13 @@ class Recognized(NamedTuple):
         logits: (B, T, classes) float32, the prediction after every look.
         corners: (B, T, 2) int64, top and left of every patch, pixels; meaningless where skipped.
         skipped: (B, T) bool, where the local network did not run.
+        frames: (B,) int64, frames that were glanced at: fewer than there are where the policy has stopped.
     """
 
     logits: Tensor
     corners: Tensor
     skipped: Tensor
+    frames: Tensor
 
 
 class ExportedRecognizer:
@@ -78,7 +80,8 @@ class ExportedRecognizer:
 
     @torch.no_grad()
     def recognize(self, frames: Tensor) -> Recognized:
-        """Recognise videos, all of them one frame after the other.
+        """Recognise videos, all of them one frame after the other. Nothing is computed about a video after its policy
+        has stopped.
 
         Args:
             frames: (B, T, 3, H, W) uint8 RGB at full resolution, on the CPU; of clips one sampling after the other.
@@ -91,23 +94,30 @@ class ExportedRecognizer:
         room = frames.shape[3] - patch_size, frames.shape[4] - patch_size
         belief = torch.zeros(videos, settings["hidden_size"])
         states: Sequence[Tensor] = [torch.zeros(videos, *shape) for shape in settings["states"]]
-        stopped = torch.zeros(videos, dtype=torch.bool)
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        rows = torch.arange(videos)  # those that go on
+        found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         for step in range(times * looks):
-            glanced, read = units[step // looks]
+            glanced, read = (unit if len(rows) == videos else unit[rows] for unit in units[step // looks])
             if step % looks == 0:
                 maps, frame_gates = self._glance(self._resized(glanced))
-            time = torch.full((videos, 1), step / (times * looks))
+            time = torch.full((len(rows), 1), step / (times * looks))
             action, *states = self._decide(maps, belief, time, *states)
             corners, choice = self._meaning(action, room)
-            skipped = stopped | (choice > 0)
+            skipped = choice > 0
             patch_gates = torch.zeros_like(frame_gates)
             if not skipped.all():
                 patch_gates[~skipped] = self._look(_cut(read[~skipped], corners[~skipped], patch_size))[0]
             logits, belief = self._classify(frame_gates, patch_gates, skipped, belief)
-            stopped = stopped | (choice > 1)
-            found.append((logits, corners, skipped))
-        return Recognized(*(torch.stack(part, dim=1) for part in zip(*found, strict=True)))
+            found.append((rows, logits, corners, skipped))
+            stopped = choice > 1
+            if stopped.all():
+                break
+            if stopped.any():
+                rows, belief, maps, frame_gates, *states = (
+                    part[~stopped] for part in (rows, belief, maps, frame_gates, *states)
+                )
+        glanced_at = frames.shape[1] // times  # one, or all of a clip
+        return _joined(found, videos, times, looks, glanced_at)
 
     def _units(self, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
         """What is glanced at and what patches are cut from: the same frame, for each of a video, or once, the first
@@ -154,6 +164,22 @@ class ExportedRecognizer:
             return corners.clamp(max=spare), nothing
         patch, choice = (action, nothing) if action.ndim == 1 else action.unbind(dim=1)
         return torch.stack((patch // grid, patch % grid), dim=1) * spare // (grid - 1), choice
+
+
+def _joined(
+    found: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], videos: int, times: int, looks: int, frames_each: int
+) -> Recognized:
+    """What was found of all videos, given rows, logits, corners and skips of those that went on to each step."""
+    steps = times * looks
+    logits = torch.zeros(videos, steps, found[0][1].shape[1])
+    corners = torch.zeros(videos, steps, 2, dtype=torch.int64)
+    skipped = torch.ones(videos, steps, dtype=torch.bool)
+    frames = torch.zeros(videos, dtype=torch.int64)
+    for step, (rows, *parts) in enumerate(found):
+        logits[rows, step:], corners[rows, step:] = (part[:, None] for part in parts[:2])  # the last one stays
+        skipped[rows, step] = parts[2]
+        frames[rows] = (step // looks + 1) * frames_each
+    return Recognized(logits, corners, skipped, frames)
 
 
 def _cut(frames: Tensor, corners: Tensor, size: int) -> Tensor:

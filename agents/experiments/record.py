@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +10,9 @@ from rich import print
 
 from adafocus_env import FrozenFeatures, Recognizer, TSMRecognizer
 from adafocus_env.run_folder import RunFolder
-from agents.environments import vector_env_class
 from agents.evaluation import Evaluation, evaluate
-from agents.experiments.algorithms import LANES, REFERENCES
+from agents.experiments.algorithms import REFERENCES
+from agents.experiments.kept import kept_evaluation, kept_policy
 from agents.experiments.statistics import gap_closed, mean_interval
 from agents.intervals import paired_difference
 from agents.reinforce import Reinforce
@@ -32,51 +30,6 @@ COLUMNS = {
 """Columns of ``results.csv``: an attribute of :class:`agents.Evaluation`, its factor, and its decimal places."""
 
 
-def kept_policy(
-    path: Path,
-    seed: int,
-    episodes: int,
-    settings: Mapping[str, Any],
-    patch_policy: Any = None,
-    *,
-    kind: type[Reinforce] = Reinforce,
-    log_seconds: Callable[[float], None] | None = None,
-    progress_bar: bool = False,
-    **env_kwargs: Any,
-) -> Reinforce:
-    """Load the policy in a file; if there is no file, train one and save it first.
-
-    Args:
-        path: The policy's file.
-        seed: Seed of the training.
-        episodes: Episodes to train for.
-        settings: Hyper-parameters.
-        patch_policy: The frozen patch policy of a skip policy.
-        kind: The learner.
-        log_seconds: Called with the seconds that the training took.
-        progress_bar: Show a progress bar.
-        env_kwargs: Arguments of the environment, as in ``gym.make``; ``recognizer`` or ``features`` decides which
-            environment it is.
-    """
-    if not path.exists():
-        lanes = min(LANES, settings.get("episodes_per_batch", LANES))
-        env = vector_env_class(None, env_kwargs)(lanes, output="torch", **env_kwargs)
-        agent = kind(env, seed=seed, patch_policy=patch_policy, **settings)
-        started = time.perf_counter()
-        agent.learn(episodes * env.num_steps, progress_bar=progress_bar)
-        if log_seconds is not None:
-            log_seconds(time.perf_counter() - started)
-        agent.save(path, training_state=False)
-    return Reinforce.load(path)
-
-
-def kept_evaluation(path: Path, make: Callable[[], Evaluation]) -> Evaluation:
-    """Load the evaluation in a file; if there is no file, make the evaluation and save it first."""
-    if not path.exists():
-        make().save(path)
-    return Evaluation.load(path)
-
-
 class Record:
     """Evaluations by name, one per training seed, kept in the folder of a run.
 
@@ -84,7 +37,7 @@ class Record:
         run: Folder of the policies, the evaluations, the tables and the logs.
         recognizer: Recogniser that policies are trained on.
         split: Split of the evaluations.
-        seed: Seed of the random patches in evaluations, and of the bootstrap.
+        seed: Seed of the random patches in evaluations.
         features: What policies are trained on, as in ``gym.make``; ``None`` is the recogniser's shared table.
         env_kwargs: Arguments of the environment in evaluations.
 
@@ -195,8 +148,7 @@ class Record:
 
     def _difference(self, pair: tuple[str, str], correct: Sequence[Any]) -> tuple[float, float, float]:
         """By how much the first of two names is better, on what is given as (seeds, V) for each."""
-        sources = self.found[pair[0]][0].source_images
-        return paired_difference(correct[0], correct[1], sources, seed=self._seed)
+        return paired_difference(correct[0], correct[1], self.found[pair[0]][0].source_images)
 
     def write_steps(self, pair: tuple[str, str]) -> None:
         """Write ``steps.csv``: the accuracy in percent after every step, as mean over seeds with the range of seeds.

@@ -31,8 +31,8 @@ from agents.experiments.compute import (
     merged,
     on_read_frames,
 )
+from agents.experiments.kept import kept_evaluation, kept_policy
 from agents.experiments.pipelines import matching_glance_cost
-from agents.experiments.record import kept_evaluation, kept_policy
 from agents.finetuning import finetune
 from agents.presets import (
     RESOLUTION_EPISODES,

@@ -24,14 +24,17 @@ def usual_videos(recognizer: Recognizer | TSMRecognizer, shipped: VideoDataset |
         shipped: The embedded videos, if they are what it was trained on.
 
     Raises:
-        ValueError: Its file says something impossible, or names another number of classes than it has.
+        ValueError: Its file says something impossible, or it, or the embedded videos, have another number of classes.
     """
     config = recognizer.config
     found = TrainedOn.of(shipped) if shipped is not None else TrainedOn.read(recognizer.metadata)
     found = found or TrainedOn(tuple(map(str, range(config.num_classes))), 16, 224, 256, "torch")
     if len(found.class_names) != config.num_classes:
+        number, known = len(found.class_names), config.num_classes
         raise ValueError(
-            f"the recogniser has {config.num_classes} classes, but its file names {len(found.class_names)}"
+            f"--demo shows videos of {number} classes, and this recogniser knows {known}: give a video of yours"
+            if shipped is not None
+            else f"the recogniser has {known} classes, but its file names {number}"
         )
     if isinstance(recognizer, TSMRecognizer):
         found = replace(found, num_frames=max(recognizer.config.global_frames, recognizer.config.local_frames))
