@@ -131,10 +131,10 @@ def ratios(ours: str, others: Sequence[str]) -> str:
     }
     rows = []
     for accuracy in sorted({accuracy for _, accuracy in found}):
-        cells = [found.get((other, accuracy)) for other in others]
-        own = next(cell["gflops"] for cell in cells if cell)
-        texts = [part for cell in cells for part in (_ratio(cell) if cell else ("", ""))]
-        rows.append([f"{accuracy:g} %", f"{float(own):.3f}", *texts])
+        cells = [found.get((other, accuracy), {}) for other in others]
+        own = next((cell["gflops"] for cell in cells if cell.get("gflops")), "")
+        texts = [part for cell in cells for part in (_ratio(cell) if cell.get("ratio") else ("", ""))]
+        rows.append([f"{accuracy:g} %", f"{float(own):.3f}" if own else "", *texts])
     return markdown_table(["accuracy", ours, *(part for other in others for part in (other, "ratio"))], rows)
 
 

@@ -51,7 +51,7 @@ def measure_noise(bench: Bench, seeds: range, episodes: int, config: Config) -> 
 
 
 def main(config: Config) -> None:
-    from agents.experiments.ablations import ABLATIONS
+    from agents.experiments.ablations import ABLATIONS, rows_of
     from agents.experiments.report import write_report
     from agents.experiments.runner import run_trials
 
@@ -63,7 +63,7 @@ def main(config: Config) -> None:
         started = time.perf_counter()
         work = [
             (trial, variant.on(bench))
-            for variant in ABLATIONS[name]
+            for variant in rows_of(name)
             if variant.algorithm not in left_out
             for trial in variant.trials(seeds, episodes, config.split)
         ]
@@ -72,7 +72,8 @@ def main(config: Config) -> None:
         folder = config.out / name
         config.write(folder, results, benches)
         videos = len(bench.dataset(config.split))
-        note = f"{len(seeds)} seeds, {episodes:,} episodes each, evaluated on {videos:,} videos of {config.split}."
+        trained = ", ".join(f"{number:,}" for number in sorted({t.episodes for t in trials if t.episodes}))
+        note = f"{len(seeds)} seeds, {trained} episodes each, evaluated on {videos:,} videos of {config.split}."
         if name == "baseline":
             measure_noise(bench, seeds, episodes, config)
         same = all(own == bench for own in benches)

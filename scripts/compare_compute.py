@@ -17,16 +17,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import joblib
 from rich import print
 
-from adafocus_env import Recognizer
 from adafocus_env.command_line import SAME_COMMAND, run_script
-from adafocus_env.run_folder import RunFolder, check_settings
-from agents.experiments.compute import compute_ratios, frontier, mean_points
-from agents.experiments.provenance import code_of
-from agents.experiments.savings import OTHERS, OURS, POLICY_TRAINING, Savings, all_points, price_differences
-from agents.figures import accuracy_against_compute
+from agents.experiments.savings_arguments import SavingsArguments
 
 MAY_CHANGE = (
     "seeds",
@@ -48,7 +42,7 @@ IN_QUICK = ("patch_sizes", "skip_costs", "every_price", "resolution_costs", "sof
 
 
 @dataclass
-class Config(Savings):
+class Config(SavingsArguments):
     accuracies: tuple[float, ...] = (66.0, 68.0, 70.0, 72.0, 74.0, 75.0, 76.0, 77.0, 78.0, 79.0)
     """Accuracies at which compute is compared, percent."""
     budgets: tuple[float, ...] = tuple(round(0.04 * 1.08**step, 4) for step in range(37))
@@ -59,25 +53,38 @@ class Config(Savings):
 
 def determining_settings(config: Config) -> dict[str, Any]:
     """Everything that determines the results in a folder, except the arguments that may change."""
+    from adafocus_env import Recognizer
+    from agents.experiments.provenance import code_of
+    from agents.experiments.savings import POLICY_TRAINING, savings_of
+
+    videos = savings_of(config).videos
     return {
         "code": code_of(__file__),
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name not in MAY_CHANGE},
         **POLICY_TRAINING,
         "recognizer": Recognizer.from_pretrained(config.recognizer).fingerprint(),
-        "videos": [config.videos(split).fingerprint for split in ("recognizer", "train", "val", config.split)],
+        "videos": [videos(split).fingerprint for split in ("recognizer", "train", "val", config.split)],
     }
 
 
 def main(config: Config) -> None:
+    import joblib
+
+    from adafocus_env.run_folder import RunFolder, check_settings
+    from agents.experiments.compute import compute_ratios, frontier, mean_points
+    from agents.experiments.savings import OTHERS, OURS, all_points, price_differences, savings_of
+    from agents.figures import accuracy_against_compute
+
     started = time.perf_counter()
     if config.quick:
         config.network_videos, config.stage3 = 64, replace(config.stage3, epochs=1)
         for name in IN_QUICK:
             setattr(config, name, getattr(config, name)[:2])
+    savings = savings_of(config)
     check_settings(config.out / "settings.json", determining_settings(config))
     with RunFolder(config.out, config, append=True) as run:
-        work = [joblib.delayed(config.on_whole_frames)()]
-        work += [joblib.delayed(config.on_patches)(size) for size in config.patch_sizes]
+        work = [joblib.delayed(savings.on_whole_frames)()]
+        work += [joblib.delayed(savings.on_patches)(size) for size in sorted(config.patch_sizes, reverse=True)]
         tried = [each for found in joblib.Parallel(n_jobs=config.jobs)(work) for each in found]
         points = all_points(tried, config.budgets)
         rows = [dataclasses.asdict(point) for point in points]

@@ -12,12 +12,15 @@ there already for this code is not run again. python docs/generate.py then write
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -236,7 +239,7 @@ def run(name: str, config: Config) -> None:
     before, started = float(clock.read_text()) if clock.exists() else 0.0, time.perf_counter()
     print(f"[bold]{name}[/bold]: python {' '.join(map(str, command))}")
     try:
-        status = subprocess.run([sys.executable, ROOT / command[0], *command[1:]]).returncode
+        status = run_to_the_end([sys.executable, ROOT / command[0], *command[1:]])
     finally:
         write_atomically(clock, f"{before + time.perf_counter() - started:.3f}".encode())
     if status:
@@ -257,6 +260,16 @@ def run(name: str, config: Config) -> None:
     publish(folder.joinpath(*results.parts[1:]), config.docs / results, record)
     for name, place in experiment.ships.items():
         shutil.copyfile(config.docs / results / name, ROOT / place)
+
+
+def run_to_the_end(command: Sequence[str | Path]) -> int:
+    """Run a command and return its status. Whatever ends this program ends the command too, with all its processes."""
+    with subprocess.Popen([str(word) for word in command], start_new_session=True) as process:
+        try:
+            return process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
 
 
 def publish(folder: Path, place: Path, record: Provenance) -> None:
@@ -296,9 +309,16 @@ def main(config: Config) -> None:
                 "file doesn't matter"
             )
         return
-    for name in left:
-        run(name, config)
+    failed: dict[str, Exception] = {}
+    for name in left:  # one that fails keeps no other from running
+        try:
+            run(name, config)
+        except (ChildProcessError, ValueError) as error:
+            print(f"[bold red]{name}[/bold red]: {error}")
+            failed[name] = error
     print("python docs/generate.py writes the figures into the documents.")
+    if failed:
+        raise ValueError("; ".join(f"{name}: {error}" for name, error in failed.items()))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ DIFFERENCES = (
     (EXIT, TUNED),
     (EXIT, "learned"),
 )
-POINTS = ("random", "center", "gaussian", "learned", TUNED, EXIT, "true location")
+POINTS = ("random", "centre", "Gaussian", "learned", TUNED, EXIT, "true location")
 CURVE = "learned + skip, cost "
 
 

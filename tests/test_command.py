@@ -18,8 +18,6 @@ from scripts import __main__ as command
 from tests.forked_scripts import ROOT, SCRIPTS
 
 COMMANDS = {name: path for paths in command.scripts().values() for name, path in paths.items()}
-HEAVY_HELP = {"compare-compute"}
-"""Commands whose arguments are a dataclass of a module that imports torch."""
 HELP = """
 import contextlib, io, json, sys
 from pathlib import Path
@@ -54,7 +52,7 @@ def ask_for_help(*names: str) -> Any:
 
 @pytest.fixture(scope="module")
 def said() -> Any:
-    return ask_for_help(*sorted(COMMANDS.keys() - HEAVY_HELP))
+    return ask_for_help(*sorted(COMMANDS))
 
 
 def check_help(name: str, by_command: str, by_script: str) -> None:
@@ -86,15 +84,9 @@ def test_no_help_imports_what_is_heavy(said: Any) -> None:
     assert not said[3]
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - HEAVY_HELP))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_command_and_script_give_the_same_help(name: str, said: Any) -> None:
     check_help(name, *said[2][name])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(HEAVY_HELP))
-def test_heavy_commands_give_the_same_help(name: str) -> None:
-    check_help(name, *ask_for_help(name)[2][name])
 
 
 def test_examples_are_lines_of_their_own(said: Any) -> None:

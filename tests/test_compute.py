@@ -79,7 +79,8 @@ def test_the_test_videos_choose_nothing() -> None:
     good, lucky = Point("a", "good", 0, 1.0, 60.0, 1.1, 61.0), Point("a", "lucky", 0, 1.0, 90.0, 1.2, 55.0)
     dear, worse = Point("a", "dear", 0, 3.0, 70.0, 3.1, 71.0), Point("a", "worse", 0, 4.0, 69.0, 4.1, 72.0)
     assert frontier([lucky, good]) == [(1.0, 60.0)]
-    assert frontier([lucky, worse, good, dear]) == [(1.0, 60.0), (3.0, 70.0)]
+    assert frontier([lucky, worse, good, dear]) == [(1.0, 60.0), (3.0, 70.0), (4.0, 69.0)]
+    assert at(65.0, [*CURVE, (5.0, 90.0)]) == pytest.approx(1.5)
 
 
 def points(method: str, seed: int, factor: float) -> list[Point]:
@@ -92,7 +93,8 @@ def test_ratios_are_of_means_and_span_the_pairs_of_seeds() -> None:
         *points("theirs", 0, 3.0), *points("theirs", 1, 4.0), *points("single", 0, 2.0),
     ]  # fmt: skip
     rows = compute_ratios(everything, ["ours"], ["theirs", "single"], [65.0, 90.0])
-    assert [(row["other"], row["accuracy"]) for row in rows] == [("theirs", 65.0), ("single", 65.0)]
+    assert [(row["other"], row["accuracy"]) for row in rows if row["ratio"]] == [("theirs", 65.0), ("single", 65.0)]
+    rows = [row for row in rows if row["ratio"]]
     assert rows[0]["gflops"] == pytest.approx(1.1 * 1.5)
     assert rows[0]["other_gflops"] == pytest.approx(3.5 * 1.5)
     assert (rows[0]["ratio"], rows[0]["low"], rows[0]["high"]) == (3.18, 2.5, 4.0)
@@ -103,7 +105,8 @@ def test_an_accuracy_that_one_seed_misses_is_left_out() -> None:
     short = [point for point in points("theirs", 1, 1.0) if point.accuracy < 80]
     everything = [*points("ours", 0, 1.0), *points("theirs", 0, 1.0), *short]
     rows = compute_ratios(everything, ["ours"], ["theirs"], [65.0, 75.0])
-    assert [row["accuracy"] for row in rows] == [65.0]
+    assert [row["ratio"] for row in rows] == [1.0, ""]
+    assert rows[1]["note"] == "not on every seed's curve of theirs"
 
 
 def test_curves_are_means_over_seeds() -> None:

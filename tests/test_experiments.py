@@ -16,16 +16,17 @@ from adafocus_env.patches import can_stop
 from adafocus_env.run_folder import check_settings
 from adafocus_env.videos.description import open_description
 from adafocus_env.videos.registry import register_videos
-from agents import Reinforce, SoftTargets, evaluate, exit_curve, load_policy
+from agents import Reinforce, SoftTargets, evaluate, exit_curve, load_policy, paired_difference
 from agents.baselines import RandomPolicy
 from agents.experiments import bench as benches
 from agents.experiments import pipelines, runner
 from agents.experiments.ablations import ABLATIONS, Variant
-from agents.experiments.algorithms import ALGORITHMS, get_algorithms
+from agents.experiments.algorithms import ALGORITHMS, get_algorithms, own
 from agents.experiments.bench import Bench
 from agents.experiments.noise import estimator_noise
 from agents.experiments.report import read_csv, sample_efficiency, write_report, write_results
 from agents.experiments.runner import LearningCurve, Result, Trial, run_trial, run_trials
+from agents.reinforce import Hyperparameters
 from tests.conftest import make_tiny_recognizer
 from tests.test_frame_folders import write_video
 
@@ -138,6 +139,19 @@ def test_leaving_videos_early(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
         assert (found[rule].predictions[:, 0] == whole.predictions[:, 0]).all()
 
 
+def test_pipelines_share_the_policies_that_they_have_in_common(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = []
+    learn = Reinforce.learn
+    monkeypatch.setattr(Reinforce, "learn", lambda agent, *args: learned.append(agent) or learn(agent, *args))
+    rows = [*ABLATIONS["stopping"], ABLATIONS["skipping"][0]]
+    results = [run_trial(*one, bench, tmp_path) for variant in rows for one in [variant.trials(range(1), 96, "val")]]
+    assert len(learned) == 3  # where to look, when not to, and when to stop
+    assert (results[0].correct == results[-1].correct).all()
+    assert results[-1].seconds == pytest.approx(results[0].seconds, rel=0.9)  # as if it had trained them itself
+
+
 def test_a_threshold_counts_in_a_trials_result(bench: Bench, tmp_path: Path) -> None:
     results = {}
     for variant in ABLATIONS["stopping"][:2]:
@@ -246,10 +260,15 @@ def test_tables_share_the_trials_that_they_have_in_common(
 ) -> None:
     one = trial("reinforce")
     preset = ALGORITHMS["reinforce"].settings
-    other = dataclasses.replace(one, name="another row", settings={"gamma": preset["gamma"], **one.settings})
+    settings = {"gamma": preset["gamma"], "averaging": Hyperparameters.averaging, **one.settings}
+    other = dataclasses.replace(one, name="another row", settings=settings, env={"baseline": "sample"})
     first = run_trial(one, bench, tmp_path)
-    monkeypatch.setattr(runner, "get_algorithm", lambda name: replace(ALGORITHMS[name], title="", make=None))
-    second = run_trial(other, bench, tmp_path)  # which couldn't be made
+
+    def fail(*_: Any) -> None:
+        raise AssertionError("it was trained again")
+
+    monkeypatch.setattr(own, "__call__", fail)
+    second = run_trial(other, bench, tmp_path)
     assert second.trial == other
     assert equal(first, second)
     before = one.key(bench)
@@ -312,7 +331,8 @@ def result(name: str, algorithm: str, correct: list[int], seed: int = 0, seconds
     nothing = np.zeros(0)
     return Result(
         Trial(name, algorithm, seed), nothing.astype(int), nothing, nothing, seconds, np.array(correct, dtype=bool),
-        *np.zeros((2, len(correct))), np.zeros(len(correct), dtype=int), np.arange(len(correct)) // 2,
+        *np.zeros((2, len(correct))), *np.zeros((2, len(correct)), dtype=int),
+        np.arange(len(correct)) // 2,
     )  # fmt: skip
 
 
@@ -342,10 +362,24 @@ def test_learners_are_compared_with_the_most_accurate_one(bench: Bench, tmp_path
     write_results(tmp_path, [result("random", "random", [1, 1, 1, 1]), *results], [bench] * 5)
     (row,) = read_csv(tmp_path / "differences.csv")
     assert (row["name"], row["of"], row["points"]) == ("bad", "good", "-37.5")
-    assert float(row["low"]) == -100  # both videos of the second image, in the first seed
-    assert float(row["high"]) == 0
+    bad, good = (np.array(accuracies[name]) for name in ("bad", "good"))
+    _, *bounds = paired_difference(bad, good, results[0].source_images)
+    assert [float(row["low"]), float(row["high"])] == pytest.approx([100 * bound for bound in bounds], abs=0.01)
     text = write_report(tmp_path, title="Two", anchors=()).read_text()
-    assert "| bad | -37.5 (-100.0 to 0.0) |" in text
+    assert f"| bad | -37.5 ({row['low']} to {row['high']}) |" in text
+
+
+def test_all_pairs_of_learners_are_compared_and_compute_is_shown_where_it_differs(bench: Bench, tmp_path: Path) -> None:
+    results = [result(name, "reinforce", row, seconds=1) for name, row in
+               (("b", [1, 1, 0, 0]), ("a", [1, 1, 1, 0]), ("c", [0, 0, 0, 1]))]  # fmt: skip
+    results[2] = replace(results[2], frames=np.array([1, 2, 3, 4]))
+    write_results(tmp_path, results, [bench] * 3)
+    found = [(row["name"], row["of"]) for row in read_csv(tmp_path / "differences.csv")]
+    assert found == [("b", "a"), ("c", "a"), ("c", "b")]
+    text = write_report(tmp_path, title="Three").read_text()
+    assert "| accuracy % | frames glanced at | mean return |" in text
+    assert "| c | -50.0" in text.partition("## Against a")[2]
+    assert text.count("| c | -50.0") + text.count("| c | -25.0") == 1
 
 
 def test_report_without_results_says_so(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ from adafocus_env.environments.rewards import REWARDS
 from agents.experiments.algorithms import REFERENCES
 from agents.experiments.bench import Bench
 from agents.experiments.runner import Trial
-from agents.presets import ALL_ACTION_HYPERPARAMETERS, PATCH_HYPERPARAMETERS, SOFT_TARGET_HYPERPARAMETERS
+from agents.presets import (
+    ALL_ACTION_HYPERPARAMETERS,
+    PATCH_EPISODES,
+    PATCH_HYPERPARAMETERS,
+    SKIP_EPISODES,
+    SOFT_TARGET_HYPERPARAMETERS,
+)
 from agents.reinforce import Hyperparameters
 
 
@@ -24,6 +30,7 @@ class Variant:
         settings: Hyper-parameters that differ from the preset's; for a pipeline, its arguments.
         env: Arguments of the environment that differ from the algorithm's.
         bench: Fields of :class:`Bench` that differ from the common bench's.
+        length: Training episodes, as a multiple of the common number.
     """
 
     name: str
@@ -31,12 +38,14 @@ class Variant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, Any] = field(default_factory=dict)
     bench: Mapping[str, Any] = field(default_factory=dict)
+    length: float = 1.0
 
     def trials(self, seeds: Sequence[int], episodes: int, split: str) -> list[Trial]:
         """The trials of this row: one per seed, or a single one if the policy learns nothing."""
         if self.algorithm in REFERENCES:
             return [Trial(self.name, self.algorithm, split=split)]
-        return [Trial(self.name, self.algorithm, seed, episodes, self.settings, self.env, split) for seed in seeds]
+        own = round(self.length * episodes)
+        return [Trial(self.name, self.algorithm, seed, own, self.settings, self.env, split) for seed in seeds]
 
     def on(self, bench: Bench) -> Bench:
         """The bench of this row; if it differs from the common one, its feature banks stay in memory."""
@@ -54,12 +63,13 @@ def _steps(*steps: tuple[str, str, dict[str, Any], dict[str, Any]]) -> tuple[Var
     return tuple(variants)
 
 
+WITH_SKIPPING = (PATCH_EPISODES + SKIP_EPISODES) / PATCH_EPISODES
+"""The length of a training that learns where to look, and then when not to."""
 _AS_REINFORCE = {**PATCH_HYPERPARAMETERS, "episodes_per_batch": Hyperparameters.episodes_per_batch}
 REFERENCE_ROWS = tuple(Variant(title, name) for name, (title, _) in REFERENCES.items())
 
 ABLATIONS: dict[str, tuple[Variant, ...]] = {
     "policy": (
-        *REFERENCE_ROWS,
         Variant("learned"),
         Variant("learned, without recurrence", settings={"recurrent": False}),
         Variant("learned, on the glance alone", settings={"use_belief": False}),
@@ -114,11 +124,11 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         Variant("stage 3 on random patches", "stages", {"rounds": 1, "patches": "random"}),
     ),
     "skipping": (
-        Variant("patches, then skipping", "skipping", {"training": "sequential"}),
-        Variant("both at once", "skipping", {"training": "joint"}),
+        Variant("patches, then skipping", "skipping", {"training": "sequential"}, length=WITH_SKIPPING),
+        Variant("both at once", "skipping", {"training": "joint"}, length=WITH_SKIPPING),
     ),
     "stopping": tuple(
-        Variant(title, "stopping", {"exit": rule})
+        Variant(title, "stopping", {"exit": rule}, length=WITH_SKIPPING)
         for title, rule in (
             ("every video to its end", "none"),
             ("left at a threshold", "threshold"),
@@ -138,3 +148,10 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
     ),
 }
 """The variants of every ablation, by its name. They differ in arguments alone; none needs a recogniser of its own."""
+
+
+def rows_of(name: str) -> tuple[Variant, ...]:
+    """The rows of an ablation's table: its variants, and where they share a bench, the policies that learn nothing,
+    which scores lie between."""
+    variants = ABLATIONS[name]
+    return variants if any(variant.bench for variant in variants) else (*REFERENCE_ROWS, *variants)

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,29 @@ class Algorithm:
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-def own(kind: type[Reinforce]) -> Maker:
-    """The maker of one of this package's own agents, or of a subclass of yours."""
+@dataclass(frozen=True)
+class own:
+    """The maker of one of this package's own agents, or of a subclass of yours.
 
-    def make(features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES) -> Reinforce:
+    Attributes:
+        kind: The class.
+    """
+
+    kind: type[Reinforce]
+
+    def __call__(
+        self, features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES
+    ) -> Reinforce:
+        """See :data:`Maker`."""
         env_class = vector_env_class(None, {"features": features})
         kwargs = {**patches_alone(env_class), **env}
-        num_envs = min(num_envs, settings.get("episodes_per_batch", kind.hyperparameters_class.episodes_per_batch))
-        return kind(env_class(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
+        num_envs = min(num_envs, settings.get("episodes_per_batch", self.defaults["episodes_per_batch"]))
+        return self.kind(env_class(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
 
-    return make
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The class's hyper-parameters where none are given."""
+        return asdict(self.kind.hyperparameters_class())
 
 
 def _sb3(name: str) -> Maker:

@@ -5,6 +5,7 @@ Which of a method's policies count is chosen on validation videos, and what they
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,11 +141,11 @@ def _mean(points: Sequence[Point]) -> Point:
 
 
 def frontier(points: Iterable[Point]) -> list[Place]:
-    """What a method's best policies lead to, from the cheapest to the most accurate.
+    """What a method's best policies lead to, from the cheapest to the most accurate on validation videos.
 
     They are those on the upper convex hull of the validation places: every place on the line between two of them can be
-    reached by drawing at random which of the two policies a video gets, so points below such a line don't count. One
-    that then costs more on the other videos than another and reaches no more is left out.
+    reached by drawing at random which of the two policies a video gets, so points below such a line don't count. The
+    other videos choose nothing, so what is found on them may rise less evenly.
     """
     hull: list[Point] = []
     for point in sorted(points, key=lambda point: (point.val_gflops, -point.val_accuracy)):
@@ -153,11 +154,7 @@ def frontier(points: Iterable[Point]) -> list[Place]:
         while len(hull) > 1 and _is_below(hull[-1], hull[-2], point):
             hull.pop()
         hull.append(point)
-    places: list[Place] = []
-    for place in sorted((point.gflops, point.accuracy) for point in hull):
-        if not places or place[1] > places[-1][1]:
-            places.append(place)
-    return places
+    return [(point.gflops, point.accuracy) for point in hull]
 
 
 def _is_below(point: Point, left: Point, right: Point) -> bool:
@@ -167,7 +164,7 @@ def _is_below(point: Point, left: Point, right: Point) -> bool:
 
 
 def compute_at(accuracy: float, places: Sequence[Place]) -> float:
-    """GFLOPs at which a :func:`frontier` reaches an accuracy.
+    """GFLOPs at which a :func:`frontier` first reaches an accuracy.
 
     Args:
         accuracy: Accuracy in percent.
@@ -176,44 +173,51 @@ def compute_at(accuracy: float, places: Sequence[Place]) -> float:
     Returns:
         GFLOPs per video, or ``nan`` if it never reaches the accuracy or exceeds it at its cheapest place.
     """
-    gflops, reached = np.array(places).T
-    return float(np.interp(accuracy, reached, gflops, left=np.nan, right=np.nan))
+    if places[0][1] > accuracy:
+        return np.nan
+    for (cheap, low), (dear, high) in itertools.pairwise((places[0], *places)):
+        if low <= accuracy <= high:
+            return cheap + (accuracy - low) / (high - low or 1.0) * (dear - cheap)
+    return np.nan
 
 
 def accuracy_at(gflops: float, places: Sequence[Place]) -> float:
     """Accuracy in percent that a :func:`frontier` reaches with no more than some GFLOPs per video; ``nan`` if its
     cheapest place takes more."""
-    compute, reached = np.array(places).T
+    compute, reached = np.array(sorted(places)).T
     return float(np.interp(gflops, compute, reached, left=np.nan))
 
 
 def differences_at_equal_compute(points: Sequence[Point], method: str, other: str) -> list[dict[str, Any]]:
     """By how many points one method is more accurate than another with the compute of each of the other's settings.
 
-    Both are compared seed by seed; ``low`` and ``high`` are the extremes over seeds. Settings whose compute some seed's
-    frontier of the method doesn't cover are left out.
+    Both are read along their :func:`frontier`, seed by seed; ``low`` and ``high`` are the extremes over seeds. Settings
+    whose compute some seed's frontier doesn't cover are left out.
 
     Args:
         points: Points of all methods.
-        method: The method that is read along its :func:`frontier`.
-        other: The method whose settings are compared with.
+        method: The method.
+        other: The method whose settings say with how much compute.
 
     Returns:
         A row for every setting.
     """
-    frontiers = {seed: frontier(own) for seed, own in _by_seed(points, method).items()}
+    ours, theirs = ({seed: frontier(own) for seed, own in _by_seed(points, name).items()} for name in (method, other))
     settings: dict[str, list[Point]] = {}
     for point in points:
-        if point.method == other and point.seed in frontiers:
+        if point.method == other and point.seed in ours:
             settings.setdefault(point.setting, []).append(point)
     rows = []
     for setting, own in settings.items():
-        reached = np.array([accuracy_at(point.gflops, frontiers[point.seed]) for point in own])
-        differences = reached - [point.accuracy for point in own]
+        reached, to_compare = (
+            np.array([accuracy_at(point.gflops, frontiers[point.seed]) for point in own])
+            for frontiers in (ours, theirs)
+        )
+        differences = reached - to_compare
         if not np.isnan(differences).any():
             values = {
                 "accuracy": reached.mean(),
-                "other_accuracy": _mean(own).accuracy,
+                "other_accuracy": to_compare.mean(),
                 "points": differences.mean(),
                 "low": differences.min(),
                 "high": differences.max(),
@@ -229,7 +233,8 @@ def compute_ratios(
     """How many times as much compute as our methods the others need for the same accuracy.
 
     The ratio is that of the means over seeds; ``low`` and ``high`` are its extremes over all pairs of one method's
-    seed and the other's. Accuracies that some seed's curve doesn't cover are left out.
+    seed and the other's. At an accuracy that some seed's curve doesn't cover, figures are empty, and ``note`` says
+    whose.
 
     Args:
         points: Points of all methods.
@@ -241,7 +246,7 @@ def compute_ratios(
         A row for every pair of methods and every accuracy.
     """
     needed = {
-        (method, accuracy): np.array([compute_at(accuracy, places) for places in frontiers])
+        (method, accuracy): np.array([compute_at(accuracy, places) for places in frontiers] or [np.nan])
         for method in (*ours, *others)
         for frontiers in [[frontier(own) for own in _by_seed(points, method).values()]]
         for accuracy in accuracies
@@ -251,21 +256,22 @@ def compute_ratios(
         for other in others:
             for accuracy in accuracies:
                 own, theirs = needed[method, accuracy], needed[other, accuracy]
-                if np.isnan(own).any() or np.isnan(theirs).any():
-                    continue
-                rows.append(
-                    {
-                        "method": method,
-                        "other": other,
-                        "accuracy": accuracy,
-                        "gflops": round(float(own.mean()), 4),
-                        "other_gflops": round(float(theirs.mean()), 4),
-                        "ratio": round(float(theirs.mean() / own.mean()), 2),
-                        "low": round(float(theirs.min() / own.max()), 2),
-                        "high": round(float(theirs.max() / own.min()), 2),
-                    }
-                )
+                lacking = [name for name, found in ((method, own), (other, theirs)) if np.isnan(found).any()]
+                figures = {
+                    "gflops": _rounded(own.mean(), 4),
+                    "other_gflops": _rounded(theirs.mean(), 4),
+                    "ratio": _rounded(theirs.mean() / own.mean(), 2),
+                    "low": _rounded(theirs.min() / own.max(), 2),
+                    "high": _rounded(theirs.max() / own.min(), 2),
+                    "note": f"not on every seed's curve of {' and '.join(lacking)}" if lacking else "",
+                }
+                rows.append({"method": method, "other": other, "accuracy": accuracy, **figures})
     return rows
+
+
+def _rounded(value: Any, places: int) -> float | str:
+    """A figure for a table; empty if there is none."""
+    return "" if np.isnan(value) else round(float(value), places)
 
 
 def _by_seed(points: Iterable[Point], method: str) -> dict[int, list[Point]]:

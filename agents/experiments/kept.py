@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adafocus_env.files import write_atomically
 from agents.environments import vector_env_class
 from agents.evaluation import Evaluation
 from agents.experiments.algorithms import LANES
@@ -56,3 +57,37 @@ def kept_evaluation(path: Path, make: Callable[[], Evaluation]) -> Evaluation:
     if not path.exists():
         make().save(path)
     return Evaluation.load(path)
+
+
+class SharedPolicies:
+    """Policies that several trials have in common: trained once, and then read from files.
+
+    Args:
+        folder: Folder of the files; ``None`` trains every policy that is asked for.
+        key: What goes into the files' names, of everything that determines the policies besides what names them.
+
+    Attributes:
+        seconds: Seconds that the policies which were asked for took to train, whenever that was.
+        spent: Seconds that were spent on them here.
+    """
+
+    def __init__(self, folder: Path | None = None, key: str = "") -> None:
+        self._folder, self._key = folder, key
+        self.seconds = self.spent = 0.0
+
+    def get(self, name: str, train: Callable[[], Reinforce]) -> Reinforce:
+        """The policy of a name, which ``train`` makes if there is none yet."""
+        started = time.perf_counter()
+        if self._folder is None:
+            policy, seconds = train(), time.perf_counter() - started
+        else:
+            path = self._folder / f"{name}-{self._key}.safetensors"
+            clock = path.with_suffix(".seconds")
+            if not path.exists():
+                made = train()
+                write_atomically(clock, f"{time.perf_counter() - started:.3f}".encode())
+                made.save(path, training_state=False)
+            policy, seconds = Reinforce.load(path), float(clock.read_text())
+        self.seconds += seconds
+        self.spent += time.perf_counter() - started
+        return policy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
@@ -15,8 +16,16 @@ from agents.evaluation import evaluate
 from agents.exits import calibrate_exit, exit_curve
 from agents.experiments.algorithms import ALGORITHMS, LANES
 from agents.experiments.bench import Bench
+from agents.experiments.kept import SharedPolicies
 from agents.finetuning import finetune
-from agents.presets import PATCH_HYPERPARAMETERS, SKIP_HYPERPARAMETERS, STAGE3, STOP_HYPERPARAMETERS
+from agents.presets import (
+    PATCH_EPISODES,
+    PATCH_HYPERPARAMETERS,
+    SKIP_EPISODES,
+    SKIP_HYPERPARAMETERS,
+    STAGE3,
+    STOP_HYPERPARAMETERS,
+)
 from agents.reinforce import Reinforce
 
 STAGE3_EPOCHS = 6
@@ -40,19 +49,30 @@ def _learn_patches(features: FeatureBank, seed: int, episodes: int) -> Reinforce
     return agent.learn(episodes * features.videos.num_frames)
 
 
-def stages(bench: Bench, seed: int, episodes: int, *, rounds: int = 1, patches: str = "learned") -> Trained:
+def stages(
+    bench: Bench,
+    seed: int,
+    episodes: int,
+    shared: SharedPolicies | None = None,
+    *,
+    rounds: int = 1,
+    patches: str = "learned",
+) -> Trained:
     """Run stages 2 and 3 in turn; all rounds share a given number of episodes and epochs.
 
     Args:
         bench: Bench to train on.
         seed: Seed of all training.
         episodes: Training episodes of the policy, over all rounds.
+        shared: The policies that trials have in common.
         rounds: Number of rounds; 0 leaves stage 3 out.
         patches: Patches that stage 3 sees: ``"learned"`` or ``"random"``.
     """
     features = bench.features("train")
     videos, recognizer = features.videos, Recognizer.from_pretrained(bench.recognizer)
-    policy = _learn_patches(features, seed, episodes // max(1, rounds))
+    learn = functools.partial(_learn_patches, features, seed, episodes // max(1, rounds))
+    # One that goes on learning is not shared, as its file has no state of the training.
+    policy = learn() if rounds > 1 else (shared or SharedPolicies()).get(f"patches-{seed}-{episodes}", learn)
     config = replace(STAGE3, epochs=STAGE3_EPOCHS // max(1, rounds))
     for each in range(rounds):
         if each:
@@ -64,13 +84,16 @@ def stages(bench: Bench, seed: int, episodes: int, *, rounds: int = 1, patches: 
     return Trained(policy, recognizer if rounds else None)
 
 
-def skipping(bench: Bench, seed: int, episodes: int, *, training: str = "sequential") -> Trained:
+def skipping(
+    bench: Bench, seed: int, episodes: int, shared: SharedPolicies | None = None, *, training: str = "sequential"
+) -> Trained:
     """Train AdaFocus+: first patches and then skipping, or both heads at once, with the same number of episodes in all.
 
     Args:
         bench: Bench to train on.
         seed: Seed of all training.
-        episodes: All episodes: three quarters for patches and one for skipping, or all of them for both heads.
+        episodes: All episodes: for patches and for skipping in the proportion of their presets, or for both heads.
+        shared: The policies that trials have in common.
         training: ``"sequential"`` or ``"joint"``.
     """
     features = bench.features("train")
@@ -79,9 +102,19 @@ def skipping(bench: Bench, seed: int, episodes: int, *, training: str = "sequent
     if training == "joint":
         settings = {**PATCH_HYPERPARAMETERS, "gamma": SKIP_HYPERPARAMETERS["gamma"]}
         return Trained(Reinforce(env, seed=seed, **settings).learn(episodes * frames))
-    patches = _learn_patches(features, seed, 3 * episodes // 4)
-    agent = Reinforce(env, seed=seed, patch_policy=patches, **SKIP_HYPERPARAMETERS)
-    return Trained(agent.learn(episodes // 4 * frames))
+    of_skipping = skip_episodes(episodes)
+
+    def learn() -> Reinforce:
+        patches = _learn_patches(features, seed, episodes - of_skipping)
+        agent = Reinforce(env, seed=seed, patch_policy=patches, **SKIP_HYPERPARAMETERS)
+        return agent.learn(of_skipping * frames)
+
+    return Trained((shared or SharedPolicies()).get(f"skipping-{seed}-{episodes}", learn))
+
+
+def skip_episodes(episodes: int) -> int:
+    """How many of all episodes of AdaFocus+ are for skipping."""
+    return episodes * SKIP_EPISODES // (PATCH_EPISODES + SKIP_EPISODES)
 
 
 def matching_glance_cost(recognizer: ImageNetworks[Any], policy: Any, skip_cost: float) -> float:
@@ -96,17 +129,21 @@ def matching_glance_cost(recognizer: ImageNetworks[Any], policy: Any, skip_cost:
     return skip_cost * (cost.always + policy_gflops(policy)) / cost.local
 
 
-def stopping(bench: Bench, seed: int, episodes: int, *, exit: str = "none") -> Trained:
+def stopping(
+    bench: Bench, seed: int, episodes: int, shared: SharedPolicies | None = None, *, exit: str = "none"
+) -> Trained:
     """Train AdaFocus+ as :func:`skipping` does, and add a rule that says when a video is left.
 
     Args:
         bench: Bench to train on.
         seed: Seed of all training.
-        episodes: Episodes of AdaFocus+; a head that learns to stop takes a quarter more.
+        episodes: Episodes of AdaFocus+; a head that learns to stop takes as many more as skipping does.
+        shared: The policies that trials have in common.
         exit: ``"none"``; ``"threshold"``, chosen on the validation split for an allowed loss of accuracy;
             ``"learned"``, a head that stops; or ``"threshold as learned"``, chosen there for that head's compute.
     """
-    policy = skipping(bench, seed, episodes).policy
+    shared = shared or SharedPolicies()
+    policy = skipping(bench, seed, episodes, shared).policy
     if exit == "none":
         return Trained(policy)
     whole = evaluate(policy, features=bench.features("val"), reward="confidence")
@@ -116,8 +153,12 @@ def stopping(bench: Bench, seed: int, episodes: int, *, exit: str = "none") -> T
     cost = matching_glance_cost(features.recognizer, policy, DEFAULT_SKIP_COST)
     reward = "gain_over_previous"
     env = AdaFocusVectorEnv(LANES, features=features, reward=reward, stop=True, glance_cost=cost, output="torch")
-    agent = Reinforce(env, seed=seed, patch_policy=policy, **STOP_HYPERPARAMETERS)
-    agent.learn(episodes // 4 * features.videos.num_frames)
+
+    def learn() -> Reinforce:
+        agent = Reinforce(env, seed=seed, patch_policy=policy, **STOP_HYPERPARAMETERS)
+        return agent.learn(skip_episodes(episodes) * features.videos.num_frames)
+
+    agent = shared.get(f"stopping-{seed}-{episodes}", learn)
     if exit == "learned":
         return Trained(agent)
     spent = evaluate(agent, features=bench.features("val"), reward="confidence").gflops_per_video
@@ -132,10 +173,11 @@ def preset_settings() -> dict[str, Any]:
         "joint": PATCH_HYPERPARAMETERS,
         "skip": SKIP_HYPERPARAMETERS,
         "stop": STOP_HYPERPARAMETERS,
+        "episodes": [PATCH_EPISODES, SKIP_EPISODES],
         "allowed_loss": ALLOWED_LOSS,
         "stage3": {**asdict(STAGE3), "epochs": STAGE3_EPOCHS},
     }
 
 
 PIPELINES: dict[str, Callable[..., Trained]] = {"stages": stages, "skipping": skipping, "stopping": stopping}
-"""Pipelines by name: functions of a bench, a seed, a number of episodes, and a trial's settings."""
+"""Pipelines by name: functions of a bench, a seed, a number of episodes, shared policies, and a trial's settings."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from agents.experiments.statistics import (
 )
 from agents.intervals import paired_difference
 
+SPENT = {"GFLOPs": "gflops", "frames glanced at": "frames", "focused": "focused"}
+"""What a video takes: headings and columns, which a report has where policies differ in it."""
 Array = npt.NDArray[np.float64]
 Row = dict[str, str]
 
@@ -38,7 +41,7 @@ Row = dict[str, str]
 
 def write_results(folder: Path, results: Sequence[Result], benches: Sequence[Bench]) -> None:
     """Write ``runs.csv`` (a row per trial), ``curves.csv`` (a row per point of a learning curve) and, where all trials
-    are on one bench, ``differences.csv`` (a row per learner but the most accurate one).
+    are on one bench, ``differences.csv`` (a row per pair of learners).
 
     Args:
         folder: Folder to write to.
@@ -62,6 +65,7 @@ def write_results(folder: Path, results: Sequence[Result], benches: Sequence[Ben
             "mean_return": round(float(result.returns.mean()), 5),
             "gflops": round(float(result.gflops.mean()), 5),
             "focused": round(float(result.focused.mean()), 3),
+            "frames": round(float(result.frames.mean()), 3),
             "seconds": round(result.seconds, 1),
         }
         for bench, result in zip(on, results, strict=True)
@@ -91,16 +95,17 @@ def _score(accuracy: float, random: float, best: float) -> float:
 
 
 def _differences(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """By how many points each learner is less accurate than the most accurate one, over seeds and source images."""
+    """By how many points each learner is less accurate than each that is more accurate, over seeds and source images;
+    the most accurate ones first."""
     correct: dict[str, list[npt.NDArray[np.bool_]]] = {}
     for result in results:
         correct.setdefault(result.trial.name, []).append(result.correct)
-    best = max(correct, key=lambda name: np.mean(correct[name]), default="")
+    ranked = sorted(correct, key=lambda name: -np.mean(correct[name]))
     rows = []
-    for name in sorted(correct.keys() - {best}, key=lambda name: -np.mean(correct[name])):
-        found = paired_difference(np.stack(correct[name]), np.stack(correct[best]), results[0].source_images)
+    for better, name in itertools.combinations(ranked, 2):
+        found = paired_difference(np.stack(correct[name]), np.stack(correct[better]), results[0].source_images)
         points, low, high = (round(100 * value, 2) for value in found)
-        rows.append({"name": name, "of": best, "points": points, "low": low, "high": high})
+        rows.append({"name": name, "of": better, "points": points, "low": low, "high": high})
     return rows
 
 
@@ -173,19 +178,22 @@ def write_report(
         by_name(runs, column) for column in ("score", "accuracy", "mean_return", "seconds")
     )
     learners = {name: scores for name, scores in score.items() if seconds[name].any()}
+    spent = {heading: by_name(runs, column) for heading, column in SPENT.items() if column in runs[0]}
+    spent = {heading: values for heading, values in spent.items() if len({v.mean() for v in values.values()}) > 1}
     parts = [f"# {title}", note] if note else [f"# {title}"]
     parts += [
         "Score: 0 is random patches, 1 the item's true location (where these are in the table; else the accuracy). "
         "Figures are means over training seeds, with Student's 95 % interval over seeds; beside them the mean of the "
         "middle half of the seeds' scores, which a single failed run hardly moves.",
         markdown_table(
-            ("", "score (95 %)", "middle half", "accuracy %", "mean return", "seeds", "training, s"),
+            ("", "score (95 %)", "middle half", "accuracy %", *spent, "mean return", "seeds", "training, s"),
             [
                 (
                     name,
                     with_interval(float(scores.mean()), mean_interval(scores)),
                     f"{interquartile_mean(scores):.3f}" if name in learners else "",
                     f"{accuracy[name].mean():.2f}",
+                    *(f"{values[name].mean():.3f}" for values in spent.values()),
                     f"{returns[name].mean():.3f}",
                     str(len(scores)),
                     f"{seconds[name].mean():.0f}" if name in learners else "",
@@ -244,12 +252,14 @@ def _against_the_best(rows: Sequence[Row]) -> list[str]:
     """The section on ``differences.csv``."""
     if not rows:
         return []
+    best = rows[0]["of"]
     return [
-        f"## Against {rows[0]['of']}",
-        f"Points of accuracy that others reach less than {rows[0]['of']}, the most accurate learner; 95 % intervals of "
-        "the bootstrap that resamples training seeds and source images.",
+        f"## Against {best}",
+        f"Points of accuracy that others reach less than {best}, which is the most accurate learner on these videos; "
+        "95 % intervals over training seeds and source images. All pairs are in differences.csv.",
         markdown_table(
-            ("", "points (95 %)"), [(r["name"], f"{r['points']} ({r['low']} to {r['high']})") for r in rows]
+            ("", "points (95 %)"),
+            [(row["name"], f"{row['points']} ({row['low']} to {row['high']})") for row in rows if row["of"] == best],
         ),
     ]
 

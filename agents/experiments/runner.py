@@ -23,16 +23,19 @@ import numpy.typing as npt
 from stable_baselines3.common.callbacks import BaseCallback
 
 from adafocus_env import FeatureBank
+from adafocus_env.environments.arguments import EnvironmentArguments
 from adafocus_env.files import write_atomically
 from adafocus_env.progress import tqdm
 from agents.evaluation import Evaluation, evaluate
-from agents.experiments.algorithms import REFERENCES, Algorithm, get_algorithm, source_of
+from agents.experiments.algorithms import REFERENCES, Algorithm, get_algorithm, own, source_of
 from agents.experiments.bench import Bench
+from agents.experiments.kept import SharedPolicies
 from agents.experiments.pipelines import PIPELINES, preset_settings
 from agents.experiments.provenance import code_of, digest, versions
 from agents.pretrained import save_policy
 
 CURVE_POINTS = 24
+_ENVIRONMENT = {name: getattr(EnvironmentArguments, name) for name in ("reward", "baseline", "observation")}
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,9 @@ class Trial:
     def key(self, bench: Bench) -> str:
         """Name of the result's file: the algorithm, the seed, and a hash of everything that determines the result.
 
-        The row's name isn't part of it, and settings count as they are in the end, so tables share what they have in
-        common. The code is, and of the user's own algorithms the file that defines them, so a changed one runs anew;
-        and so are the libraries' versions.
+        The row's name isn't part of it, and settings count as they are in the end, with the defaults of our agents and
+        of the environment filled in, so tables share what they have in common. The code is, and of the user's own
+        algorithms the file that defines them, so a changed one runs anew; and so are the libraries' versions.
         """
         facts = {
             "code": code_of(__file__),
@@ -77,13 +80,20 @@ class Trial:
             facts["presets"] = preset_settings()
         elif self.algorithm not in REFERENCES:
             algorithm = get_algorithm(self.algorithm)
-            facts["settings"], facts["env"] = self.on(algorithm)
+            settings, env = self.on(algorithm)
+            defaults = algorithm.make.defaults if isinstance(algorithm.make, own) else {}
+            facts["settings"], facts["env"] = {**defaults, **settings}, {**_ENVIRONMENT, **env}
             facts["source"] = source_of(self.algorithm)
         return f"{re.sub(r'[^a-z0-9_]+', '_', self.algorithm, flags=re.IGNORECASE)}-{self.seed}-{digest(facts)}"
 
     def on(self, algorithm: Algorithm) -> tuple[dict[str, Any], dict[str, Any]]:
         """The hyper-parameters and the environment's arguments, with the algorithm's own where there are no others."""
         return {**algorithm.settings, **self.settings}, {**algorithm.env, **self.env}
+
+    def shared(self, bench: Bench, folder: Path) -> SharedPolicies:
+        """The policies that pipelines of this bench have in common."""
+        facts = {"code": code_of(__file__), "versions": versions(), "presets": preset_settings()}
+        return SharedPolicies(folder, digest({**facts, **bench.facts(("train",))}))
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ class Result:
         returns: (V,) float64, undiscounted.
         gflops: (V,) float64, multiply-adds / 1e9, the policy's own included.
         focused: (V,) int64, frames on which the local CNN ran.
+        frames: (V,) int64, frames glanced at.
         source_images: (V,) int64, the image that each video is made of.
     """
 
@@ -112,6 +123,7 @@ class Result:
     returns: npt.NDArray[np.float64]
     gflops: npt.NDArray[np.float64]
     focused: npt.NDArray[np.int64]
+    frames: npt.NDArray[np.int64]
     source_images: npt.NDArray[np.int64]
 
     def save(self, path: Path) -> None:
@@ -182,9 +194,10 @@ def run_trial(trial: Trial, bench: Bench, folder: str | Path) -> Result:
         policy = REFERENCES[trial.algorithm][1]
         result = _result(trial, evaluate(policy, features=bench.features(trial.split), skip=False, seed=trial.seed))
     elif trial.algorithm in PIPELINES:
-        started = time.perf_counter()
-        trained = PIPELINES[trial.algorithm](bench, trial.seed, trial.episodes, **trial.settings)
-        features, seconds = bench.features(trial.split), time.perf_counter() - started
+        started, shared = time.perf_counter(), trial.shared(bench, path.parent)
+        trained = PIPELINES[trial.algorithm](bench, trial.seed, trial.episodes, shared, **trial.settings)
+        seconds = time.perf_counter() - started - shared.spent + shared.seconds
+        features = bench.features(trial.split)
         if trained.recognizer is not None:
             features = FeatureBank(trained.recognizer, features.videos, bench.grid)
             trained.recognizer.save(path.with_name(f"{path.stem}-recognizer.safetensors"))
@@ -225,6 +238,7 @@ def _result(trial: Trial, found: Evaluation, curve: LearningCurve | None = None,
         returns=found.returns,
         gflops=found.gflops,
         focused=found.focused,
+        frames=found.frames,
         source_images=found.source_images,
     )
 

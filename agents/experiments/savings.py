@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from rich import print
 
 from adafocus_env import FeatureBank, FrozenFeatures, Recognizer, ResolutionBank, RoamingFashion
 from adafocus_env.features.resolution_bank import AR_NET_SCALES
-from adafocus_env.recognition.image_networks import Precision
 from adafocus_env.recognition.optimization import Progress
-from adafocus_env.recognition.recipes import Stage1Config, Stage3Config
+from adafocus_env.recognition.recipes import Stage1Config
 from adafocus_env.recognition.training import train_stage1
 from adafocus_env.recognition.whole_frames import read_at, train_whole_frames
 from adafocus_env.run_folder import RunFolder
@@ -33,6 +32,7 @@ from agents.experiments.compute import (
 )
 from agents.experiments.kept import kept_evaluation, kept_policy
 from agents.experiments.pipelines import matching_glance_cost
+from agents.experiments.savings_arguments import SavingsArguments
 from agents.finetuning import finetune
 from agents.presets import (
     RESOLUTION_EPISODES,
@@ -41,7 +41,6 @@ from agents.presets import (
     SKIP_HYPERPARAMETERS,
     SOFT_TARGET_EPISODES,
     SOFT_TARGET_HYPERPARAMETERS,
-    STAGE3,
     STOP_EPISODES,
     STOP_HYPERPARAMETERS,
 )
@@ -50,7 +49,8 @@ from agents.soft_targets import SoftTargets
 
 ADAPTIVE = "adaptive resolution"
 PATCHES, STOPPING, WHOLE = "AdaFocus+", "AdaFocus+ with learned stopping", "whole frames"
-EVERY_PRICE, NO_SKIP = f"{PATCHES} for every price", "no skip"
+EVERY_PRICE, EVERY_PRICE_STOPPING = f"{PATCHES} for every price", f"{STOPPING} for every price"
+NO_SKIP = "no skip"
 ANY_PATCH, ANY_STOPPING, ANY_WHOLE = f"{PATCHES}, any P", f"{STOPPING}, any P", f"{WHOLE}, any size"
 FAMILIES = {f"{PATCHES},": ANY_PATCH, f"{STOPPING},": ANY_STOPPING, WHOLE: ANY_WHOLE, ADAPTIVE: ADAPTIVE}
 """Methods that are the same but for a size, by the beginning of their names, and the name of all of them together."""
@@ -68,73 +68,8 @@ POLICY_TRAINING = {
 """Episodes and hyper-parameters of each kind of policy, which are part of what determines the results."""
 
 
-@dataclass
-class Savings:
-    """The training and evaluation of every way to save compute; what is in the folder is not made again.
-
-    Every network that is compared has been trained further on equally many videos, all passes over them counted. Whole
-    frames take all of them for the local CNN and the classifier together; AdaFocus+ takes a part for stage 3, in which
-    the classifier alone learns from what the policy of each seed chooses.
-    """
-
-    recognizer: str = "roaming-fashion"
-    """Name of a shipped recogniser, or a file, that all are trained further from."""
-    network_videos: int = 96_000
-    """Videos that every recogniser is trained on, all passes and stages counted."""
-    whole_frames: Stage1Config = field(
-        default_factory=lambda: Stage1Config(videos_per_step=16, local_learning_rate=1e-3)
-    )
-    """Training of a recogniser on whole frames; its steps follow from the number of videos."""
-    patch_sizes: tuple[int, ...] = (24, 32, 48)
-    """Patch sizes P of AdaFocus, in pixels."""
-    patches: Stage1Config = field(default_factory=Stage1Config)
-    """Stage 1 on patches of each size; its steps follow from the number of videos."""
-    stage3: Stage3Config = field(default_factory=lambda: STAGE3)
-    """Stage 3 on the patches of the skip policy at the price ``tuned_at``."""
-    tuned_at: float = 0.02
-    """Price of a focused frame whose skip policy chooses the patches of stage 3."""
-    skip_costs: tuple[float, ...] = (0.01, 0.02, 0.04)
-    """Prices of a focused frame for AdaFocus+; each has a policy of its own, and one that learns to stop besides."""
-    every_price: tuple[float, ...] = (0.003, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.12)
-    """Prices that one policy is evaluated at, which learns for all between the lowest and the highest, for as many
-    episodes as the policies of one price together."""
-    resolution_costs: tuple[float, ...] = (0.02, 0.03, 0.04, 0.045, 0.05, 0.055, 0.06, 0.08, 0.16)
-    """Prices of a frame at full resolution for adaptive resolution; each has a policy of its own."""
-    soft_resolution_costs: tuple[float, ...] = (0.02, 0.04, 0.05, 0.06, 0.08)
-    """The same for adaptive resolution by the learner of AdaFocus+, soft targets and then a skip policy."""
-    frames: tuple[int, ...] = (1, 2, 4, 6, 8)
-    """Numbers of evenly spaced whole frames to read."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Training seeds of the policies, and of stage 3."""
-    policy_videos: int | None = None
-    """Number of training videos of the policies and of stage 3; by default all. The tables of all patches of all videos
-    take most of the time."""
-    val_videos: int = 2000
-    """Number of validation videos on which policies and thresholds of exit are chosen."""
-    precision: Precision = "float32"
-    """Precision of the networks' training and of the local CNN; "bfloat16" is faster where the hardware has it."""
-    split: str = "test"
-    """Split of the figures; rehearse on "val"."""
-    seed: int = 0
-    """Seed of the recognisers' training."""
-    quick: bool = False
-    """Rehearse on few videos; the figures mean nothing."""
-    out: Path = Path("runs/compare_compute")
-    """Folder for the recognisers, the policies, the tables and the figure."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that others decide.
-
-        Raises:
-            ValueError: Steps, epochs or the precision are given for one training alone.
-        """
-        for name in ("whole_frames", "patches"):
-            config: Stage1Config = getattr(self, name)
-            if (config.steps, config.epochs, config.precision) != (Stage1Config.steps, None, Stage1Config.precision):
-                raise ValueError(
-                    f"{name}: --network-videos decides how long it trains, and --precision is for all: leave steps, "
-                    "epochs and precision out"
-                )
+class Savings(SavingsArguments):
+    """The training and evaluation of every way to save compute; what is in the folder is not made again."""
 
     def videos(self, split: str) -> RoamingFashion:
         """The videos of a split."""
@@ -207,19 +142,33 @@ class Savings:
         tried = [self._tried(name, NO_SKIP, seed, look, banks)]
         for cost, skip in skips.items():
             tried.append(self._tried(name, f"λ = {cost:g}", seed, skip, banks))
-            stop = self._learned(
-                f"stop{size}-{cost:g}", seed, STOP_EPISODES, STOP_HYPERPARAMETERS, skip,
-                features=banks["train"], reward="gain_over_previous", skip_cost=cost, stop=True,
-                glance_cost=matching_glance_cost(tuned, skip, cost),
-            )  # fmt: skip
+            stopping = {"skip_cost": cost, "glance_cost": matching_glance_cost(tuned, skip, cost)}
+            stop = self._stopping(f"stop{size}-{cost:g}", seed, skip, banks, STOP_EPISODES, **stopping)
             tried.append(self._tried(f"{STOPPING}, {size}²", f"λ = {cost:g}", seed, stop, banks))
-        low, high = min(self.every_price), max(self.every_price)
-        every = self._skipping(
-            f"skip{size}-{low:g}-{high:g}", seed, look, len(skips) * SKIP_EPISODES, features=bank, skip_cost=(low, high)
-        )
+        return [*tried, *self._for_every_price(size, seed, look, tuned, bank, banks)]
+
+    def _for_every_price(
+        self,
+        size: int,
+        seed: int,
+        look: Reinforce,
+        tuned: Recognizer,
+        bank: FeatureBank,
+        banks: Mapping[str, FrozenFeatures],
+    ) -> list[Tried]:
+        """One policy for all prices, told each of them in turn, without and with learned stopping."""
+        between, times = (min(self.every_price), max(self.every_price)), len({*self.skip_costs, self.tuned_at})
+        name = f"{size}-{between[0]:g}-{between[1]:g}"
+        skip = self._skipping(f"skip{name}", seed, look, times * SKIP_EPISODES, features=bank, skip_cost=between)
+        going_on = matching_glance_cost(tuned, skip, 1.0)
+        drawn = {"skip_cost": between, "glance_cost": tuple(going_on * price for price in between)}
+        stop = self._stopping(f"stop{name}", seed, skip, banks, times * STOP_EPISODES, **drawn)
+        tried = []
         for cost in self.every_price:
-            told = f"{EVERY_PRICE}, {size}²", f"λ = {cost:g}"
-            tried.append(self._tried(*told, seed, every, banks, skip_cost=cost))
+            setting = f"λ = {cost:g}"
+            tried.append(self._tried(f"{EVERY_PRICE}, {size}²", setting, seed, skip, banks, skip_cost=cost))
+            prices: dict[str, Any] = {"skip_cost": cost, "glance_cost": going_on * cost}
+            tried.append(self._tried(f"{EVERY_PRICE_STOPPING}, {size}²", setting, seed, stop, banks, **prices))
         return tried
 
     def _bank(self, name: str) -> Path:
@@ -259,6 +208,13 @@ class Savings:
         env = {"reward": "gain_over_previous", **env}
         return self._learned(name, seed, episodes, SKIP_HYPERPARAMETERS, look, **env)
 
+    def _stopping(
+        self, name: str, seed: int, skip: Reinforce, banks: Mapping[str, FrozenFeatures], episodes: int, **prices: Any
+    ) -> Reinforce:
+        """A policy that looks and skips as another one does, and ends videos."""
+        env = {"features": banks["train"], "reward": "gain_over_previous", "stop": True, **prices}
+        return self._learned(name, seed, episodes, STOP_HYPERPARAMETERS, skip, **env)
+
     def _learned(
         self, name: str, seed: int, episodes: int, settings: dict[str, Any], patch_policy: Any = None, **kwargs: Any
     ) -> Reinforce:
@@ -288,12 +244,18 @@ class Savings:
         return tried
 
 
+def savings_of(arguments: SavingsArguments) -> Savings:
+    """What is to be done with some arguments."""
+    return Savings(**{field.name: getattr(arguments, field.name) for field in fields(SavingsArguments)})
+
+
 def price_differences(points: Sequence[Point], sizes: Sequence[int]) -> list[dict[str, Any]]:
     """What one policy for every price gains or loses against policies of one price each, with equal compute."""
     return [
         row
         for size in sizes
-        for row in differences_at_equal_compute(points, f"{EVERY_PRICE}, {size}²", f"{PATCHES}, {size}²")
+        for every, each in ((EVERY_PRICE, PATCHES), (EVERY_PRICE_STOPPING, STOPPING))
+        for row in differences_at_equal_compute(points, f"{every}, {size}²", f"{each}, {size}²")
         if row["setting"] != NO_SKIP
     ]
 
