@@ -52,7 +52,7 @@ class PatchDistribution(ActionDistribution):
     """
 
     def __init__(self, logits: Tensor) -> None:
-        self._logits, self._categorical = logits, Categorical(logits=logits)
+        self._logits, self._categorical = logits, Categorical(logits=_finite(logits), validate_args=False)
         self.patch_log_probs = self._categorical.logits
         self.choice_log_probs = logits.new_zeros(logits.shape[0], 1)
 
@@ -112,7 +112,7 @@ class SkipDistribution(ActionDistribution):
     """
 
     def __init__(self, patches: ActionDistribution, logits: Tensor) -> None:
-        self._patches, self._bernoulli = patches, Bernoulli(logits=logits)
+        self._patches, self._bernoulli = patches, Bernoulli(logits=_finite(logits), validate_args=False)
         self.patch_log_probs = patches.patch_log_probs
         self.choice_log_probs = torch.stack(
             (nn.functional.logsigmoid(-logits), nn.functional.logsigmoid(logits)), dim=1
@@ -150,7 +150,7 @@ class StopDistribution(ActionDistribution):
     """
 
     def __init__(self, frames: ActionDistribution, logits: Tensor) -> None:
-        self._frames, self._bernoulli = frames, Bernoulli(logits=logits)
+        self._frames, self._bernoulli = frames, Bernoulli(logits=_finite(logits), validate_args=False)
         self.patch_log_probs = frames.patch_log_probs
         going_on = nn.functional.logsigmoid(-logits)[:, None] + frames.choice_log_probs
         self.choice_log_probs = torch.cat((going_on, nn.functional.logsigmoid(logits)[:, None]), dim=1)
@@ -192,7 +192,7 @@ class PositionDistribution(ActionDistribution):
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self._normal = Normal(mean, std)
+        self._normal = Normal(_finite(mean), std, validate_args=False)
         self.patch_log_probs = torch.empty(mean.shape[0], 0, device=mean.device)
         self.choice_log_probs = torch.zeros(mean.shape[0], 1, device=mean.device)
 
@@ -215,3 +215,14 @@ class PositionDistribution(ActionDistribution):
     def action(self, drawn: Tensor) -> Tensor:
         """(B, 2), clipped to the frame, as actions from -1 to 1."""
         return 2 * drawn.clamp(0, 1) - 1
+
+
+def _finite(values: Tensor) -> Tensor:
+    """What a network says, unchanged.
+
+    Raises:
+        FloatingPointError: It is not finite. (Graphs that are exported have no such check.)
+    """
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(values).all()):
+        raise FloatingPointError("the policy's outputs are not finite: its training diverged; lower the learning rate")
+    return values

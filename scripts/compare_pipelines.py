@@ -39,7 +39,7 @@ class Config:
     seed: int = 0
     """The first training seed."""
     factors: tuple[float, ...] = (1.0,)
-    """Factors of the one stage's learning rates. The best on the validation split counts."""
+    """Factors of the one stage's learning rates. The best on the validation split counts; those that diverge don't."""
     split: str = "test"
     """Split of the figures; rehearse on "val"."""
     quick: bool = False
@@ -74,12 +74,12 @@ class Trained(NamedTuple):
 
 
 def kept(path: Path, make: Callable[[], tuple[Recognizer, Reinforce | None]]) -> Trained:
-    """Load what a training left at a path without suffix; if there is nothing, train first."""
+    """Load what a training left in files whose names begin as a path; if there is nothing, train first."""
     from adafocus_env import Recognizer
     from agents import load_policy
     from agents.baselines import RandomPolicy
 
-    file, policy_file = path.with_suffix(".safetensors"), path.with_name(f"{path.name}-policy.safetensors")
+    file, policy_file = (path.with_name(f"{path.name}{end}.safetensors") for end in ("", "-policy"))
     if not file.exists():
         started = time.perf_counter()
         recognizer, policy = make()
@@ -153,6 +153,7 @@ def row_of(name: str, seed: int, visits: int, trained: Trained, config: Config) 
 
 def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
     """The rows of one seed."""
+    from adafocus_env.files import write_atomically
     from adafocus_env.recognition.optimization import Progress
     from agents import evaluate
 
@@ -165,10 +166,20 @@ def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
     def warm() -> Recognizer:
         return kept(stage0, lambda: (warm_up(config, seed, progress("stage0")), None)).recognizer
 
-    def single(name: str, factor: float, steps: int) -> Trained:
+    def single(name: str, factor: float, steps: int) -> Trained | None:
+        """The one stage; ``None`` if it diverges, which a file remembers."""
         name = f"one_stage_{name}"
-        made = run.path / f"{name}-{seed}"
-        return kept(made, lambda: one_stage(warm(), config, seed, progress(name), factor, steps))
+        diverged = run.path / f"{name}-{seed}.diverged"
+        if diverged.exists():
+            return None
+        try:
+            return kept(
+                run.path / f"{name}-{seed}", lambda: one_stage(warm(), config, seed, progress(name), factor, steps)
+            )
+        except FloatingPointError as error:
+            print(f"{name}, seed {seed}: {error}")
+            write_atomically(diverged, f"{error}\n".encode())
+            return None
 
     warm()  # its seconds count for neither
     staged = kept(
@@ -176,21 +187,26 @@ def compare(config: Config, run: RunFolder, seed: int) -> list[dict[str, Any]]:
         lambda: three_stages(warm(), config, seed, progress("three_stages")),
     )
     steps = config.visits // config.end_to_end.videos_per_step
-    at_once = {factor: single(f"rates_x{factor:g}", factor, steps) for factor in config.factors}
+    found = {factor: single(f"rates_x{factor:g}", factor, steps) for factor in config.factors}
+    at_once = {factor: trained for factor, trained in found.items() if trained is not None}
+    if not at_once:
+        raise ValueError(f"--factors: the one stage diverges with all of {list(found)}: add lower ones")
 
     def on_validation(factor: float) -> float:
         trained = at_once[factor]
         return evaluate(trained.policy, videos=config.videos("val"), recognizer=trained.recognizer).accuracy
 
-    best = max(at_once, key=on_validation) if len(at_once) > 1 else config.factors[0]
+    best = max(at_once, key=on_validation) if len(at_once) > 1 else next(iter(at_once))
     longer = max(1, round(steps * staged.seconds / at_once[best].seconds))
     as_long = single(f"as_long_x{best:g}", best, longer)
     per_step = config.end_to_end.videos_per_step
-    return [
+    rows = [
         row_of("three stages", seed, config.visits, staged, config),
         row_of("one stage, equal visits", seed, steps * per_step, at_once[best], config),
-        row_of("one stage, equal seconds", seed, longer * per_step, as_long, config),
     ]
+    if as_long is not None:
+        rows.append(row_of("one stage, equal seconds", seed, longer * per_step, as_long, config))
+    return rows
 
 
 def main(config: Config) -> None:

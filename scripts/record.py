@@ -224,14 +224,22 @@ def run(name: str, config: Config) -> None:
         ValueError: Its sources aren't of a commit, or have changed meanwhile.
     """
     from adafocus_env.files import write_atomically
-    from agents.experiments.provenance import Provenance, commit_of, digest, machine, sources_of, versions
+    from agents.experiments.provenance import (
+        Provenance,
+        commit_of,
+        digest,
+        machine,
+        sources_of,
+        training_code,
+        versions,
+    )
 
     experiment = EXPERIMENTS[name]
     results = Path(experiment.folder_of(name))
     sources = sources_of(ROOT, experiment.path, experiment.data)
     commit = commit_of(ROOT, sources)
     # A folder for each state of the code and of the arguments, so that what others have done is left alone.
-    folder = config.out / f"{name}-{digest({**sources, 'command': experiment.command})}"
+    folder = config.out / f"{name}-{digest({**training_code(sources), 'command': experiment.command})}"
     places = [word for option in experiment.shared for word in (f"--{option}", config.out / option)]
     command = [*experiment.command, *places, "--out", folder]
     folder.mkdir(parents=True, exist_ok=True)

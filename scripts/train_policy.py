@@ -1,4 +1,4 @@
-"""Train a policy on a frozen recogniser: stage 2 of AdaFocus, and the skip policy of AdaFocus+.
+"""Train a policy on a frozen recogniser: stage 2 of AdaFocus, the skip policy of AdaFocus+, and when to stop.
 
 This package's own agents leave a checkpoint every minute. With `--resume` they go on to the same policy.
 
@@ -8,6 +8,8 @@ This package's own agents leave a checkpoint every minute. With `--resume` they 
     # when not to look, or both at once
     python scripts/train_policy.py --train skip --patch-policy runs/train_policy/reinforce.safetensors
     python scripts/train_policy.py --train both
+    # when a video needs no further glance
+    python scripts/train_policy.py --train stop --patch-policy runs/train_policy/reinforce.safetensors
     # AdaFocus-TSM: one continuous position per clip; and still pictures
     python scripts/train_policy.py --recognizer roaming-motion
     python scripts/train_policy.py --recognizer still-fashion --algo soft_targets
@@ -16,6 +18,7 @@ This package's own agents leave a checkpoint every minute. With `--resume` they 
 from __future__ import annotations
 
 import csv
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,16 +36,20 @@ from agents.presets import (
     SKIP_EPISODES,
     SKIP_HYPERPARAMETERS,
     SOFT_CHOICE_HYPERPARAMETERS,
+    STOP_EPISODES,
+    STOP_HYPERPARAMETERS,
 )
 
 if TYPE_CHECKING:
-    from adafocus_env import FeatureBank
+    from adafocus_env import FeatureBank, Recognizer
     from adafocus_env.run_folder import RunFolder
     from agents import Reinforce
 
 
-SKIP_LEARNERS = ("reinforce", "soft_choices")
-"""Learners of a skip head over frozen patches."""
+FROZEN = {"skip": "roaming-fashion", "stop": "roaming-fashion-skip"}
+"""Heads that are trained alone, and the shipped policies beneath them."""
+HEAD_LEARNERS = ("reinforce", "soft_choices")
+"""Their learners."""
 LEARN_POSITIONS = ("reinforce", "advantage_weighted", "ppo", "ppo_glance", "a2c", "recurrent_ppo")
 """Learners that can act in continuous positions on AdaFocusTSM-v0."""
 
@@ -52,12 +59,14 @@ class Config:
     algo: str = "reinforce"
     """One of soft_targets, reinforce, all_action, advantage_weighted, differentiable, localizer, paper, paper_tuned,
     ppo, ppo_glance, a2c, dqn and recurrent_ppo; or my_module:MyAgent, one of your own as for compare_algorithms.py;
-    with --train skip, reinforce or soft_choices."""
-    train: Literal["patch", "skip", "both"] = "patch"
-    """Heads to train: where to look, when not to look (over --patch-policy), or both jointly."""
+    with --train skip or stop, reinforce or soft_choices."""
+    train: Literal["patch", "skip", "stop", "both"] = "patch"
+    """Heads to train: where to look; when not to look, or when to end the video, over --patch-policy; or where and when
+    not to look, jointly."""
     patch_policy: str | None = None
-    """The frozen patch policy for --train skip, by a shipped name or a file; by default roaming-fashion. The skip
-    policy's file contains it."""
+    """The frozen policy beneath --train skip or stop, by a shipped name or a file; by default roaming-fashion, or
+    roaming-fashion-skip. Over one that looks at every frame, --train stop learns to skip too. The new policy's file
+    contains it."""
     episodes: int | None = None
     """Training episodes; the default depends on what is trained."""
     num_envs: int = 64
@@ -65,12 +74,15 @@ class Config:
     observation: Literal["full", "glance"] | None = None
     """What the environment shows; "glance" is the paper's state. By default the algorithm decides."""
     reward: str | None = None
-    """Name of the reward; by default the paper's: gain_over_random, or gain_over_previous with --train skip."""
+    """Name of the reward; by default the paper's: gain_over_random, or gain_over_previous with --train skip or stop."""
     baseline: Literal["sample", "exact", "pixel"] | None = None
     """How the confidence of a random patch is found. By default the algorithm decides."""
     skip_cost: float | tuple[float, float] | None = None
     """Price of a focused frame; the default is the environment's. Two numbers, low and high, train one policy for all
     prices between them, which then acts by the price that evaluate.py --skip-cost gives."""
+    glance_cost: float | tuple[float, float] | None = None
+    """Price of going on to the next frame, for --train stop; by default as much for a GFLOP as --skip-cost. Two numbers
+    as there."""
     recognizer: str = "roaming-fashion"
     """A shipped recogniser's name or a file; its kind decides between AdaFocus-v0 and AdaFocusTSM-v0."""
     videos: str | None = None
@@ -95,24 +107,45 @@ class Config:
         return self.algo.rpartition(":")[2]
 
 
-def make_skip_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any]) -> Reinforce:
-    """Make an agent that learns the skip head over a frozen patch policy."""
-    from adafocus_env import AdaFocusVectorEnv
-    from agents import Reinforce, SoftChoices, load_policy
+def frozen_policy(config: Config) -> Reinforce:
+    """The policy beneath a head that is trained alone."""
+    from agents import Reinforce, load_policy
 
-    env = AdaFocusVectorEnv(config.num_envs, features=features, output="torch", **env_kwargs)
-    frozen = config.patch_policy or "roaming-fashion"
-    patch_policy = load_policy(frozen)
-    if not isinstance(patch_policy, Reinforce):
+    name = config.patch_policy or FROZEN[config.train]
+    policy = load_policy(name)
+    if not isinstance(policy, Reinforce):
         raise ValueError(
-            f"--patch-policy: {frozen} is no policy of this package's own agents, and the skip policy's "
+            f"--patch-policy: {name} is no policy of this package's own agents, and the {config.train} policy's "
             "file holds no other; in Python there is Reinforce(env, patch_policy=…)"
         )
+    return policy
+
+
+def make_head(config: Config, features: FeatureBank, env_kwargs: dict[str, Any]) -> Reinforce:
+    """Make an agent that learns when to skip, or when to stop, over a frozen policy."""
+    from adafocus_env import AdaFocusVectorEnv
+    from agents import Reinforce, SoftChoices
+
+    frozen = frozen_policy(config)
+    env = AdaFocusVectorEnv(config.num_envs, features=features, output="torch", **env_kwargs)
+    presets: dict[str, dict[str, Any]] = {"skip": SKIP_HYPERPARAMETERS, "stop": STOP_HYPERPARAMETERS}
     kind, settings = {
-        "reinforce": (Reinforce, SKIP_HYPERPARAMETERS),
+        "reinforce": (Reinforce, presets[config.train]),
         "soft_choices": (SoftChoices, SOFT_CHOICE_HYPERPARAMETERS),
     }[config.algo]
-    return kind(env, seed=config.seed, patch_policy=patch_policy, **settings_for(config, settings))
+    return kind(env, seed=config.seed, patch_policy=frozen, **settings_for(config, settings))
+
+
+def going_on(config: Config, recognizer: Recognizer) -> float | tuple[float, float]:
+    """The price of going on: as given, or at which a GFLOP of it costs as much as one of a look."""
+    from adafocus_env.environments.arguments import DEFAULT_SKIP_COST
+    from agents.experiments.pipelines import matching_glance_cost
+
+    if config.glance_cost is not None:
+        return config.glance_cost
+    match = functools.partial(matching_glance_cost, recognizer, frozen_policy(config))
+    price = DEFAULT_SKIP_COST if config.skip_cost is None else config.skip_cost
+    return (match(price[0]), match(price[1])) if isinstance(price, tuple) else match(price)
 
 
 def settings_for(config: Config, settings: Mapping[str, Any], *, belief: bool = True) -> dict[str, Any]:
@@ -160,7 +193,7 @@ def environment_arguments(config: Config, defaults: Mapping[str, Any], *, of_cli
     """Arguments of the environment: from the command line, or else the algorithm's, or else the paper's."""
     given = {name: getattr(config, name) for name in ("observation", "reward", "baseline", "skip_cost")}
     arguments: dict[str, Any] = {
-        "reward": "gain_over_previous" if config.train == "skip" else "gain_over_random",
+        "reward": "gain_over_previous" if config.train in FROZEN else "gain_over_random",
         **defaults,
         **{name: value for name, value in given.items() if value is not None},
     }
@@ -177,6 +210,8 @@ def check_actions(config: Config, *, of_clips: bool) -> None:
 
     if of_clips and config.train != "patch":
         raise ValueError("--train: AdaFocusTSM-v0 has no skip bit, so there is only the patch to train")
+    if config.glance_cost is not None and config.train != "stop":
+        raise ValueError("--glance-cost: it is the price of not stopping, so it needs --train stop")
     if not of_clips and config.train == "patch" and isinstance(config.skip_cost, tuple):
         raise ValueError(
             "--skip-cost: with --train patch every frame is focused, whatever the price: for a policy that acts by "
@@ -195,8 +230,8 @@ def make_policy(config: Config, features: FeatureBank, env_kwargs: dict[str, Any
     """The untrained policy."""
     from agents.experiments.algorithms import get_algorithm
 
-    if config.train == "skip":
-        return make_skip_policy(config, features, env_kwargs)
+    if config.train in FROZEN:
+        return make_head(config, features, env_kwargs)
     algorithm = get_algorithm(config.algo)
     settings = algorithm.settings
     if of_clips and config.algo == "reinforce":
@@ -219,8 +254,8 @@ def main(config: Config) -> None:
     from agents.pretrained import save_policy
     from agents.sb3 import PPO_EPISODES
 
-    if config.train == "skip":
-        check_known("--algo", [config.algo], SKIP_LEARNERS)
+    if config.train in FROZEN:
+        check_known("--algo", [config.algo], HEAD_LEARNERS)
     else:
         get_algorithms("--algo", [config.algo])
         if config.patch_policy is not None:
@@ -236,9 +271,11 @@ def main(config: Config) -> None:
     features = (
         FeatureBank.open(config.bank, recognizer, videos) if config.bank else FeatureBank.shared(recognizer, videos)
     )
-    defaults = {} if config.train == "skip" else get_algorithm(config.algo).env
+    defaults = {} if config.train in FROZEN else get_algorithm(config.algo).env
     looks = look_arguments(env_class, number)
     env_kwargs = {**environment_arguments(config, defaults, of_clips=of_clips), **looks}
+    if config.train == "stop":
+        env_kwargs |= {"stop": True, "glance_cost": going_on(config, features.recognizer)}
     num_steps = features.num_steps * number
     with RunFolder(config.out, config, append=config.resume, may_change=("resume", "episodes")) as run:
         if not config.resume:
@@ -255,7 +292,7 @@ def main(config: Config) -> None:
         if not own:
             policy.set_logger(configure(str(config.out / config.label), ["tensorboard", "csv"]))
         default = CLIP_EPISODES if of_clips else PATCH_EPISODES if own else PPO_EPISODES
-        default = SKIP_EPISODES if config.train == "skip" else default
+        default = {"skip": SKIP_EPISODES, "stop": STOP_EPISODES}.get(config.train, default)
         timesteps = (config.episodes or default) * num_steps
         if own:
             policy = train_own(policy, timesteps, config, run)
@@ -265,7 +302,7 @@ def main(config: Config) -> None:
         if points := curve_of(config, num_steps, own=own):
             learning_curves(config.out / "learning_curve.png", {config.label: points}, ylabel="return of an episode")
         seconds = time.perf_counter() - started
-        shared = {name: env_kwargs[name] for name in ("skip_cost", "reward") if name in env_kwargs}
+        shared = {name: env_kwargs[name] for name in ("skip_cost", "glance_cost", "reward") if name in env_kwargs}
         found = evaluate(policy, "val", videos=data, recognizer=recognizer, **shared, **looks).summary()
         run.log("val", 0, {**found, "training_seconds": seconds})
         clear_checkpoints(config.out)

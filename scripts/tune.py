@@ -1,6 +1,7 @@
 """Choose every algorithm's hyper-parameters with the same small budget, on the validation split.
 
-Each algorithm gets the same number of settings: its starting ones, and others drawn at random from its search space.
+Each algorithm gets the same number of settings: its starting ones, and others drawn at random from its search space
+(A2C gets more, as most of its settings learn nothing; a small search space has fewer).
 All are trained for the same number of episodes with the same few seeds, which the comparison does not use. The settings
 with the best validation accuracy, as the mean over the last quarter of their learning curves, are kept. (With a single
 seed and shorter runs, some of the chosen settings collapsed now and then.)
@@ -8,6 +9,7 @@ seed and shorter runs, some of the chosen settings collapsed now and then.)
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -29,7 +31,7 @@ class Config(BenchArguments):
     algorithms: tuple[str, ...] = ()
     """As for compare_algorithms.py; by default all that have a search space. Of your own, an Algorithm has one."""
     settings: int = 6
-    """Number of settings to try for each algorithm."""
+    """Number of settings to try for each algorithm, besides those that it gets more."""
     seeds: int = 2
     """Number of training seeds of each setting."""
     episodes: int = 9_600
@@ -40,17 +42,22 @@ class Config(BenchArguments):
     """Folder for results, tuning.csv and tuned.json, which scripts/compare_algorithms.py takes as --tuned."""
 
 
-def draw_settings(search: Mapping[str, tuple[Any, ...]], count: int, seed: int) -> list[dict[str, Any]]:
-    """Draw different settings from a search space; the first is empty and changes nothing."""
+def draw_settings(
+    search: Mapping[str, tuple[Any, ...]], start: Mapping[str, Any], count: int, seed: int
+) -> list[dict[str, Any]]:
+    """Draw different settings from a search space, as many as there are at most; the first is empty and changes nothing
+    about those to start from."""
     import numpy as np
 
     random = np.random.default_rng(seed)
     keys = sorted(search)
     sizes = [len(search[key]) for key in keys]
-    places = random.permutation(int(np.prod(sizes)))[: count - 1]
-    return [{}] + [
-        {key: search[key][at] for key, at in zip(keys, np.unravel_index(place, sizes), strict=True)} for place in places
-    ]
+    drawn = (
+        {key: search[key][at] for key, at in zip(keys, np.unravel_index(place, sizes), strict=True)}
+        for place in random.permutation(int(np.prod(sizes)))
+    )
+    others = (settings for settings in drawn if any(start.get(key) != value for key, value in settings.items()))
+    return [{}, *itertools.islice(others, count - 1)]
 
 
 def main(config: Config) -> None:
@@ -58,7 +65,7 @@ def main(config: Config) -> None:
 
     from adafocus_env.files import write_atomically
     from adafocus_env.run_folder import write_csv
-    from agents.experiments.algorithms import ALGORITHMS, get_algorithms
+    from agents.experiments.algorithms import ALGORITHMS, get_algorithms, starting_settings
     from agents.experiments.runner import Trial, run_trials
 
     started = time.perf_counter()
@@ -75,7 +82,9 @@ def main(config: Config) -> None:
         Trial(algorithm.title, name, FIRST_SEED + seed, episodes, settings, **common)
         for name, algorithm in algorithms.items()
         if name not in left_out
-        for settings in draw_settings(algorithm.search, count, config.seed)
+        for settings in draw_settings(
+            algorithm.search, starting_settings(algorithm), count + algorithm.more_settings, config.seed
+        )
         for seed in range(seeds)
     ]
     results = run_trials(trials, bench, config.trials, jobs=config.jobs)

@@ -156,7 +156,8 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
     "train_policy": (
         ("--algo", "nothing"), ("--videos", "nowhere.toml"), ("--num-envs", "0"), ("--reward", "nothing"),
         ("--bank", "nowhere"), ("--bank", "{file}"), ("--train", "skip", "--algo", "ppo"), ("--skip-cost", "-1"),
-        ("--train", "skip", "--patch-policy", "center"), ("--recognizer", "roaming-motion", "--train", "both"),
+        ("--train", "skip", "--patch-policy", "center"), ("--train", "skip", "--glance-cost", "0.01"),
+        ("--recognizer", "roaming-motion", "--train", "both"),
         ("--algo", "ppo", "--resume", "--out", "{folder}"), ("--episodes", "0"), ("--out", "{file}"),
         ("--train", "both", "--patch-policy", "roaming-fashion"),
         ("--looks", "0"), ("--recognizer", "roaming-motion", "--looks", "2"), ("--skip-cost", "0.003", "0.06"),

@@ -60,13 +60,22 @@ def test_all_stages_from_frame_folders(tmp_path: Path) -> None:
     patch_policy = tmp_path / "reinforce" / "reinforce.safetensors"
     run("train_policy.py", *train, "--train", "skip", "--patch-policy", patch_policy, "--out", tmp_path / "skip")
     skip_policy = tmp_path / "skip" / "reinforce.safetensors"
+    run("train_policy.py", *train, "--train", "stop", "--patch-policy", skip_policy, "--out", tmp_path / "stop")
+    stop_policy = tmp_path / "stop" / "reinforce.safetensors"
     run("finetune.py", *common, "--policy", skip_policy, "--stage3.epochs", 2, "--out", tmp_path / "finetuned")
     tuned = (*videos, "--recognizer", tmp_path / "finetuned" / "recognizer.safetensors")
-    policies = ("random", patch_policy, tmp_path / "ppo" / "ppo.zip", skip_policy)
+    policies = ("random", patch_policy, tmp_path / "ppo" / "ppo.zip", skip_policy, stop_policy)
     run("evaluate.py", *tuned, "--split", "test", "--policies", *policies, "--out", tmp_path / "evaluation")
     with open(tmp_path / "evaluation" / "test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(policies)
+    leave = ("--exit-loss", 0.5, "--policies", skip_policy, "--out", tmp_path / "left")
+    run("evaluate.py", *tuned, "--split", "test", *leave)
+    with open(tmp_path / "left" / "test.csv", newline="") as file:
+        (left,) = csv.DictReader(file)
+    assert 1 <= float(left["frames"]) < 3
+    assert 0 < float(left["exit_threshold"]) < 1
+    assert float(left["gflops"]) < float(rows[3]["gflops"])
     run("render.py", *tuned, "--policy", skip_policy, "--split", "test", "--indices", 0, 1, "--out", tmp_path / "drawn")
     assert Image.open(tmp_path / "drawn" / "animation.gif").n_frames == 2 * 3  # type: ignore[attr-defined]
     assert Image.open(tmp_path / "drawn" / "film_strip.png").size[0] > 0

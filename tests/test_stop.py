@@ -18,9 +18,10 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_sb3_env
 
 from adafocus_env import AdaFocusVectorEnv, Recognizer, RoamingFashion
+from adafocus_env.environments.render import GREEN
 from agents import Reinforce, evaluate, load_policy
 from agents.figures import film_strip, play
-from agents.sb3 import GlancePolicy, make_vec_env
+from agents.sb3 import GlancePolicy, make_model, make_vec_env
 
 LANES, FRAMES = 5, 4
 STOPPING = {"stop": True, "reward": "gain_over_previous", "skip_cost": 0.02, "glance_cost": 0.01}
@@ -233,6 +234,56 @@ def test_sb3_trains_on_it(env_kwargs: dict[str, Any]) -> None:
     assert lengths <= set(range(1, FRAMES + 1))
     assert len(lengths) > 1
     assert evaluate(model, **STOPPING, **env_kwargs).frames_per_video <= FRAMES
+
+
+def test_sb3_contrib_trains_on_it(env_kwargs: dict[str, Any]) -> None:
+    """With a recurrent policy, whose states begin anew where lanes end."""
+    pytest.importorskip("sb3_contrib")
+    model = make_model("recurrent_ppo", make_vec_env(4, seed=0, **STOPPING, **env_kwargs), n_steps=8, batch_size=16)
+    model.learn(64)
+    assert len({episode["l"] for episode in model.ep_info_buffer or ()}) > 1
+    assert evaluate(model, **STOPPING, **env_kwargs).frames_per_video <= FRAMES
+
+
+@pytest.mark.parametrize("glance_cost", [0.01, (0.0, 0.05)], ids=["fixed", "drawn"])
+def test_whoever_is_left_at_a_threshold_does_not_pay_for_going_on(
+    glance_cost: float | tuple[float, float], env_kwargs: dict[str, Any]
+) -> None:
+    """The return is that of a policy which stops itself after the same looks, but for the last glance."""
+    arguments = {**STOPPING, "glance_cost": glance_cost, "skip_cost": 0.0, **env_kwargs}
+    start = AdaFocusVectorEnv(12, **arguments)
+    start.reset(seed=0, options={"video": np.arange(12)})
+    before = start._lanes.state.confidence.numpy()
+    found = evaluate(LooksOn, exit_threshold=1e-6, **arguments)  # all are left after their first frame
+    assert (found.frames == 1).all()
+    reached = found.probabilities[np.arange(12), found.labels]
+    np.testing.assert_allclose(found.returns, reached - before, atol=1e-6)
+
+
+class LooksOn:
+    """Looks at every frame, and never skips or stops."""
+
+    def __init__(self, env: AdaFocusVectorEnv) -> None:
+        self.action_space, self.observation_space = env.single_action_space, env.single_observation_space
+        self._lanes = env.num_envs
+
+    def predict(self, observation: Any, *_: Any, **__: Any) -> tuple[np.ndarray, None]:
+        return np.zeros((self._lanes, 2), dtype=np.int64), None
+
+
+def test_film_strips_end_where_they_are_left(env_kwargs: dict[str, Any]) -> None:
+    """And the last picture has a green border."""
+    arguments = {**STOPPING, **env_kwargs}
+    policy = LooksOn(AdaFocusVectorEnv(6, **arguments))
+    whole = evaluate(LooksOn, **arguments)
+    threshold = float(np.median(whole.confidences[:6, 1]))
+    found = evaluate(LooksOn, exit_threshold=threshold, **arguments)
+    pictures = play(policy, range(6), exit_threshold=threshold, **arguments)
+    assert [len(strip) for strip in pictures] == found.frames[:6].tolist()
+    assert len({len(strip) for strip in pictures}) > 1
+    for strip in pictures:
+        left = len(strip) < FRAMES
+        assert [bool((picture[:3] == GREEN).all()) for picture in strip] == [False] * (len(strip) - 1) + [left]
 
 
 def test_film_strips_end_where_videos_were_stopped(env_kwargs: dict[str, Any], tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def optimize(
         progress: Logs and checkpoints.
 
     Raises:
-        FloatingPointError: Gradients are not finite.
+        FloatingPointError: Gradients, or what a network says, are not finite.
         ValueError: The checkpoint is from another run; there are more processes than rows in a batch; or a learning
             rate is negative or not finite.
     """
@@ -131,13 +131,13 @@ def optimize(
             for batch, inputs in _read_ahead(loader, objective, batches):
                 drawn = tuple(share(values) for values in objective.draw(len(batch)))
                 own = share(batch)
-                with torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed):
-                    loss, correct = model(own, inputs, *drawn)
-                # Processes average their gradients; their shares may differ by a row.
-                if not _descend(objective, loss * (len(own) * num_processes() / len(batch)), optimizer, scaler):
-                    raise FloatingPointError(
-                        f"{name}, step {step + 1}: gradients are not finite: lower the learning rates"
-                    )
+                try:
+                    with torch.autocast(device.type, getattr(torch, config.precision), enabled=mixed):
+                        loss, correct = model(own, inputs, *drawn)
+                    # Processes average their gradients; their shares may differ by a row.
+                    _descend(objective, loss * (len(own) * num_processes() / len(batch)), optimizer, scaler)
+                except FloatingPointError as error:
+                    raise FloatingPointError(f"{name}, step {step + 1}: {error}") from None
                 schedule.step()
                 step += 1
                 bar.update()
@@ -177,21 +177,20 @@ def _schedule(
 
 def _descend(
     objective: Objective, loss: Tensor, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> bool:
+) -> None:
     """One step of the optimiser, on clipped gradients.
 
-    Returns:
-        False if they are not finite, and no scaler of losses is there to leave the step out.
+    Raises:
+        FloatingPointError: They are not finite, and no scaler of losses is there to leave the step out.
     """
     optimizer.zero_grad()
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(objective.parameters(), MAX_GRADIENT_NORM)
     if not scaler.is_enabled() and not math.isfinite(norm):
-        return False
+        raise FloatingPointError("gradients are not finite: lower the learning rates")
     scaler.step(optimizer)
     scaler.update()
-    return True
 
 
 def _read_ahead(

@@ -46,6 +46,7 @@ class Algorithm:
         env: Arguments of the environment besides, or instead of, those that make its actions patch indices.
         settings: Hyper-parameters to start from, under the names that the algorithm's own library gives them.
         search: Values that tuning tries for some hyper-parameters; empty if all are to stay as published.
+        more_settings: How many more settings tuning tries than for others.
     """
 
     title: str
@@ -53,6 +54,7 @@ class Algorithm:
     env: Settings = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    more_settings: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                             _SB3_SEARCH),
     "a2c": Algorithm(
         "SB3 A2C", _sb3("a2c"), {}, {"n_steps": 2, "gamma": 0.7, "ent_coef": 0.01, "normalize_advantage": True},
-        _SB3_SEARCH,
+        {**_SB3_SEARCH, "n_steps": (2, 4, 8)}, more_settings=6,
     ),
     "dqn": Algorithm(
         "SB3 DQN", _sb3("dqn"), {},
@@ -138,9 +140,16 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "localizer": Algorithm(
         "supervised localiser", own(Localizer), {}, {"learning_rate": 1e-3, "use_belief": True, "score_map": True},
-        {"learning_rate": _RATES},
+        {"learning_rate": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 6e-3)},
     ),
 }  # fmt: skip
+
+
+def starting_settings(algorithm: Algorithm) -> dict[str, Any]:
+    """The hyper-parameters that an algorithm starts from, with the defaults of our agents filled in."""
+    defaults = algorithm.make.defaults if isinstance(algorithm.make, own) else {}
+    return {**defaults, **algorithm.settings}
+
 
 OWN = "module:name of one of your own, which is an Algorithm or a subclass of agents.Reinforce"
 """What may be given in place of a key of :data:`ALGORITHMS`."""

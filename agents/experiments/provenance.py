@@ -29,6 +29,29 @@ from adafocus_env.files import write_atomically
 RECORD = "record.json"
 PACKAGES = ("adafocus_env", "agents")
 LIBRARIES = ("torch", "torchvision", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib")
+AFTERWARDS = frozenset(
+    {
+        "adafocus_env/command_line.py",
+        "adafocus_env/environments/render.py",
+        "adafocus_env/hub.py",
+        "adafocus_env/progress.py",
+        "adafocus_env/recognition/exported.py",
+        "adafocus_env/recognition/exporting.py",
+        "adafocus_env/recognition/official_checkpoint.py",
+        "adafocus_env/recognition/official_policy.py",
+        "adafocus_env/recognition/official_tsm.py",
+        "adafocus_env/run_folder.py",
+        "agents/experiments/compute.py",
+        "agents/experiments/provenance.py",
+        "agents/experiments/report.py",
+        "agents/experiments/statistics.py",
+        "agents/figures.py",
+        "agents/intervals.py",
+        "agents/report.py",
+    }
+)
+"""Files that change nothing about what is kept of a run, such as policies and evaluations: they show, share or convert
+it, or make tables of it, which is done anew in every run."""
 _MODULE = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+(:\w+)?")
 
 
@@ -103,12 +126,18 @@ def digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def training_code(sources: Mapping[str, str]) -> dict[str, str]:
+    """Those of :func:`sources_of` on which what a run keeps depends."""
+    return {path: found for path, found in sources.items() if path not in AFTERWARDS}
+
+
 @functools.cache
 def code_of(file: str) -> str:
-    """Fingerprint of all that a module or a script of the repository may run, given its ``__file__``."""
+    """Fingerprint of all that a module or a script of the repository may run, given its ``__file__``, without what only
+    comes :data:`AFTERWARDS`."""
     path = Path(file).resolve()
     root = next(folder for folder in path.parents if all((folder / package).is_dir() for package in PACKAGES))
-    return digest(sources_of(root, path.relative_to(root).as_posix()))
+    return digest(training_code(sources_of(root, path.relative_to(root).as_posix())))
 
 
 def fingerprint(path: Path) -> str:

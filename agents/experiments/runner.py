@@ -27,7 +27,7 @@ from adafocus_env.environments.arguments import EnvironmentArguments
 from adafocus_env.files import write_atomically
 from adafocus_env.progress import tqdm
 from agents.evaluation import Evaluation, evaluate
-from agents.experiments.algorithms import REFERENCES, Algorithm, get_algorithm, own, source_of
+from agents.experiments.algorithms import REFERENCES, Algorithm, get_algorithm, source_of, starting_settings
 from agents.experiments.bench import Bench
 from agents.experiments.kept import SharedPolicies
 from agents.experiments.pipelines import PIPELINES, preset_settings
@@ -81,8 +81,8 @@ class Trial:
         elif self.algorithm not in REFERENCES:
             algorithm = get_algorithm(self.algorithm)
             settings, env = self.on(algorithm)
-            defaults = algorithm.make.defaults if isinstance(algorithm.make, own) else {}
-            facts["settings"], facts["env"] = {**defaults, **settings}, {**_ENVIRONMENT, **env}
+            facts["settings"] = {**starting_settings(algorithm), **settings}
+            facts["env"] = {**_ENVIRONMENT, **env}
             facts["source"] = source_of(self.algorithm)
         return f"{re.sub(r'[^a-z0-9_]+', '_', self.algorithm, flags=re.IGNORECASE)}-{self.seed}-{digest(facts)}"
 
