@@ -30,6 +30,9 @@ PICTURES = DOCS / "pictures"
 INK, FRAME, GLANCE, AGENT, FOCUS, BELIEF = "#222222", "#eeeeee", "#cfe3f5", "#fde2c4", "#d3efd3", "#e6dcf3"
 GREEN, GREY = "#2a9d3a", "#c8c8c8"
 CURVES = {
+    "soft_targets": "soft targets (ours)",
+    "differentiable": "gradients through the vectors (ours)",
+    "advantage_weighted": "advantage-weighted regression (ours)",
     "reinforce": "REINFORCE (ours)",
     "all_action": "all-action (ours)",
     "localizer": "supervised localiser",
@@ -153,13 +156,21 @@ def draw_skip_and_stop() -> None:
 # --------------------------------------------------------------------------------------------------------------- curves
 
 
-def draw_curves() -> None:
-    """For each learner, its mean validation accuracy over seeds, before those of all others."""
+def points_in(path: Path) -> dict[str, dict[int, list[float]]]:
+    """The seeds' validation accuracies in a file of learning curves, by learner and by number of episodes."""
     points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    with open(DOCS / "compare_algorithms" / "curves.csv", newline="") as file:
-        for row in csv.DictReader(file):
-            points[row["name"]][int(row["episodes"])].append(float(row["accuracy"]))
+    if path.exists():
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                points[row["name"]][int(row["episodes"])].append(float(row["accuracy"]))
+    return points
+
+
+def draw_curves() -> None:
+    """For each learner, its mean validation accuracy over seeds, before those of all others in the same comparison."""
+    comparisons = [points_in(DOCS / folder / "curves.csv") for folder in ("compare_algorithms", "compare_learners")]
     for picture, shown in CURVES.items():
+        points = next(points for points in comparisons if shown in points)
         _, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
         for name in sorted(points, key=lambda name: name == shown):
             episodes = sorted(points[name])

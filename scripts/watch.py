@@ -55,6 +55,8 @@ class Config:
     """Price of going on to the next frame, for policies that act by it."""
     frames: int | None = None
     """Frames in a window; by default as many as in the videos that the recogniser was trained on, or 16."""
+    rate: float | None = None
+    """Pictures a second, if VIDEO is a folder of pictures; by default 25."""
     stride: int | None = None
     """Frames from one window's beginning to the next one's; by default windows don't overlap."""
     every: int | None = None
@@ -85,11 +87,13 @@ def open_videos(config: Config, videos: VideoDataset) -> Source:
 
     if (config.video is None) != config.demo:
         raise ValueError("give either a video file, a folder of pictures or the number of a webcam, or --demo")
-    if config.demo and (given := [name for name in ("frames", "stride", "every") if getattr(config, name) is not None]):
+    if config.demo and (
+        given := [name for name in ("frames", "rate", "stride", "every") if getattr(config, name) is not None]
+    ):
         raise ValueError(
             f"--{given[0]}: with --demo a window is a clip, from its first frame to its last: leave it out"
         )
-    return open_source(config.video) if config.video is not None else Clips(videos, DEMO_CLIPS)
+    return open_source(config.video, config.rate) if config.video is not None else Clips(videos, DEMO_CLIPS)
 
 
 def make_watcher(

@@ -87,6 +87,12 @@ def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path: Path) -> None:
     assert source.expected == 4
     assert [int(picture.pixels[0, 0, 0]) for picture in source.read()] == [1, 2, 9, 10]
     assert [picture.number for picture in source.read(every=2)] == [0, 2]
+    assert [picture.time for picture in source.read()] == [0, 0.04, 0.08, 0.12]
+    assert [picture.time for picture in open_source(str(tmp_path), 2.0).read()] == [0, 0.5, 1, 1.5]
+    with pytest.raises(ValueError, match="rate must be a finite number above 0"):
+        open_source(str(tmp_path), 0)
+    with pytest.raises(ValueError, match=r"rate: .*\.png is no folder of pictures and knows its own rate"):
+        open_source(str(tmp_path / "image_1.png"), 2.0)
     Image.new("RGB", (8, 8)).save(tmp_path / "image_3.png")
     with pytest.raises(ValueError, match=r"image_3\.png has 8×8 pixels, a picture before it 8×6"):
         list(source.__class__(tmp_path).read())

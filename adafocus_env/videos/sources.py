@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from adafocus_env.checks import Bounds, check_number
 from adafocus_env.videos.dataset import VideoDataset
 from adafocus_env.videos.decoding import opened, pictures, upright
 from adafocus_env.videos.pictures import read_picture
@@ -59,17 +60,23 @@ class Source(Protocol):
         ...
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str, rate: float | None = None) -> Source:
     """The source that a name means: a folder of pictures, a video file, or the number of a webcam.
+
+    Args:
+        name: Its name.
+        rate: Pictures a second of a folder's pictures; ``None`` takes :data:`USUAL_RATE`. Others know their own.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
         OSError: There is no such webcam, or it can't be used.
-        ValueError: The file is no video, or the folder has no picture in it.
+        ValueError: The file is no video, the folder has no picture in it, or the rate is of something else.
     """
     path = Path(name)
     if path.is_dir():
-        return PictureFolder(path)
+        return PictureFolder(path, USUAL_RATE if rate is None else check_number("rate", rate, Bounds(above=0)))
+    if rate is not None:
+        raise ValueError(f"rate: {name} is no folder of pictures and knows its own rate: leave it out")
     if name.isdecimal() and not path.exists():
         return Webcam(int(name))
     return VideoFile(path)
@@ -127,13 +134,14 @@ class PictureFolder:
 
     Args:
         folder: The folder.
+        rate: Pictures a second.
 
     Raises:
         ValueError: There is no picture in it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.name, self.rate = str(folder), USUAL_RATE
+    def __init__(self, folder: Path, rate: float = USUAL_RATE) -> None:
+        self.name, self.rate = str(folder), rate
         found = (path for path in folder.iterdir() if path.name.lower().endswith(IMG_EXTENSIONS))
         self._paths = sorted(found, key=_with_numbers)
         if not self._paths:
