@@ -1,7 +1,7 @@
 """Fine-tune a recogniser on the patches that a policy picks: stage 3 of AdaFocus.
 
-The script also runs under torchrun. It leaves a checkpoint after every pass over the videos. With `--resume` it goes on
-from there, and ends with the same weights.
+The script also runs under torchrun. It leaves a checkpoint every minute, and after every pass over the videos. With
+`--resume` it goes on from there, and ends with the same weights.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ policy's gradients flow through its patches. To start from a trained recogniser 
 
     python scripts/train_end_to_end.py --start-from roaming-fashion --stage0.epochs 0
 
-The script also runs under torchrun. It leaves a checkpoint after every pass over the videos. With `--resume` it goes on
-from there, and ends with the same weights.
+The script also runs under torchrun. It leaves a checkpoint every minute, and after every pass over the videos. With
+`--resume` it goes on from there, and ends with the same weights.
 """
 
 from __future__ import annotations

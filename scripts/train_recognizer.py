@@ -7,8 +7,8 @@ paper's recipe, on videos that a TOML file describes. Under torchrun several pro
     python scripts/train_recognizer.py --preset activitynet-128 --videos activitynet.toml \\
         --backbone-weights DEFAULT --device cuda --stage1.precision float16
 
-A checkpoint is left after every pass over the videos. With `--resume` a killed run ends with the same weights as one
-that was never killed.
+A checkpoint is left every minute, and after every pass over the videos. With `--resume` a killed run ends with the same
+weights as one that was never killed.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from adafocus_env import FeatureBank, Recognizer, RoamingFashion
+from adafocus_env.recognition import optimization
 from adafocus_env.recognition.optimization import Objective, Progress, optimize
 from adafocus_env.recognition.recipes import Optimization, Stage0Config, Stage1Config, Stage3Config
 from adafocus_env.recognition.training import train_stage0, train_stage1, train_stage3
@@ -39,6 +40,11 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
+def checkpoint_after_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimization, "STEPS_BETWEEN_CHECKS", 1)
+    monkeypatch.setattr(optimization, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+
+
 class TestResumption:
     """A run that was interrupted and resumed ends with the same weights as one that was not."""
 
@@ -55,15 +61,23 @@ class TestResumption:
         train_stage1(recognizer, videos, settings, seed=1, progress=Progress(log, folder=folder))
         return recognizer
 
+    @pytest.mark.parametrize("within_passes", [False, True])
     @pytest.mark.parametrize("stop_at", [1, 2, 5, 8])
-    def test_within_a_process(self, tmp_path: Path, stop_at: int) -> None:
+    def test_within_a_process(
+        self, tmp_path: Path, stop_at: int, within_passes: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         whole = weights(self.train())
+        if within_passes:
+            checkpoint_after_every_step(monkeypatch)
         with pytest.raises(Killed):
             self.train(stop_at, tmp_path)
+        path, kept = tmp_path / "stage1.checkpoint", stop_at - 1 if within_passes else (stop_at - 1) // 2 * 2
+        assert (torch.load(path, weights_only=True)["step"] if path.exists() else 0) == kept
         assert_equal(whole, weights(self.train(folder=tmp_path)))
         assert_equal(whole, weights(self.train(folder=tmp_path)))  # nothing is left to do
 
-    def test_of_videos_that_change(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("stop_at", [5, 6])
+    def test_of_videos_that_change(self, tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """Training views are drawn as if nothing had happened."""
         description = data_on_disk(tmp_path / "data", videos=14)
 
@@ -80,8 +94,9 @@ class TestResumption:
             return weights(recognizer)
 
         whole = train(None, "whole")
+        checkpoint_after_every_step(monkeypatch)
         with pytest.raises(Killed):
-            train(5, "killed")
+            train(stop_at, "killed")
         assert_equal(whole, train(None, "killed"))
 
     def test_other_settings_are_refused(self, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,6 +27,9 @@ Log = Callable[[str, int, dict[str, float]], None]
 """Receives the metrics of a stage: the stage's name, its step, and the metrics by name."""
 MAX_GRADIENT_NORM = 5.0
 MOMENTUM = 0.9
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+STEPS_BETWEEN_CHECKS = 20
+"""Steps after which it is seen whether a checkpoint is due. The next batch is not read ahead there."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,9 @@ class Progress:
     Attributes:
         log: Receives the metrics.
         bar: Show a progress bar.
-        folder: Folder of checkpoints, one file per stage, written after every pass over the videos. Training resumes
-            from the one that it finds, and ends with the weights of an uninterrupted run. ``None`` writes none.
+        folder: Folder of checkpoints, one file per stage, written after every pass over the videos, and about
+            once a minute. Training resumes from the one that it finds, and ends with the weights of an uninterrupted
+            run. ``None`` writes none.
     """
 
     log: Log | None = None
@@ -118,7 +123,7 @@ def optimize(
     meter = _Meter()
     others = (optimizer, schedule, scaler, meter)
     checkpoint = _Checkpoint(name, config, steps, objective, others, generator, progress.folder)
-    step = checkpoint.load()
+    step, order = checkpoint.load()
     if step == 0 and process_number() > 0:
         torch.manual_seed(torch.initial_seed() + process_number())  # each process draws its own dropout
     model = DistributedDataParallel(objective) if num_processes() > 1 else objective
@@ -126,8 +131,9 @@ def optimize(
     bar = tqdm(desc=name, total=steps, initial=step, disable=not progress.bar or process_number() > 0)
     with bar, ThreadPoolExecutor(1) as loader:
         while step < steps:
-            batches = torch.randperm(num_rows, generator=generator).split(rows_per_step)
-            batches = batches[: min(num_rows // rows_per_step, steps - step)]
+            if not len(order):
+                order = torch.randperm(num_rows, generator=generator)[: num_rows // rows_per_step * rows_per_step]
+            batches = order.split(rows_per_step)[: min(STEPS_BETWEEN_CHECKS, steps - step)]
             for batch, inputs in _read_ahead(loader, objective, batches):
                 drawn = tuple(share(values) for values in objective.draw(len(batch)))
                 own = share(batch)
@@ -147,7 +153,8 @@ def optimize(
                     bar.set_postfix(metrics)
                     if progress.log is not None and process_number() == 0:
                         progress.log(name, step, metrics)
-            checkpoint.save(step)
+            order = order[len(batches) * rows_per_step :]
+            checkpoint.save_if_due(step, order, always=not len(order) or step == steps)
 
 
 def _check(name: str, learning_rates: Sequence[float], rows_per_step: int) -> None:
@@ -257,13 +264,28 @@ class _Checkpoint:
         self._path = None if folder is None else folder / f"{name.replace('/', '-').replace(' ', '-')}.checkpoint"
         self._objective, self._others, self._generator = objective, others, generator
         self._device = next(objective.parameters()).device
+        self._saved_at = time.monotonic()
         settings = {"stage": name, "steps": steps, "processes": num_processes(), **asdict(config)}
         self._settings = json.dumps({**settings, "videos": objective.videos.fingerprint}, sort_keys=True)
 
-    def save(self, step: int) -> None:
-        """Write the checkpoint atomically, in process 0 only."""
+    def save_if_due(self, step: int, order: Tensor, *, always: bool = False) -> None:
+        """Write the checkpoint if the last one is a minute old; all processes do as process 0 says.
+
+        Args:
+            step: The number of steps that were taken.
+            order: The rows that are left of this pass over the data, int64.
+            always: Write it in any case.
+        """
         if self._path is None:
             return
+        due = always or time.monotonic() - self._saved_at >= SECONDS_BETWEEN_CHECKPOINTS
+        if gather(due)[0]:
+            self._save(step, order)
+            self._saved_at = time.monotonic()
+
+    def _save(self, step: int, order: Tensor) -> None:
+        """Write the checkpoint atomically, in process 0 only."""
+        assert self._path is not None
         on_gpu = self._device.type == "cuda"
         random = gather((torch.get_rng_state(), torch.cuda.get_rng_state(self._device) if on_gpu else None))
         if process_number() > 0:
@@ -272,6 +294,7 @@ class _Checkpoint:
         state = {
             "settings": self._settings,
             "step": step,
+            "order": order,
             "networks": self._objective.networks.state_dict(),
             "others": [other.state_dict() for other in self._others],
             "generator": self._generator.get_state(),
@@ -282,14 +305,16 @@ class _Checkpoint:
         torch.save(state, data)
         write_atomically(self._path, data.getvalue())
 
-    def load(self) -> int:
-        """Restore the checkpoint, if there is one; return the number of steps that were taken.
+    def load(self) -> tuple[int, Tensor]:
+        """Restore the checkpoint, if there is one; return the number of steps that were taken, and the rows that are
+        left of the pass.
 
         Raises:
             ValueError: The file is from another run, or is not a checkpoint.
         """
+        nothing = torch.empty(0, dtype=torch.int64)
         if self._path is None or not self._path.exists():
-            return 0
+            return 0, nothing
         try:
             state = read_torch_file(self._path, "a checkpoint")
             if not isinstance(state, dict) or "settings" not in state:
@@ -316,7 +341,7 @@ class _Checkpoint:
             torch.cuda.set_rng_state(random_gpu, self._device)
         if state["visits"] is not None:
             self._objective.videos.visits[:] = state["visits"].numpy()  # type: ignore[attr-defined]
-        return int(state["step"])
+        return int(state["step"]), state.get("order", nothing)  # earlier versions left them after whole passes alone
 
 
 def clear_checkpoints(folder: Path) -> None:
