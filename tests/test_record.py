@@ -37,7 +37,8 @@ def make_record(folder: Path, recognizer: Recognizer, videos: RoamingFashion) ->
 
             made.add("learned", seed, learned)
         made.write_results(("map", "focused"))
-        made.write_claims(("learned", "not there"), (("learned", "random"), ("not there", "random")))
+        made.write_claims(("learned", "not there"), (("learned", "random"), ("not there", "random")),
+                          (("random", "learned"), ("learned", "not there")))  # fmt: skip
         made.write_steps(("learned", "random"))
     return made
 
@@ -54,7 +55,10 @@ def test_a_record_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert rows[-1]["accuracy_per_seed"] == " ".join(f"{each:.2f}" for each in accuracies)
     assert float(rows[-1]["accuracy"]) == pytest.approx(sum(accuracies) / 2, abs=0.01)
     assert list(rows[0]) == ["name", "accuracy", "accuracy_per_seed", "map", "focused"]
-    assert [claim["claim"] for claim in claims] == ["gap of learned", "learned - random, points"]
+    saved = "GFLOPs that random saves of learned, %"
+    assert [claim["claim"] for claim in claims] == ["gap of learned", "learned - random, points", saved]
+    share = 100 * (1 - made.mean("random", "gflops_per_video") / made.mean("learned", "gflops_per_video"))
+    assert [float(claims[2][name]) for name in ("value", "low", "high")] == pytest.approx([share] * 3, abs=0.06)
     difference = 100 * (made.mean("learned") - made.mean("random"))
     assert float(claims[1]["value"]) == pytest.approx(difference, abs=0.01)
     assert float(claims[1]["low"]) <= difference <= float(claims[1]["high"])

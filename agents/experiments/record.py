@@ -120,7 +120,12 @@ class Record:
             rows.append(row)
         self._run.write_table("results", rows)
 
-    def write_claims(self, gaps: Iterable[str], differences: Iterable[tuple[str, str]]) -> None:
+    def write_claims(
+        self,
+        gaps: Iterable[str],
+        differences: Iterable[tuple[str, str]],
+        savings: Iterable[tuple[str, str]] = (),
+    ) -> None:
         """Write and print ``claims.csv``; claims on names that were not evaluated are left out.
 
         Args:
@@ -128,6 +133,7 @@ class Record:
                 with Student's 95 % interval over training seeds.
             differences: Pairs of names; each claim is by how many points the first is more accurate than the second,
                 with the 95 % interval of :func:`agents.paired_difference` over seeds and source images.
+            savings: Likewise, by how many percent of the second's GFLOPs the first takes less.
         """
         low, high = self.mean(RANDOM), self.mean(BEST)
         claims: list[dict[str, Any]] = []
@@ -141,6 +147,11 @@ class Record:
                 correct = [np.stack([result.correct for result in self.found[name]]) for name in pair]
                 found = [100 * each for each in self._difference(pair, correct)]
                 claims.append(_claim(f"{pair[0]} - {pair[1]}, points", found, 2))
+        for first, second in savings:
+            if self.found.keys() >= {first, second}:
+                gflops = [np.stack([result.gflops for result in self.found[name]]) for name in (second, first)]
+                found = [100 * each / gflops[0].mean() for each in self._difference((second, first), gflops)]
+                claims.append(_claim(f"GFLOPs that {first} saves of {second}, %", found, 1))
         self._run.write_table("claims", claims)
         for claim in claims:
             between = f" ({claim['low']} to {claim['high']})" if claim["low"] != "" else ""
