@@ -302,8 +302,8 @@ def results_in(folder: Path) -> list[Path]:
 
 
 def main(config: Config) -> None:
-    if not (ROOT / "docs").is_dir():
-        raise ValueError("the record is of a checkout, with its documents: clone the repository, and run it there")
+    if not (ROOT / ".git").exists():
+        raise ValueError("the record is of a git checkout: clone the repository, and run it there")
     check_known("--only", config.only, EXPERIMENTS)
     names = [name for name in EXPERIMENTS if not config.only or name in config.only]
     states = {name: state_of(EXPERIMENTS[name], config.docs / EXPERIMENTS[name].folder_of(name)) for name in names}

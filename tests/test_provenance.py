@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,6 +121,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 COUNT = """import sys
 from pathlib import Path
+from typing import Any
 _, _, wanted, _, banks, _, out = sys.argv
 folder = Path(out) / "three"
 (folder / "evaluations").mkdir(parents=True, exist_ok=True)
@@ -163,6 +167,40 @@ def test_code_that_changes_meanwhile_is_noticed(checkout: Path, tmp_path: Path) 
     assert not (tmp_path / "docs").exists()
 
 
+def test_an_experiment_that_fails_keeps_no_other_from_running(checkout: Path, tmp_path: Path) -> None:
+    commit(checkout)
+    good = dataclasses.replace(record.EXPERIMENTS["count"], arguments=("--wanted", "1"), ships={}, folder=None)
+    record.EXPERIMENTS["bad"] = dataclasses.replace(good, arguments=("--wanted", "9"))
+    record.EXPERIMENTS["after"] = good
+    del record.EXPERIMENTS["count"]
+    with pytest.raises(ValueError, match="bad: bad ended with status 1"):
+        record.main(record.Config(docs=tmp_path / "docs", out=tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "docs").iterdir()] == ["after"]
+
+
+def test_whatever_ends_the_record_ends_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid = tmp_path / "pid"
+    child = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+
+    def interrupted(process: subprocess.Popen[bytes], **_: Any) -> int:
+        while not pid.exists() or not pid.read_text():
+            time.sleep(0.01)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record.run_to_the_end([sys.executable, "-c", program])
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid.read_text()}").exists():
+        state = Path(f"/proc/{pid.read_text()}/stat")
+        if state.exists() and state.read_text().split()[2] == "Z":
+            break
+        assert time.monotonic() < deadline, "it still runs"
+        time.sleep(0.05)
+
+
 def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +209,7 @@ def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(
     with pytest.raises(ValueError, match="1 of 1 are not of this code"):
         record.main(check)
     for _ in range(2):
-        with pytest.raises(ChildProcessError, match="goes on"):
+        with pytest.raises(ValueError, match="count: count ended with status 1; the same command goes on"):
             record.main(config)
     record.main(config)
     record.main(config)  # runs nothing: there would be a fourth file
