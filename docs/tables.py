@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.experiments.report import Row, by_name, markdown_table, read_csv, with_interval
+from agents.experiments.report import Row, by_name, markdown_table, read_csv, what_differs, with_interval
 from agents.experiments.statistics import mean_interval
 
 DOCS = Path(__file__).parent
@@ -77,7 +77,7 @@ def claims(file: str) -> str:
 
 
 def scores(file: str, pages: dict[str, str], seconds: bool = True) -> str:
-    """The learners of a comparison by falling score.
+    """The learners of a comparison by falling score, with what a video takes where they differ in it.
 
     Args:
         file: A ``runs.csv``.
@@ -86,15 +86,17 @@ def scores(file: str, pages: dict[str, str], seconds: bool = True) -> str:
     """
     runs = read(file)
     score, accuracy, taken = (by_name(runs, column) for column in ("score", "accuracy", "seconds"))
+    spent = what_differs(runs)
     rows = []
     for name in sorted(score, key=lambda name: -score[name].mean()):
         row = [
             f"[{name}]({pages[name]})" if name in pages else name,
             with_interval(float(score[name].mean()), mean_interval(score[name])),
             f"{accuracy[name].mean():.1f}",
+            *(f"{values[name].mean():.3f}" for values in spent.values()),
         ]
         rows.append([*row, f"{taken[name].mean():.0f}" if taken[name].any() else ""] if seconds else row)
-    return markdown_table(["", "score (95 %)", "accuracy %", *(["training, s"] if seconds else [])], rows)
+    return markdown_table(["", "score (95 %)", "accuracy %", *spent, *(["training, s"] if seconds else [])], rows)
 
 
 def looks() -> str:
@@ -142,6 +144,22 @@ def _ratio(row: Row) -> tuple[str, str]:
     """The compute of another method, and its ratio to ours with the extremes over pairs of seeds."""
     compute, ratio, low, high = (float(row[key]) for key in ("other_gflops", "ratio", "low", "high"))
     return f"{compute:.3f}", f"{ratio:.2f} ({low:.2f} to {high:.2f})"
+
+
+def prices() -> str:
+    """One policy for every price beside those of one price each, with the compute of each of these."""
+    rows = [
+        [
+            row["other"],
+            row["setting"],
+            row["gflops"],
+            row["other_accuracy"],
+            f"{row['accuracy']} ({float(row['points']):+.2f}; {float(row['low']):+.2f} to {float(row['high']):+.2f})",
+        ]
+        for row in read("compare_compute/prices.csv")
+    ]
+    every = "one for every price, % (points; range of seeds)"
+    return markdown_table(["", "price", "GFLOPs", "one policy for this price, %", every], rows)
 
 
 ADDED = {"": "plain", " + log-odds": "log-odds", " + map": "map", " + log-odds + map": "both"}
@@ -193,6 +211,7 @@ ALGORITHM_PAGES = {
     "SB3 PPO": "../algorithms/sb3.md",
     "paper's PPO, as published": "../algorithms/paper_ppo.md",
 }
+EXITS = "adaptive resolution", "adaptive resolution, with exit", "whole frames, any size, with exit"
 FOCUS = {"GFLOPs/video": ("gflops", 1.0, ".4f"), "frames focused %": ("focused", 100 / 8, ".0f")}
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": lambda: evaluated("quickstart/table.csv"),
@@ -206,6 +225,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "clips": lambda: per_seed("reproduce_motion/results.csv", {"GFLOPs/clip": ("gflops", 1.0, ".4f")}),
     "differences on clips": lambda: claims("reproduce_motion/claims.csv"),
     "ratios": lambda: ratios("AdaFocus+, any P", ("adaptive resolution", "whole frames, any size")),
+    "ratios with exit": lambda: ratios("AdaFocus+, any P, with exit", EXITS),
+    "ratios of learned stopping": lambda: ratios("AdaFocus+ with learned stopping, any P", EXITS),
+    "prices": prices,
 }  # fmt: skip
 for folder in sorted(path.parent.name for path in DOCS.glob("shipped_*/final.csv")):
     TABLES[folder.replace("_", " ")] = functools.partial(evaluated, f"{folder}/final.csv")

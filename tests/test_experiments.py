@@ -372,12 +372,12 @@ def test_learners_are_compared_with_the_most_accurate_one(bench: Bench, tmp_path
 def test_all_pairs_of_learners_are_compared_and_compute_is_shown_where_it_differs(bench: Bench, tmp_path: Path) -> None:
     results = [result(name, "reinforce", row, seconds=1) for name, row in
                (("b", [1, 1, 0, 0]), ("a", [1, 1, 1, 0]), ("c", [0, 0, 0, 1]))]  # fmt: skip
-    results[2] = replace(results[2], frames=np.array([1, 2, 3, 4]))
+    results[2] = replace(results[2], focused=np.array([1, 2, 3, 4]))
     write_results(tmp_path, results, [bench] * 3)
     found = [(row["name"], row["of"]) for row in read_csv(tmp_path / "differences.csv")]
     assert found == [("b", "a"), ("c", "a"), ("c", "b")]
     text = write_report(tmp_path, title="Three").read_text()
-    assert "| accuracy % | frames glanced at | mean return |" in text
+    assert "| accuracy % | GFLOPs | glances | looks | mean return |" in text
     assert "| c | -50.0" in text.partition("## Against a")[2]
     assert text.count("| c | -50.0") + text.count("| c | -25.0") == 1
 

@@ -30,8 +30,8 @@ from agents.experiments.statistics import (
 )
 from agents.intervals import paired_difference
 
-SPENT = {"GFLOPs": "gflops", "frames glanced at": "frames", "focused": "focused"}
-"""What a video takes: headings and columns, which a report has where policies differ in it."""
+SPENT = {"GFLOPs": "gflops", "glances": "frames", "looks": "focused"}
+"""What a video takes: headings and columns, which a report has where policies don't look at every frame."""
 Array = npt.NDArray[np.float64]
 Row = dict[str, str]
 
@@ -141,6 +141,13 @@ def by_name(rows: Sequence[Row], column: str, key: str = "name") -> dict[str, Ar
     return {name: np.array([float(row[column]) for row in rows if row[key] == name]) for name in names}
 
 
+def what_differs(runs: Sequence[Row]) -> dict[str, dict[str, Array]]:
+    """What a video takes, by heading and by name, as far as not looking at frames makes a difference to it."""
+    found = {heading: by_name(runs, column) for heading, column in SPENT.items() if column in runs[0]}
+    looks = found["looks"].values()
+    return found if len({values.mean() for values in looks}) > 1 else {}
+
+
 def _curves(rows: Sequence[Row], x: str) -> dict[str, tuple[Array, Array]]:
     """Values of ``x`` and of the accuracy, (runs, points) each, for every name."""
     found = {}
@@ -178,8 +185,7 @@ def write_report(
         by_name(runs, column) for column in ("score", "accuracy", "mean_return", "seconds")
     )
     learners = {name: scores for name, scores in score.items() if seconds[name].any()}
-    spent = {heading: by_name(runs, column) for heading, column in SPENT.items() if column in runs[0]}
-    spent = {heading: values for heading, values in spent.items() if len({v.mean() for v in values.values()}) > 1}
+    spent = what_differs(runs)
     parts = [f"# {title}", note] if note else [f"# {title}"]
     parts += [
         "Score: 0 is random patches, 1 the item's true location (where these are in the table; else the accuracy). "
