@@ -58,8 +58,9 @@ class RunFolder:
             for left in folder.glob(f".*{UNFINISHED}"):  # left by a run that was killed
                 left.unlink()
             settings, kept = dataclasses.asdict(config), folder / "config.json"
-            allowed = settings if may_change is None or not append else may_change
-            if changed := [name for name in _differing(kept, settings) if name not in allowed]:
+            continued = append and may_change is not None
+            changed = [name for name in _differing(kept, settings) if continued and name not in (may_change or ())]
+            if changed:
                 raise ValueError(
                     f"--resume: {kept} has another {' and '.join(changed)}: leave out --resume, or set it so"
                 )

@@ -7,8 +7,10 @@ and nothing heavy is imported before a script is chosen.
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import importlib.util
+import io
 import shutil
 import sys
 import textwrap
@@ -50,7 +52,7 @@ def overview() -> str:
     lines += [
         "",
         f"{NAME} COMMAND --help lists a command's options; begin with {NAME} quickstart.",
-        f"Tab completion: {NAME} --tyro-write-completion bash FILE, then source FILE; zsh, tcsh and fish have it, too.",
+        f"Tab completion: {NAME} --tyro-write-completion bash FILE, then source FILE; zsh and fish have it, too.",
     ]
     return "\n".join(lines)
 
@@ -68,9 +70,16 @@ def run(path: Path, command: str, arguments: list[str]) -> None:
 
 
 def complete(arguments: list[str]) -> None:
-    """Print or write what tyro makes for the completion of all commands and their options."""
+    """Print or write what tyro makes for the completion of all commands and their options.
+
+    Shells take each line of an option's description for a word of its own, so descriptions become single lines.
+    """
     import tyro
 
+    if arguments[0] == "--tyro-write-completion" and len(arguments) == 3:
+        arguments, written = ["--tyro-print-completion", arguments[1]], Path(arguments[2])
+    else:
+        written = None
     configs = {}
     for command, path in (pair for paths in scripts().values() for pair in paths.items()):
         spec = importlib.util.spec_from_file_location(f"{NAME}_{path.stem}", path)
@@ -79,7 +88,17 @@ def complete(arguments: list[str]) -> None:
         module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # tyro looks annotations up there
         spec.loader.exec_module(module)
         configs[command] = module.Config
-    tyro.extras.subcommand_cli_from_dict(configs, prog=NAME, args=arguments)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            tyro.extras.subcommand_cli_from_dict(configs, prog=NAME, args=arguments)
+    finally:
+        lines = said.getvalue().splitlines(keepends=True)
+        text = "".join(line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line for line in lines)
+        if written is None:
+            sys.stdout.write(text)
+        elif text:
+            written.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

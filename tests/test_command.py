@@ -135,7 +135,12 @@ def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
     asked = [sys.executable, "scripts", "--tyro-write-completion", "bash", str(script)]
     subprocess.run(asked, cwd=ROOT, check=True)
     words = "COMP_WORDS=(adafocus {}); COMP_CWORD={}; _tyro_adafocus; echo ${{COMPREPLY[@]}}"
-    cases = {"train-po": "train-policy", "train-policy --tr": "--train", "train-policy --train sk": "skip"}
+    cases = {
+        "train-po": "train-policy",
+        "train-policy --tr": "--train",
+        "train-policy --train sk": "skip",
+        "ablate --abl": "--ablations",
+    }
     lines = [f"source {script}", *(words.format(typed, len(typed.split())) for typed in cases)]
     found = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, check=True).stdout
     assert found.splitlines() == list(cases.values())

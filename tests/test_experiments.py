@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from joblib.externals.loky import get_reusable_executor
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
 from adafocus_env.patches import can_stop
@@ -441,6 +442,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_algorithm_of_the_users_runs_in_other_processes(mine: Path, bench: Bench) -> None:
     names = [f"{mine.stem}:Mine", f"{mine.stem}:TUNED"]
     assert get_algorithms("--algorithms", names)[names[1]].title == "mine, tuned"
+    get_reusable_executor().shutdown(wait=True)  # processes of earlier tests know other working directories
     trials = [trial(name, seed=seed) for name in names for seed in (0, 1)]
     results = run_trials(trials, bench, mine.parent / "trials", jobs=2)
     assert all(result.trial == each and len(result.correct) == 12 for result, each in zip(results, trials, strict=True))

@@ -127,6 +127,7 @@ def test_a_run_with_other_settings_is_not_continued(tmp_path: Path) -> None:
         RunFolder(tmp_path, Config(2), append=True, may_change=("out",))
     with RunFolder(tmp_path, Config(2), append=True, may_change=("seed",)):
         pass
+    (tmp_path / "config.json").write_text('{"of": "another script"}')
     with RunFolder(tmp_path, Config(3), may_change=()):  # a new run
         pass
 
