@@ -9,6 +9,7 @@ No line may begin with a value's marker, at which Markdown would begin a new blo
 from __future__ import annotations
 
 import functools
+import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -239,17 +240,19 @@ for ablation in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv
 
 
 def value(query: str) -> str:
-    """One cell of a results file, formatted.
+    """One cell of a results file, formatted; a JSON file counts as one row. ``COLUMN/60``, say, divides it.
 
     Raises:
         ValueError: The query is not ``FILE NAME=TEXT … COLUMN FORMAT``, or other than one row fits it.
     """
     file, *conditions, column, form = shlex.split(query)
     wanted = dict(condition.split("=", 1) for condition in conditions)
-    rows = [row for row in read(file) if all(row[key] == text for key, text in wanted.items())]
+    found = [json.loads((DOCS / file).read_text(encoding="utf-8"))] if file.endswith(".json") else read(file)
+    rows = [row for row in found if all(row[key] == text for key, text in wanted.items())]
     if len(rows) != 1:
         raise ValueError(f"{len(rows)} rows of {file} have {wanted}, not one")
-    return format(float(rows[0][column]), form)
+    name, _, divisor = column.partition("/")
+    return format(float(rows[0][name]) / float(divisor or 1), form)
 
 
 def filled_in(text: str) -> str:
