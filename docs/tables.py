@@ -77,27 +77,54 @@ def claims(file: str) -> str:
     return markdown_table(["", "value (95 % interval)"], rows)
 
 
-def scores(file: str, pages: dict[str, str], seconds: bool = True) -> str:
-    """The learners of a comparison by falling score, with what a video takes where they differ in it.
+def scores(file: str, pages: dict[str, str]) -> str:
+    """The learners of a comparison by falling score, with what a video takes where they differ in it, and how long
+    training took.
 
     Args:
         file: A ``runs.csv``.
         pages: Links for some names.
-        seconds: Also say how long training took.
     """
     runs = read(file)
-    score, accuracy, taken = (by_name(runs, column) for column in ("score", "accuracy", "seconds"))
-    spent = what_differs(runs)
+    score, taken = by_name(runs, "score"), by_name(runs, "seconds")
+    rows = [
+        [*_scored(name, runs, pages), f"{taken[name].mean():.0f}" if taken[name].any() else ""]
+        for name in sorted(score, key=lambda name: -score[name].mean())
+    ]
+    return markdown_table(["", "score (95 %)", "accuracy %", *what_differs(runs), "training, s"], rows)
+
+
+def ablation(name: str) -> str:
+    """The rows of an ablation in their order, with what a video takes where they differ in it."""
+    runs = read(f"ablate/{name}/runs.csv")
+    rows = [_scored(row, runs, {}) for row in by_name(runs, "score")]
+    return markdown_table(["", "score (95 %)", "accuracy %", *what_differs(runs)], rows)
+
+
+def _scored(name: str, runs: list[Row], pages: dict[str, str]) -> list[str]:
+    """A name, its score and accuracy, and what a video takes."""
+    score, accuracy = (by_name(runs, column)[name] for column in ("score", "accuracy"))
+    return [
+        f"[{name}]({pages[name]})" if name in pages else name,
+        with_interval(float(score.mean()), mean_interval(score)),
+        f"{accuracy.mean():.1f}",
+        *(f"{values[name].mean():.3f}" for values in what_differs(runs).values()),
+    ]
+
+
+def noise() -> str:
+    """Variances of the return and of the gradient for each estimator, as shares of the first one's."""
+    runs = read("ablate/baseline/noise.csv")
+    names = list(dict.fromkeys(row["name"] for row in runs))
     rows = []
-    for name in sorted(score, key=lambda name: -score[name].mean()):
-        row = [
-            f"[{name}]({pages[name]})" if name in pages else name,
-            with_interval(float(score[name].mean()), mean_interval(score[name])),
-            f"{accuracy[name].mean():.1f}",
-            *(f"{values[name].mean():.3f}" for values in spent.values()),
+    for episodes in dict.fromkeys(row["episodes"] for row in runs):
+        own = [row for row in runs if row["episodes"] == episodes]
+        shares = [
+            {name: values.mean() / found[names[0]].mean() for name, values in found.items()}
+            for found in (by_name(own, column) for column in ("return_variance", "gradient_variance"))
         ]
-        rows.append([*row, f"{taken[name].mean():.0f}" if taken[name].any() else ""] if seconds else row)
-    return markdown_table(["", "score (95 %)", "accuracy %", *spent, *(["training, s"] if seconds else [])], rows)
+        rows += [[f"{int(episodes):,}", name, *(f"{share[name]:.2f}" for share in shares)] for name in names]
+    return markdown_table(["trained for, episodes", "", "variance of the return", "variance of the gradient"], rows)
 
 
 def looks() -> str:
@@ -221,6 +248,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "algorithms": lambda: scores("compare_algorithms/runs.csv", ALGORITHM_PAGES),
     "learners with scores of the map": lambda: scores("compare_learners/runs.csv", ALGORITHM_PAGES),
     "ingredients": lambda: ingredients("ablate/ingredients/runs.csv"),
+    "noise": noise,
     "pipelines": lambda: pipelines("compare_pipelines/pipelines.csv"),
     "looks": looks,
     "clips": lambda: per_seed("reproduce_motion/results.csv", {"GFLOPs/clip": ("gflops", 1.0, ".4f")}),
@@ -232,27 +260,37 @@ TABLES: dict[str, Callable[[], str]] = {
 }  # fmt: skip
 for folder in sorted(path.parent.name for path in DOCS.glob("shipped_*/final.csv")):
     TABLES[folder.replace("_", " ")] = functools.partial(evaluated, f"{folder}/final.csv")
-for ablation in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv")):
-    TABLES[f"ablation {ablation}"] = functools.partial(scores, f"ablate/{ablation}/runs.csv", {}, seconds=False)
+for folder in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv")):
+    TABLES[f"ablation {folder}"] = functools.partial(ablation, folder)
 
 
 # ----------------------------------------------------------------------------------------------------------- markers
 
 
 def value(query: str) -> str:
-    """One cell of a results file, formatted; a JSON file counts as one row. ``COLUMN/60``, say, divides it.
+    """One figure of a results file, formatted; a JSON file counts as one row.
+
+    A condition ``NAME=LOW..HIGH`` chooses numbers between two others, ``min:COLUMN`` and ``max:COLUMN`` take one of
+    several rows, and ``COLUMN/60``, say, divides.
 
     Raises:
-        ValueError: The query is not ``FILE NAME=TEXT … COLUMN FORMAT``, or other than one row fits it.
+        ValueError: The query is not ``FILE NAME=TEXT … COLUMN FORMAT``, or not one row fits it, or none.
     """
     file, *conditions, column, form = shlex.split(query)
     wanted = dict(condition.split("=", 1) for condition in conditions)
     found = [json.loads((DOCS / file).read_text(encoding="utf-8"))] if file.endswith(".json") else read(file)
-    rows = [row for row in found if all(row[key] == text for key, text in wanted.items())]
-    if len(rows) != 1:
-        raise ValueError(f"{len(rows)} rows of {file} have {wanted}, not one")
+    rows = [row for row in found if all(_fits(row[key], text) for key, text in wanted.items())]
+    extreme, _, column = column.rpartition(":")
     name, _, divisor = column.partition("/")
-    return format(float(rows[0][name]) / float(divisor or 1), form)
+    if not rows or (len(rows) > 1 and not extreme):
+        raise ValueError(f"{len(rows)} rows of {file} have {wanted}, not one")
+    figures = [float(row[name]) / float(divisor or 1) for row in rows if row[name] != ""]
+    return format(max(figures) if extreme == "max" else min(figures), form)
+
+
+def _fits(cell: str, text: str) -> bool:
+    low, dots, high = text.partition("..")
+    return float(low) <= float(cell) <= float(high) if dots else cell == text
 
 
 def filled_in(text: str) -> str:

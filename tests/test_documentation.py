@@ -293,6 +293,16 @@ def test_what_is_between_markers_is_replaced(tables: dict[str, Any]) -> None:
     assert table.count("\n| ") == len((ROOT / "docs/quickstart/table.csv").read_text().splitlines()) + 1
 
 
+def test_values_are_divided_and_taken_from_several_rows(tables: dict[str, Any]) -> None:
+    seconds = json.loads((ROOT / "docs/quickstart/record.json").read_text())["seconds"]
+    assert tables["value"]("quickstart/record.json seconds/60 .2f") == f"{seconds / 60:.2f}"
+    with open(ROOT / "docs/quickstart/table.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if 60 <= float(row["accuracy"]) <= 80]
+    for extreme, wanted in (("min", min), ("max", max)):
+        found = tables["value"](f"quickstart/table.csv accuracy=60..80 {extreme}:gflops .4f")
+        assert found == f"{wanted(float(row['gflops']) for row in rows):.4f}"
+
+
 @pytest.mark.parametrize(
     ("mark", "match"),
     [
