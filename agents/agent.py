@@ -273,7 +273,8 @@ class Agent:
     ) -> Self:
         """Load an agent that :meth:`save` wrote, or that of an earlier version, whose files were torch's (``.pt``).
 
-        What another class wrote acts as it did, but doesn't learn on. If that is a subclass with a network of its own,
+        On the kind of device that it was trained on it learns on exactly; on another, with other random numbers. What
+        another class wrote acts as it did, but doesn't learn on. If that is a subclass with a network of its own,
         which must have been imported, the agent is of that subclass.
 
         Args:
@@ -327,7 +328,8 @@ class Agent:
             agent._average.n_averaged = state["num_averaged"].to(agent.device)
             moments = {int(number): moment for number, moment in state["optimizer"].get("state", {}).items()}
             agent.optimizer.load_state_dict({**state["optimizer"], "state": moments})
-            agent._generator.set_state(state["generator"])
+            if len(state["generator"]) == len(agent._generator.get_state()):  # the same kind of device
+                agent._generator.set_state(state["generator"])
         return agent
 
     # ------------------------------------------------------------------------ what SB3's callbacks ask of a model

@@ -69,15 +69,16 @@ def main(config: Config) -> None:
     from adafocus_env.checks import as_device
     from adafocus_env.run_folder import RunFolder
     from agents.experiments.speed.clips import measure_clips
-    from agents.experiments.speed.growth import AXES, QUICK_AXES, draw_growth, measure_growth
+    from agents.experiments.speed.growth import axes_for, draw_growth, measure_growth
     from agents.experiments.speed.measuring import Results
-    from agents.experiments.speed.scales import QUICK_SCALES, SCALES
+    from agents.experiments.speed.scales import scales_for
     from agents.experiments.speed.training import measure_training
 
     if config.quick:
         config.seconds, config.repeats, config.clips = 0.5, 3, 2
     as_device(config.device)
     results = Results(config.seconds, config.repeats, config.device)
+    scales = scales_for(config.device, quick=config.quick)
     started = time.perf_counter()
     with RunFolder(config.out, config) as run:
         processor = platform.processor() or platform.machine()
@@ -86,12 +87,12 @@ def main(config: Config) -> None:
             if name == "tsm":
                 measure_clips(results, config.clips, config.device)
             elif name == "growth":
-                axes = QUICK_AXES if config.quick else AXES
-                growth = measure_growth(results, config.device, config.seed, axes)
+                axes = axes_for(config.device, quick=config.quick)
+                growth = measure_growth(results, axes, config.device, config.seed)
                 run.write_table("growth", growth)
                 draw_growth(config.out / "growth.png", growth)
             else:
-                measure(results, (QUICK_SCALES if config.quick else SCALES)[name], config)
+                measure(results, scales[name], config)
         if config.training and "embedded" in config.scales:
             measure_training(results, config.device, config.seed, quick=config.quick)
         results.write(run)

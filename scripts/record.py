@@ -93,6 +93,11 @@ class Experiment:
         """The folder of its results, given its name."""
         return self.folder or name
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it needs a GPU."""
+        return "cuda" in self.arguments
+
 
 FINAL = ("--split", "final")
 TRIALS = ("banks", "trials")
@@ -106,6 +111,7 @@ ABLATIONS = (
     "ingredients", "reward", "baseline", "policy", "gamma", "observation", "skipping", "stopping", "candidates",
     "frames", "stages", "recipe",
 )  # fmt: skip
+SPEED = (POOL, weights("roaming-fashion"), policy("roaming-fashion"))
 EXPERIMENTS: dict[str, Experiment] = {
     "cost_table": Experiment("cost_table", 2, data=()),
     "quickstart": Experiment("quickstart", 8),
@@ -147,7 +153,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         (POOL,),
     ),
     "compare_compute": Experiment("compare_compute", 450, FINAL),
-    "benchmark": Experiment("benchmark", 25, data=(POOL, weights("roaming-fashion"), policy("roaming-fashion"))),
+    "benchmark": Experiment("benchmark", 25, data=SPEED),
+    "benchmark_gpu": Experiment("benchmark", 7, ("--device", "cuda", "--seconds", "1"), SPEED),
 }
 """Everything that is published, in the order in which it runs."""
 
@@ -223,6 +230,8 @@ def run(name: str, config: Config) -> None:
         ChildProcessError: The script failed.
         ValueError: Its sources aren't of a commit, or have changed meanwhile.
     """
+    import torch
+
     from adafocus_env.files import write_atomically
     from agents.experiments.provenance import (
         Provenance,
@@ -260,7 +269,7 @@ def run(name: str, config: Config) -> None:
         command=experiment.command,
         commit=commit,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        machine=machine(),
+        machine=f"{torch.cuda.get_device_name()}, {machine()}" if experiment.on_gpu else machine(),
         versions=versions(),
         seconds=float(clock.read_text()),
         sources=sources,
@@ -302,6 +311,8 @@ def results_in(folder: Path) -> list[Path]:
 
 
 def main(config: Config) -> None:
+    import torch
+
     if not (ROOT / ".git").exists():
         raise ValueError("the record is of a git checkout: clone the repository, and run it there")
     check_known("--only", config.only, EXPERIMENTS)
@@ -321,6 +332,9 @@ def main(config: Config) -> None:
         return
     failed: dict[str, Exception] = {}
     for name in left:  # one that fails keeps no other from running
+        if EXPERIMENTS[name].on_gpu and not torch.cuda.is_available():
+            print(f"[bold]{name}[/bold] is left out: it needs a GPU")
+            continue
         try:
             run(name, config)
         except (ChildProcessError, ValueError) as error:

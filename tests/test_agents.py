@@ -4,6 +4,7 @@ import dataclasses
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -153,6 +154,18 @@ def test_a_loaded_agent_goes_on_exactly(env_kwargs: dict[str, Any], tmp_path: Pa
     assert resumed.num_timesteps == through.num_timesteps
     with pytest.raises(ValueError, match="no environment"):
         Reinforce.load(tmp_path / "half.pt").learn(1)
+
+
+def test_what_was_trained_on_a_gpu_acts_and_learns_on_the_cpu(env_kwargs: dict[str, Any], tmp_path: Path) -> None:
+    """The state of a GPU's random numbers, which no CPU understands, has 16 bytes."""
+    env = gym.make_vec("AdaFocus-v0", 8, **env_kwargs)
+    agent = Reinforce(env, seed=1, episodes_per_batch=8).learn(4 * 8)
+    agent._generator = SimpleNamespace(get_state=lambda: torch.zeros(16, dtype=torch.uint8))  # type: ignore[assignment]
+    agent.save(tmp_path / "trained.safetensors")
+    loaded = Reinforce.load(tmp_path / "trained.safetensors", env=env)
+    assert same(weights(agent), weights(loaded))
+    loaded.learn(4 * 8)
+    assert not same(weights(agent), weights(loaded))
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint(env_kwargs: dict[str, Any], tmp_path: Path) -> None:

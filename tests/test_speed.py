@@ -100,7 +100,7 @@ def test_staggered_thresholds_let_equally_many_videos_go_after_every_frame(video
 def test_the_cost_of_a_step_is_measured_along_every_axis(tmp_path: Path) -> None:
     small = Size(2, 2, 2, 4)
     axes = {"lanes": (small, replace(small, lanes=3)), "frames T": (small, replace(small, frames=3))}
-    rows = measure_growth(Results(seconds=0.02, repeats=1), axes=axes)
+    rows = measure_growth(Results(seconds=0.02, repeats=1), axes)
     found = [(row["axis"], row["size"], row["baseline"]) for row in rows]
     wanted = [("lanes", 2), ("lanes", 3), ("frames T", 2), ("frames T", 3)]
     assert found == [(*place, baseline) for place in wanted for baseline in ("sample", "exact")]

@@ -99,6 +99,17 @@ class TestResumption:
             train(stop_at, "killed")
         assert_equal(whole, train(None, "killed"))
 
+    def test_on_a_cpu_after_a_gpu(self, tmp_path: Path) -> None:
+        """What the checkpoint keeps of the GPU's random numbers is left out."""
+        with pytest.raises(Killed):
+            self.train(5, tmp_path)
+        path = tmp_path / "stage1.checkpoint"
+        state = torch.load(path, weights_only=True)
+        ((random, random_gpu),) = state["random"]
+        assert random_gpu is None
+        torch.save({**state, "random": [(random, torch.zeros(16, dtype=torch.uint8))]}, path)
+        assert_equal(weights(self.train()), weights(self.train(folder=tmp_path)))
+
     def test_other_settings_are_refused(self, tmp_path: Path) -> None:
         self.train(folder=tmp_path)
         with pytest.raises(ValueError, match=r"stage1\.checkpoint was written by a run with other settings"):

@@ -337,7 +337,7 @@ class _Checkpoint:
         self._generator.set_state(state["generator"])
         random, random_gpu = state["random"][process_number()]
         torch.set_rng_state(random)
-        if random_gpu is not None:
+        if random_gpu is not None and self._device.type == "cuda":
             torch.cuda.set_rng_state(random_gpu, self._device)
         if state["visits"] is not None:
             self._objective.videos.visits[:] = state["visits"].numpy()  # type: ignore[attr-defined]

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from adafocus_env import FeatureBank
+from adafocus_env.recognition.image_networks import Precision
 from agents.experiments.speed.measuring import Ratio, Results, Timing
 from agents.experiments.speed.scales import GRID, Scale
 from agents.experiments.speed.stepping import LAZY, ONLINE
 
 BUILDING = "bank building, glances and frames included"
+ACTIVITYNET_VIDEOS = 10_024
+"""Its training videos; with 16 frames each, they have 7.9 million candidates."""
 ASKED = {"bare local CNN": "at least 0.9", "folded local CNN": ""}
 """What is asked of building, as a share of the local CNN's best speed: of the plain CNN's, and of that of the one with
 folded batch norms, which building uses."""
@@ -38,10 +41,12 @@ def measure_filling(results: Results, scale: Scale, bank: FeatureBank, steps: Ma
     batches = sorted({own_batch, *scale.patch_batches})
     cnns = {"bare local CNN": recognizer.local_cnn, "folded local CNN": recognizer.deployed().local_cnn}
 
-    def build() -> None:
-        FeatureBank(recognizer, videos, GRID, device).build()
+    def build(precision: Precision) -> None:
+        FeatureBank(recognizer, videos, GRID, device, precision=precision).build()
 
-    timings = {BUILDING: Timing(build, patches)}
+    timings = {BUILDING: Timing(functools.partial(build, "float32"), patches)}
+    if scale.bfloat16:
+        timings[f"{BUILDING}, bfloat16"] = Timing(functools.partial(build, "bfloat16"), patches)
     for count, (name, cnn) in itertools.product(batches, cnns.items()):
         images = torch.randn(count, 3, size, size, device=device).to(memory_format=torch.channels_last)
         timings[f"{name}, batch {count}"] = Timing(functools.partial(_run, cnn, images), count)
@@ -53,6 +58,10 @@ def measure_filling(results: Results, scale: Scale, bank: FeatureBank, steps: Ma
     ]
     speeds = results.compare(scale.name, "patches/s", timings, ratios)
     _measure_break_even(results, scale.name, frames, speeds[BUILDING], steps)
+    if scale.name == "paper":
+        for name in [each for each in timings if each.startswith(BUILDING)]:
+            hours = ACTIVITYNET_VIDEOS * frames * GRID**2 / speeds[name] / 3600
+            results.add(scale.name, name.replace(BUILDING, "building ActivityNet's, without decoding"), hours, "h")
     for dtype in ("float32", "float16"):
         per_video = FeatureBank.predicted_bytes(recognizer, videos, GRID, dtype) / len(videos)
         results.add(scale.name, f"table, {dtype}", per_video / 1e6, "MB/video")

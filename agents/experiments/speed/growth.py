@@ -34,15 +34,17 @@ class Size:
         return {"lanes": self.lanes, "videos": self.videos, "frames T": self.frames, "candidates N": self.grid**2}
 
 
-AXES: dict[str, tuple[Size, ...]] = {
-    "lanes": tuple(Size(lanes=4**power) for power in range(7)),
-    "videos": tuple(Size(videos=number) for number in (100, 1000, 10_000)),
-    "frames T": tuple(Size(frames=number) for number in (4, 8, 16, 32, 64)),
-    "candidates N": tuple(Size(grid=number) for number in (4, 7, 10)),
-}
-"""The sizes along every axis; the others are those of :class:`Size` by default."""
-QUICK_AXES: dict[str, tuple[Size, ...]] = {"lanes": (Size(1, 4, 4, 4), Size(4, 4, 4, 4))}
-"""The same for a rehearsal."""
+def axes_for(device: str, *, quick: bool = False) -> dict[str, tuple[Size, ...]]:
+    """The sizes along every axis, others being those of :class:`Size`; on a GPU with more lanes."""
+    if quick:
+        return {"lanes": (Size(1, 4, 4, 4), Size(4, 4, 4, 4))}
+    powers = range(7 if torch.device(device).type == "cpu" else 9)
+    return {
+        "lanes": tuple(Size(lanes=4**power) for power in powers),
+        "videos": tuple(Size(videos=number) for number in (100, 1000, 10_000)),
+        "frames T": tuple(Size(frames=number) for number in (4, 8, 16, 32, 64)),
+        "candidates N": tuple(Size(grid=number) for number in (4, 7, 10)),
+    }
 
 
 def small_networks() -> Recognizer:
@@ -54,7 +56,7 @@ def small_networks() -> Recognizer:
 
 
 def measure_growth(
-    results: Results, device: str = "cpu", seed: int = 0, axes: Mapping[str, tuple[Size, ...]] = AXES
+    results: Results, axes: Mapping[str, tuple[Size, ...]], device: str = "cpu", seed: int = 0
 ) -> list[dict[str, Any]]:
     """Time steps with a full table along every axis.
 

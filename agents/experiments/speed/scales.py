@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,9 +29,10 @@ class Scale:
     patch_batches: tuple[int, ...]  # batch sizes of the local CNN on patches
     frame_batch: int  # its batch size on whole frames
     online_envs: tuple[int, ...]  # lanes at which the slowest variants of the online path are stepped too
-    bfloat16: bool  # whether the online path and deployment run in bfloat16 too
+    bfloat16: bool  # whether filling, the online path and deployment run in bfloat16 too
     memory_envs: int  # lanes of the process whose memory is measured
     memory_videos: int  # videos of that process
+    many_envs: tuple[int, ...] = ()  # lanes at which only what reads the table is stepped
 
 
 def _paper_videos(split: str, num_videos: int | None) -> RoamingFashion:
@@ -86,8 +88,22 @@ PAPER = Scale(
 )
 """Networks of the paper's size, on 16 frames of 224². Their speed does not depend on their weights."""
 SCALES = {scale.name: scale for scale in (EMBEDDED, PAPER)}
-QUICK_SCALES = {
-    "embedded": replace(EMBEDDED, table=64, filled=2, compared=64),
-    "paper": replace(PAPER, table=1, filled=1),
+GPU_SCALES = {
+    "embedded": replace(
+        EMBEDDED, recognized=1024, patch_batches=(1024, 4096), frame_batch=1024, many_envs=(1024, 8192)
+    ),
+    "paper": replace(PAPER, table=16, filled=16, recognized=64, patch_batches=(64, 256, 1024), frame_batch=256),
 }
-"""The same scales for a rehearsal."""
+"""The same scales for a GPU, which takes more at once."""
+
+
+def scales_for(device: str, *, quick: bool = False) -> dict[str, Scale]:
+    """The scales by name; ``quick`` for a rehearsal."""
+    scales = SCALES if torch.device(device).type == "cpu" else GPU_SCALES
+    if not quick:
+        return scales
+    less: dict[str, dict[str, Any]] = {
+        "embedded": {"table": 64, "filled": 2, "compared": 64},
+        "paper": {"table": 1, "filled": 1},
+    }
+    return {name: replace(scale, **less[name]) for name, scale in scales.items()}

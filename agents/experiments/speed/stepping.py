@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import torch
+from torch import Tensor
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, FrozenFeatures
 from agents.experiments.speed.measuring import STEPS, Ratio, Results, Timing
@@ -41,6 +43,16 @@ REFERENCES = {REFERENCE: True, f"{REFERENCE} without the global CNN": False}
 """Reference procedures by name: whether the global CNN runs."""
 SLOW = {"online, numpy", f"{REFERENCE} without the global CNN"}
 """Timings that take minutes and say nothing new if the networks are large and there are many lanes."""
+ON_TABLE = [
+    *(
+        Ratio(f"memoised {baseline} / {floor}", f"memoised, {baseline}, torch", f"{floor}, {baseline}", "at least 0.5")
+        for baseline in ("sample", "exact")
+        for floor in ("floor", "floor without the glance")
+    ),
+    Ratio("numpy / torch output", "memoised, sample, numpy", MEMOISED, "at least 0.6"),
+]
+COMPUTED = REFERENCES.keys() | {name for name, (kind, _) in ENVIRONMENTS.items() if kind.startswith("online")}
+"""Timings that read no table."""
 RATIOS: dict[int, list[Ratio]] = {
     1: [],
     64: [
@@ -51,16 +63,7 @@ RATIOS: dict[int, list[Ratio]] = {
         Ratio("online / reference procedure", ONLINE, REFERENCE, {"paper": "at least 1.1"}),
         Ratio("online bfloat16 / reference procedure", "online, bfloat16, torch", REFERENCE, "at least 1.8"),
     ],
-    256: [
-        *(
-            Ratio(
-                f"memoised {baseline} / {floor}", f"memoised, {baseline}, torch", f"{floor}, {baseline}", "at least 0.5"
-            )
-            for baseline in ("sample", "exact")
-            for floor in ("floor", "floor without the glance")
-        ),
-        Ratio("numpy / torch output", "memoised, sample, numpy", MEMOISED, "at least 0.6"),
-    ],
+    256: ON_TABLE,
 }
 """Ratios by number of lanes."""
 
@@ -101,8 +104,8 @@ def measure_stepping(results: Results, scale: Scale, bank: FeatureBank, seed: in
     if scale.bfloat16:
         features["online, bfloat16"] = FrozenFeatures(*subject, precision="bfloat16")
     found = {}
-    for num_envs, ratios in RATIOS.items():
-        left_out = set() if num_envs in scale.online_envs else SLOW
+    for num_envs, ratios in {**RATIOS, **dict.fromkeys(scale.many_envs, ON_TABLE)}.items():
+        left_out = set() if num_envs in scale.online_envs else COMPUTED if num_envs in scale.many_envs else SLOW
         found[num_envs] = results.compare(
             scale.name,
             STEPS,
@@ -128,18 +131,14 @@ def _batched_timings(
     draws = torch.randint(GRID**2, (32, 2, num_envs), generator=random)
     with_skips = torch.stack((draws[:, 0], draws[:, 1] % 2), dim=-1)
     floors = {patches: Floor(bank, num_envs, patches) for patches in (2, GRID**2)}
-    index, device = torch.arange(num_envs) % len(bank.videos), bank.device
-    frames, labels = bank.videos.frames(index).to(device), bank.videos.labels[index].to(device)
-    reference, draw = ReferenceProcedure(bank.recognizer, frames, labels, bank.corners), itertools.cycle(draws)
+    device = bank.device
+    references = {} if REFERENCE in left_out else _references(bank, num_envs, draws)
 
     def stepped(kind: str, **changes: Any) -> Stepper:
         arguments = {**COMMON, **changes}
         env = AdaFocusVectorEnv(num_envs, features=features[kind], **arguments)
         actions = with_skips if arguments["skip"] else draws[:, 0]
         return Stepper(env, list(actions.to(device) if arguments["output"] == "torch" else actions.numpy()))
-
-    def refer(glance: bool) -> None:
-        reference.step(*next(draw), glance=glance)
 
     calls: dict[str, Any] = {
         **{
@@ -148,6 +147,18 @@ def _batched_timings(
             if kind in features and name not in left_out
         },
         **{name: functools.partial(floors[patches].step, glance=glance) for name, (patches, glance) in FLOORS.items()},
-        **{name: functools.partial(refer, glance) for name, glance in REFERENCES.items() if name not in left_out},
+        **{name: call for name, call in references.items() if name not in left_out},
     }
     return {name: Timing(call, num_envs, num_envs) for name, call in calls.items()}
+
+
+def _references(bank: FeatureBank, num_envs: int, draws: Tensor) -> dict[str, Callable[[], None]]:
+    """The reference procedures by name, given chosen and random patches, (…, 2, num_envs)."""
+    index = torch.arange(num_envs) % len(bank.videos)
+    frames, labels = (each.to(bank.device) for each in (bank.videos.frames(index), bank.videos.labels[index]))
+    reference, draw = ReferenceProcedure(bank.recognizer, frames, labels, bank.corners), itertools.cycle(draws)
+
+    def refer(glance: bool) -> None:
+        reference.step(*next(draw), glance=glance)
+
+    return {name: functools.partial(refer, glance) for name, glance in REFERENCES.items()}
