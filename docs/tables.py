@@ -12,7 +12,7 @@ import functools
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -241,6 +241,56 @@ ALGORITHM_PAGES = {
 }
 EXITS = "adaptive resolution", "adaptive resolution, with exit", "whole frames, any size, with exit"
 FOCUS = {"GFLOPs/video": ("gflops", 1.0, ".4f"), "frames focused %": ("focused", 100 / 8, ".0f")}
+SPEEDS = {
+    "memoised step / plain procedure, 64 lanes": "memoised sampled / reference procedure, 64 envs",
+    "the same without the procedure's glance": "memoised sampled / reference procedure without the global CNN, 64 envs",
+    "memoised step / its bare arithmetic, 256 lanes": "memoised sample / floor, 256 envs",
+    "the same with the exact baseline": "memoised exact / floor, 256 envs",
+    "memoised step / its bare arithmetic, 8,192 lanes": "memoised sample / floor, 8192 envs",
+    "online step / plain procedure": "online / reference procedure, 64 envs",
+    "the same in bfloat16": "online bfloat16 / reference procedure, 64 envs",
+    "filling a table / bare local network": "bank building / bare local CNN at its best",
+    "`recognize` / bare network calls": "recognize / bare network calls",
+    "`recognize`, deployed / local network on full frames, plain float32": (
+        "recognize with everything on / plain float32 local CNN on full frames"
+    ),
+    "the same, both in bfloat16": "recognize / local CNN on full frames, both, deployed, bfloat16",
+    "time with exit / without, over GFLOPs with exit / without": (
+        "recognize with exit / without: ratio of times over ratio of GFLOPs"
+    ),
+    "epochs after which a table filled ahead has paid for itself": "break-even of a table built ahead",
+    "the same, filled on demand": "break-even of a lazy table",
+}
+"""Rows of a table of speeds, and the names of the ratios and figures of ``benchmark.py`` that they show."""
+
+
+def speeds(machines: Mapping[str, str]) -> str:
+    """Ratios of the benchmark, with two columns for every machine.
+
+    Args:
+        machines: Ends of headings, and the machines' results folders.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for end, folder in machines.items():
+        for scale, heading in (("embedded", "embedded"), ("paper", "paper scale")):
+            found = {row["ratio"]: row["measured"] for row in read(f"{folder}/ratios.csv")}
+            figures = {f"{row['scale']}: {row['what']}": row["value"] for row in read(f"{folder}/benchmark.csv")}
+            columns[heading + end] = {
+                label: _short(text)
+                for label, name in SPEEDS.items()
+                if (text := {**figures, **found}.get(f"{scale}: {name}"))
+            }
+    labels = [label for label in SPEEDS if any(label in column for column in columns.values())]
+    rows = [[label, *(column.get(label, "–") for column in columns.values())] for label in labels]
+    return markdown_table(["", *columns], rows)
+
+
+def _short(text: str) -> str:
+    """A figure with two digits, or three before the point."""
+    number = float(text)
+    return f"{number:,.0f}" if number >= 9.95 else f"{number:.1f}" if number >= 0.995 else f"{number:.2f}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "quickstart": lambda: evaluated("quickstart/table.csv"),
     "results": lambda: per_seed("reproduce_results/results.csv", FOCUS),
@@ -259,6 +309,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "ratios with exit": lambda: ratios("AdaFocus+, any P, with exit", EXITS),
     "ratios of learned stopping": lambda: ratios("AdaFocus+ with learned stopping, any P", EXITS),
     "prices": prices,
+    "speed": lambda: speeds({"": "benchmark", ", AMX": "benchmark_amx"}),
+    "speed on a GPU": lambda: speeds({"": "benchmark_gpu"}),
 }  # fmt: skip
 for folder in sorted(path.parent.name for path in DOCS.glob("shipped_*/final.csv")):
     TABLES[folder.replace("_", " ")] = functools.partial(evaluated, f"{folder}/final.csv")

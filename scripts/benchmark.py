@@ -93,9 +93,11 @@ def main(config: Config) -> None:
                 draw_growth(config.out / "growth.png", growth)
             else:
                 measure(results, scales[name], config)
+            results.write(run)  # now, in case that something ends the run
         if config.training and "embedded" in config.scales:
             measure_training(results, config.device, config.seed, quick=config.quick)
         results.write(run)
+    results.print_ratios()
     print(f"Everything is in {config.out}, after {(time.perf_counter() - started) / 60:.1f} minutes.")
 
 

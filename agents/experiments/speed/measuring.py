@@ -110,10 +110,13 @@ class Results:
         return [float(np.median(found)) for _, _, found in work]
 
     def write(self, run: RunFolder) -> None:
-        """Write ``benchmark.csv``, ``ratios.csv`` and ``benchmark.png``, and print the ratios as a table."""
+        """Write ``benchmark.csv``, ``ratios.csv`` and ``benchmark.png``."""
         run.write_table("benchmark", [{**row, "value": float(f"{row['value']:.5g}")} for row in self.rows])
         run.write_table("ratios", self.ratios)
         self._draw(run.path / "benchmark.png")
+
+    def print_ratios(self) -> None:
+        """Print the ratios as a table."""
         table = Table("ratio", "measured", "asked", title="ratios of this run")
         for row in self.ratios:
             table.add_row(row["ratio"], f"{row['measured']:g}", row["asked"])
