@@ -82,6 +82,7 @@ def test_policies_of_all_kinds(recognizer: Recognizer, shared: dict[str, Any], t
     same(recognizer, released, frames[:1], single)
 
 
+@pytest.mark.slow
 def test_policies_of_clips(tmp_path: Path) -> None:
     """The shipped pair; one of patch indices; a released one, in batches of other sizes."""
     recognizer, policy = load_pair("roaming-motion")

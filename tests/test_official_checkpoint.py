@@ -297,6 +297,7 @@ def test_numpy_scalars_of_old_files_are_read(official: Official, tmp_path: Path)
     assert load_official_checkpoint(path)[1] is None
 
 
+@pytest.mark.slow
 def test_the_script_writes_our_files(checkpoint: Path, tmp_path: Path) -> None:
     script = Path(__file__).parent.parent / "scripts" / "import_checkpoint.py"
     subprocess.run([sys.executable, script, checkpoint, "--out", tmp_path / "out"], check=True, timeout=120)

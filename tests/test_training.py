@@ -286,6 +286,7 @@ def test_scripts_run_under_torchrun(tmp_path: Path) -> None:
     assert before.fingerprint() != after.fingerprint()
 
 
+@pytest.mark.slow
 def test_processes_fill_a_bank_as_one_does(tmp_path: Path) -> None:
     videos = RoamingFashion("train", num_videos=7, num_frames=2, frame_size=48)
     whole = FeatureBank(make_tiny_recognizer(), videos, 3)
