@@ -295,8 +295,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "quickstart": lambda: evaluated("quickstart/table.csv"),
     "results": lambda: per_seed("reproduce_results/results.csv", FOCUS),
     "differences": lambda: claims("reproduce_results/claims.csv"),
-    "five seeds": lambda: per_seed("soft_targets/results.csv", FOCUS),
-    "differences of five seeds": lambda: claims("soft_targets/claims.csv"),
     "algorithms": lambda: scores("compare_algorithms/runs.csv", ALGORITHM_PAGES),
     "learners with scores of the map": lambda: scores("compare_learners/runs.csv", ALGORITHM_PAGES),
     "ingredients": lambda: ingredients("ablate/ingredients/runs.csv"),
