@@ -16,6 +16,7 @@ from adafocus_env.run_folder import RunFolder
 from agents.experiments.speed.deployment import staggered_thresholds
 from agents.experiments.speed.growth import Size, draw_growth, measure_growth
 from agents.experiments.speed.measuring import STEPS, Ratio, Results, Timing
+from agents.experiments.speed.scales import scales_for
 from agents.experiments.speed.stepping import never_known_to_be_full
 from agents.experiments.speed.yardsticks import Floor, ReferenceProcedure
 
@@ -107,3 +108,12 @@ def test_the_cost_of_a_step_is_measured_along_every_axis(tmp_path: Path) -> None
     assert all(row["microseconds"] > 0 for row in rows)
     draw_growth(tmp_path / "growth.png", rows)
     assert (tmp_path / "growth.png").exists()
+
+
+@pytest.mark.parametrize(("capability", "measured"), [("AVX2", False), ("AVX512", True)])
+def test_bfloat16_is_measured_where_the_hardware_has_it(
+    capability: str, measured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    assert scales_for("cpu")["paper"].bfloat16 == measured
+    assert scales_for("cuda", quick=True)["paper"].bfloat16
