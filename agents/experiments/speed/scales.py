@@ -98,8 +98,8 @@ GPU_SCALES = {
 
 
 def scales_for(device: str, *, quick: bool = False) -> dict[str, Scale]:
-    """The scales by name; ``quick`` for a rehearsal. On processors without AVX-512, bfloat16 is emulated, at a tenth of
-    float32's speed, and left out."""
+    """The scales by name; ``quick`` for a rehearsal. On processors without AVX-512, bfloat16 is emulated, several times
+    slower than float32, and left out."""
     on_cpu = torch.device(device).type == "cpu"
     scales = SCALES if on_cpu else GPU_SCALES
     if on_cpu and torch.backends.cpu.get_cpu_capability() != "AVX512":
