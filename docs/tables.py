@@ -77,39 +77,29 @@ def claims(file: str) -> str:
     return markdown_table(["", "value (95 % interval)"], rows)
 
 
-def scores(file: str, pages: dict[str, str]) -> str:
-    """The learners of a comparison by falling score, with what a video takes where they differ in it, and how long
-    training took.
+def scores(file: str, pages: Mapping[str, str] | None = None, *, ranked: bool = True) -> str:
+    """Policies with their scores, with what a video takes where they differ in it, and how long training took if any.
 
     Args:
         file: A ``runs.csv``.
         pages: Links for some names.
+        ranked: By falling score with times of training, as learners of a comparison; ``False`` is the file's order
+            without times, as the rows of an ablation.
     """
     runs = read(file)
-    score, taken = by_name(runs, "score"), by_name(runs, "seconds")
+    score, accuracy, taken = (by_name(runs, column) for column in ("score", "accuracy", "seconds"))
+    spent = what_differs(runs)
     rows = [
-        [*_scored(name, runs, pages), f"{taken[name].mean():.0f}" if taken[name].any() else ""]
-        for name in sorted(score, key=lambda name: -score[name].mean())
+        [
+            f"[{name}]({pages[name]})" if pages and name in pages else name,
+            with_interval(float(values.mean()), mean_interval(values)),
+            f"{accuracy[name].mean():.1f}",
+            *(f"{each[name].mean():.3f}" for each in spent.values()),
+            *([f"{taken[name].mean():.0f}" if taken[name].any() else ""] if ranked else []),
+        ]
+        for name, values in (sorted(score.items(), key=lambda item: -item[1].mean()) if ranked else score.items())
     ]
-    return markdown_table(["", "score (95 %)", "accuracy %", *what_differs(runs), "training, s"], rows)
-
-
-def ablation(name: str) -> str:
-    """The rows of an ablation in their order, with what a video takes where they differ in it."""
-    runs = read(f"ablate/{name}/runs.csv")
-    rows = [_scored(row, runs, {}) for row in by_name(runs, "score")]
-    return markdown_table(["", "score (95 %)", "accuracy %", *what_differs(runs)], rows)
-
-
-def _scored(name: str, runs: list[Row], pages: dict[str, str]) -> list[str]:
-    """A name, its score and accuracy, and what a video takes."""
-    score, accuracy = (by_name(runs, column)[name] for column in ("score", "accuracy"))
-    return [
-        f"[{name}]({pages[name]})" if name in pages else name,
-        with_interval(float(score.mean()), mean_interval(score)),
-        f"{accuracy.mean():.1f}",
-        *(f"{values[name].mean():.3f}" for values in what_differs(runs).values()),
-    ]
+    return markdown_table(["", "score (95 %)", "accuracy %", *spent, *(["training, s"] if ranked else [])], rows)
 
 
 def noise() -> str:
@@ -313,7 +303,7 @@ TABLES: dict[str, Callable[[], str]] = {
 for folder in sorted(path.parent.name for path in DOCS.glob("shipped_*/final.csv")):
     TABLES[folder.replace("_", " ")] = functools.partial(evaluated, f"{folder}/final.csv")
 for folder in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv")):
-    TABLES[f"ablation {folder}"] = functools.partial(ablation, folder)
+    TABLES[f"ablation {folder}"] = functools.partial(scores, f"ablate/{folder}/runs.csv", ranked=False)
 
 
 # ----------------------------------------------------------------------------------------------------------- markers

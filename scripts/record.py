@@ -302,11 +302,11 @@ def publish(folder: Path, place: Path, record: Provenance) -> None:
 
 
 def results_in(folder: Path) -> list[Path]:
-    """The files of a run that are published."""
+    """The files of a run that are published; not those that are empty."""
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix in PUBLISHED and not {*path.relative_to(folder).parts} & {*PRIVATE}
+        if path.suffix in PUBLISHED and not {*path.relative_to(folder).parts} & {*PRIVATE} and path.stat().st_size
     ]
 
 
