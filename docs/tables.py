@@ -77,29 +77,46 @@ def claims(file: str) -> str:
     return markdown_table(["", "value (95 % interval)"], rows)
 
 
-def scores(file: str, pages: Mapping[str, str] | None = None, *, ranked: bool = True) -> str:
-    """Policies with their scores, with what a video takes where they differ in it, and how long training took if any.
+def scores(file: str, pages: Mapping[str, str]) -> str:
+    """The learners of a comparison by falling score, with what a video takes where they differ in it, and how long
+    training took.
 
     Args:
         file: A ``runs.csv``.
         pages: Links for some names.
-        ranked: By falling score with times of training, as learners of a comparison; ``False`` is the file's order
-            without times, as the rows of an ablation.
     """
     runs = read(file)
-    score, accuracy, taken = (by_name(runs, column) for column in ("score", "accuracy", "seconds"))
-    spent = what_differs(runs)
-    rows = [
+    headings, rows = scored(runs)
+    score, taken = by_name(runs, "score"), by_name(runs, "seconds")
+    ranked = [
         [
-            f"[{name}]({pages[name]})" if pages and name in pages else name,
+            f"[{name}]({pages[name]})" if name in pages else name,
+            *rows[name],
+            f"{taken[name].mean():.0f}" if taken[name].any() else "",
+        ]
+        for name in sorted(score, key=lambda name: -score[name].mean())
+    ]
+    return markdown_table([*headings, "training, s"], ranked)
+
+
+def ablation(name: str) -> str:
+    """The rows of an ablation in their order, with what a video takes where they differ in it."""
+    headings, rows = scored(read(f"ablate/{name}/runs.csv"))
+    return markdown_table(headings, [[row, *cells] for row, cells in rows.items()])
+
+
+def scored(runs: list[Row]) -> tuple[list[str], dict[str, list[str]]]:
+    """The headings of a table of runs, and the cells by name: score, accuracy, and what a video takes."""
+    score, accuracy, spent = by_name(runs, "score"), by_name(runs, "accuracy"), what_differs(runs)
+    rows = {
+        name: [
             with_interval(float(values.mean()), mean_interval(values)),
             f"{accuracy[name].mean():.1f}",
             *(f"{each[name].mean():.3f}" for each in spent.values()),
-            *([f"{taken[name].mean():.0f}" if taken[name].any() else ""] if ranked else []),
         ]
-        for name, values in (sorted(score.items(), key=lambda item: -item[1].mean()) if ranked else score.items())
-    ]
-    return markdown_table(["", "score (95 %)", "accuracy %", *spent, *(["training, s"] if ranked else [])], rows)
+        for name, values in score.items()
+    }
+    return ["", "score (95 %)", "accuracy %", *spent], rows
 
 
 def noise() -> str:
@@ -303,7 +320,7 @@ TABLES: dict[str, Callable[[], str]] = {
 for folder in sorted(path.parent.name for path in DOCS.glob("shipped_*/final.csv")):
     TABLES[folder.replace("_", " ")] = functools.partial(evaluated, f"{folder}/final.csv")
 for folder in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv")):
-    TABLES[f"ablation {folder}"] = functools.partial(scores, f"ablate/{folder}/runs.csv", ranked=False)
+    TABLES[f"ablation {folder}"] = functools.partial(ablation, folder)
 
 
 # ----------------------------------------------------------------------------------------------------------- markers
