@@ -25,7 +25,7 @@ from agents.experiments.compute import (
     merged,
     on_read_frames,
 )
-from agents.experiments.savings import OTHERS, OURS, Savings, all_points
+from agents.experiments.savings import OTHERS, OURS, Savings, points_of, points_of_families
 
 CURVE = [(4.0, 80.0), (1.0, 60.0), (2.0, 70.0), (3.0, 65.0)]  # the last one costs more than (2, 70) and reaches less
 
@@ -225,7 +225,8 @@ def test_families_are_compared_with_and_without_exit() -> None:
         for method, gflops in costs.items()
         for seed in ((0, 1) if "AdaFocus" in method else (0,))
     ]
-    rows = compute_ratios(all_points(tried, [1.0, 3.0, 4.0]), OURS, OTHERS, [100.0])
+    points = points_of(tried, [1.0, 3.0, 4.0])
+    rows = compute_ratios([*points, *points_of_families(points)], OURS, OTHERS, [100.0])
     ratios = {(row["method"], row["other"]): row["ratio"] for row in rows}
     assert ratios["AdaFocus+, any P", "adaptive resolution"] == 3.0
     assert ratios["AdaFocus+, any P, with exit", "adaptive resolution"] == 6.0

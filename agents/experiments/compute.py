@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agents.evaluation import Evaluation
 from agents.exits import exit_curve, outcomes
+from agents.experiments.report import read_csv
 
 Place = tuple[float, float]
 """GFLOPs per video, and accuracy in percent."""
+_KINDS: dict[str, Any] = {"str": str, "int": int, "float": float}
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,39 @@ def merged(points: Sequence[Point], methods: Sequence[str], name: str) -> list[P
         for point in points
         if point.method in methods and point.seed in seeds
     ]
+
+
+def merged_exits(points: Sequence[Point], methods: Sequence[str], name: str) -> list[Point]:
+    """The points of several methods with conditional exit, merged into those of a single method: for each budget and
+    seed the one that is most accurate on validation videos, as :func:`exit_points` chooses.
+
+    Budgets that some seed can't keep are left out.
+    """
+    own = [point for point in points if point.method in methods]
+    seeds = {point.seed for point in own}
+    budgets: dict[str, dict[int, list[Point]]] = {}
+    for point in own:
+        budgets.setdefault(point.setting, {}).setdefault(point.seed, []).append(point)
+    return [
+        replace(max(found, key=lambda point: (point.val_accuracy, -point.val_gflops)), method=name)
+        for by_seed in budgets.values()
+        if by_seed.keys() == seeds
+        for found in by_seed.values()
+    ]
+
+
+def read_points(path: Path) -> list[Point]:
+    """Read a table of points, ``compute.csv``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no such table.
+    """
+    kinds = {field.name: _KINDS[str(field.type)] for field in fields(Point)}
+    try:
+        return [Point(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in read_csv(path)]
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} is no table of points (compute.csv of compare_compute.py): {error}") from error
 
 
 def mean_points(points: Iterable[Point]) -> dict[str, list[Point]]:

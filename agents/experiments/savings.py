@@ -28,6 +28,7 @@ from agents.experiments.compute import (
     differences_at_equal_compute,
     exit_points,
     merged,
+    merged_exits,
     on_read_frames,
 )
 from agents.experiments.kept import kept_evaluation, kept_policy
@@ -52,12 +53,14 @@ PATCHES, STOPPING, WHOLE = "AdaFocus+", "AdaFocus+ with learned stopping", "whol
 EVERY_PRICE, EVERY_PRICE_STOPPING = f"{PATCHES} for every price", f"{STOPPING} for every price"
 NO_SKIP = "no skip"
 ANY_PATCH, ANY_STOPPING, ANY_WHOLE = f"{PATCHES}, any P", f"{STOPPING}, any P", f"{WHOLE}, any size"
-FAMILIES = {f"{PATCHES},": ANY_PATCH, f"{STOPPING},": ANY_STOPPING, WHOLE: ANY_WHOLE, ADAPTIVE: ADAPTIVE}
+FAMILIES = {f"{PATCHES},": ANY_PATCH, f"{STOPPING},": ANY_STOPPING, f"{WHOLE} at": ANY_WHOLE}
 """Methods that are the same but for a size, by the beginning of their names, and the name of all of them together."""
-WITH_EXIT = {name: f"{name}, with exit" for name in (ANY_PATCH, ADAPTIVE, ANY_WHOLE)}
-"""Names of the methods that are tried with conditional exit too."""
-OURS = (WITH_EXIT[ANY_PATCH], ANY_STOPPING, ANY_PATCH)
-OTHERS = (ADAPTIVE, WITH_EXIT[ADAPTIVE], ANY_WHOLE, WITH_EXIT[ANY_WHOLE])
+EXIT = ", with exit"
+"""What the name of a method ends with if it has conditional exit."""
+TRIED_WITH_EXIT = (f"{PATCHES},", WHOLE, ADAPTIVE)
+"""Methods that are tried with conditional exit too, by the beginning of their names."""
+OURS = (f"{ANY_PATCH}{EXIT}", ANY_STOPPING, ANY_PATCH)
+OTHERS = (ADAPTIVE, f"{ADAPTIVE}{EXIT}", ANY_WHOLE, f"{ANY_WHOLE}{EXIT}")
 """The methods whose compute is compared with that of :data:`OURS`."""
 POLICY_TRAINING = {
     "patch": [SOFT_TARGET_EPISODES, SOFT_TARGET_HYPERPARAMETERS],
@@ -87,8 +90,44 @@ class Savings(SavingsArguments):
             raise ValueError(f"network_videos must be at least {needed}, of which stage 3 takes {tuned}")
         return replace(config, steps=steps, precision=self.precision)
 
-    def on_whole_frames(self) -> list[Tried]:
-        """Fewer frames, smaller frames, and, as in AR-Net, a resolution or a skip for every frame, by two learners."""
+    def prepare(self, part: str | int) -> None:
+        """Train the network of a part, and fill the tables that its policies learn from.
+
+        Args:
+            part: :data:`WHOLE`, or a patch size in pixels.
+        """
+        if part != WHOLE:
+            self._patch_bank(int(part)).build()
+            return
+        for bank in self._resolution_banks().values():
+            bank.ensure_videos(torch.arange(len(bank.videos)), bank.load_to_cut)
+
+    def on_fewer_frames(self) -> list[Tried]:
+        """Fewer and smaller whole frames, which nothing is learned for."""
+        banks, tried = self._resolution_banks(), []
+        for (choice, scale), count in itertools.product(enumerate(AR_NET_SCALES), self.frames):
+            make = functools.partial(ScheduledPolicy, candidate=choice, frames=count)
+            name = f"{WHOLE} at {scale:g}"
+            tried.append(self._tried(name, f"{count} frames", 0, make, banks, on_read_frames, skip=True))
+        return tried
+
+    def on_whole_frames(self, seed: int) -> list[Tried]:
+        """As in AR-Net, a resolution or a skip for every frame, by two learners."""
+        banks, tried = self._resolution_banks(), []
+        for cost in self.resolution_costs:
+            env = {"features": banks["train"], "reward": "gain_over_previous", "skip_cost": cost}
+            policy = self._learned(f"resolution-{cost:g}", seed, RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS, **env)
+            tried.append(self._tried(ADAPTIVE, f"λ = {cost:g}", seed, policy, banks))
+        settings = {**SOFT_TARGET_HYPERPARAMETERS, "score_map": False}  # resolutions lie in no grid
+        for cost in self.soft_resolution_costs:
+            price: dict[str, Any] = {"features": banks["train"], "skip_cost": cost}
+            look = self._looking(f"soft_resolution-{cost:g}", seed, settings, **price)
+            skip = self._skipping(f"soft_resolution_skip-{cost:g}", seed, look, **price)
+            tried.append(self._tried(ADAPTIVE, f"soft targets, λ = {cost:g}", seed, skip, banks))
+        return tried
+
+    def _resolution_banks(self) -> dict[str, ResolutionBank]:
+        """What the network of whole frames reads, at every resolution, by splits."""
 
         def train(recognizer: Recognizer, pool: RoamingFashion, settings: Stage1Config, **kwargs: Any) -> None:
             train_whole_frames(recognizer, pool, settings, AR_NET_SCALES, **kwargs)
@@ -96,38 +135,23 @@ class Savings(SavingsArguments):
         pool = self.videos("recognizer")
         recognizer = self._adapted("whole_frames", pool.frame_size[0], train, self.stage1("whole_frames"))
         readers = {scale: read_at(recognizer, pool, scale) for scale in AR_NET_SCALES}
-        banks: dict[str, FrozenFeatures] = {
+        return {
             split: ResolutionBank(readers, self.videos(split), path=self._bank(split), precision=self.precision)
             for split in dict.fromkeys(("train", "val", self.split))
         }
-        tried = []
-        for (choice, scale), count in itertools.product(enumerate(AR_NET_SCALES), self.frames):
-            make = functools.partial(ScheduledPolicy, candidate=choice, frames=count)
-            name = f"{WHOLE} at {scale:g}"
-            tried.append(self._tried(name, f"{count} frames", 0, make, banks, on_read_frames, skip=True))
-        for seed, cost in itertools.product(self.seeds, self.resolution_costs):
-            env = {"features": banks["train"], "reward": "gain_over_previous", "skip_cost": cost}
-            policy = self._learned(f"resolution-{cost:g}", seed, RESOLUTION_EPISODES, RESOLUTION_HYPERPARAMETERS, **env)
-            tried.append(self._tried(ADAPTIVE, f"λ = {cost:g}", seed, policy, banks))
-        settings = {**SOFT_TARGET_HYPERPARAMETERS, "score_map": False}  # resolutions lie in no grid
-        for seed, cost in itertools.product(self.seeds, self.soft_resolution_costs):
-            price: dict[str, Any] = {"features": banks["train"], "skip_cost": cost}
-            look = self._looking(f"soft_resolution-{cost:g}", seed, settings, **price)
-            skip = self._skipping(f"soft_resolution_skip-{cost:g}", seed, look, **price)
-            tried.append(self._tried(ADAPTIVE, f"soft targets, λ = {cost:g}", seed, skip, banks))
-        return tried
 
-    def on_patches(self, size: int) -> list[Tried]:
+    def _patch_bank(self, size: int) -> FeatureBank:
+        """The training videos, as the recogniser after stage 1 on patches of one size reads them."""
+        recognizer = self._adapted(f"patch{size}", size, train_stage1, self.stage1("patches"))
+        return FeatureBank(recognizer, self.videos("train"), path=self._bank(f"patch{size}"), precision=self.precision)
+
+    def on_patches(self, size: int, seed: int) -> list[Tried]:
         """AdaFocus and AdaFocus+ after stage 3, with patches of one size, in pixels, without and with learned stopping.
 
-        All policies of a seed are evaluated with the recogniser that was fine-tuned on the patches of one of them.
+        All policies are evaluated with the recogniser that was fine-tuned on the patches of one of them.
         """
-        recognizer = self._adapted(f"patch{size}", size, train_stage1, self.stage1("patches"))
-        bank = FeatureBank(recognizer, self.videos("train"), path=self._bank(f"patch{size}"), precision=self.precision)
-        return [each for seed in self.seeds for each in self._with_patches(size, seed, recognizer, bank)]
-
-    def _with_patches(self, size: int, seed: int, recognizer: Recognizer, bank: FeatureBank) -> list[Tried]:
-        """The policies of one training seed, trained on a bank of the recogniser after stage 1."""
+        bank = self._patch_bank(size)
+        recognizer = Recognizer.from_pretrained(self._network(f"patch{size}"))
         look = self._looking(f"patch{size}", seed, SOFT_TARGET_HYPERPARAMETERS, features=bank)
         skips = {
             cost: self._skipping(f"skip{size}-{cost:g}", seed, look, features=bank, skip_cost=cost)
@@ -174,9 +198,12 @@ class Savings(SavingsArguments):
     def _bank(self, name: str) -> Path:
         return self.out / f"{name}.bank"
 
+    def _network(self, name: str) -> Path:
+        return self.out / f"{name}.safetensors"
+
     def _adapted(self, name: str, patch_size: int, train: Callable[..., None], settings: Stage1Config) -> Recognizer:
         """The recogniser of all, trained further on patches of one size."""
-        path = self.out / f"{name}.safetensors"
+        path = self._network(name)
         if not path.exists():
             start = Recognizer.from_pretrained(self.recognizer)
             recognizer = Recognizer(replace(start.config, patch_size=patch_size))
@@ -191,7 +218,7 @@ class Savings(SavingsArguments):
 
     def _tuned(self, name: str, seed: int, recognizer: Recognizer, policy: Any, features: FeatureBank) -> Recognizer:
         """The recogniser after stage 3 on a policy's patches."""
-        path = self.out / f"{name}.safetensors"
+        path = self._network(name)
         if not path.exists():
             tuned = finetune(recognizer, policy, self.stage3, features=features, seed=seed)
             tuned.metadata = {"training": f"scripts/compare_compute.py, {name}"}
@@ -249,30 +276,38 @@ def savings_of(arguments: SavingsArguments) -> Savings:
     return Savings(**{field.name: getattr(arguments, field.name) for field in fields(SavingsArguments)})
 
 
-def price_differences(points: Sequence[Point], sizes: Sequence[int]) -> list[dict[str, Any]]:
+def price_differences(points: Sequence[Point]) -> list[dict[str, Any]]:
     """What one policy for every price gains or loses against policies of one price each, with equal compute."""
     return [
         row
-        for size in sizes
+        for method in dict.fromkeys(point.method for point in points)
         for every, each in ((EVERY_PRICE, PATCHES), (EVERY_PRICE_STOPPING, STOPPING))
-        for row in differences_at_equal_compute(points, f"{every}, {size}²", f"{each}, {size}²")
+        if method.startswith(f"{every},")
+        for row in differences_at_equal_compute(points, method, method.replace(every, each, 1))
         if row["setting"] != NO_SKIP
     ]
 
 
-def all_points(tried: Sequence[Tried], budgets: Sequence[float]) -> list[Point]:
-    """The points of every method, of all methods of a family together, and of those with conditional exit.
+def points_of(tried: Sequence[Tried], budgets: Sequence[float]) -> list[Point]:
+    """The points of every method, without and, where that is tried, with conditional exit.
 
     Args:
         tried: What :class:`Savings` has evaluated.
         budgets: GFLOPs per video for which thresholds of exit are chosen.
     """
     points = [each.point for each in tried]
-    for start, name in FAMILIES.items():
-        members = [each for each in tried if each.method.startswith(start)]
-        methods = list(dict.fromkeys(each.method for each in members))
-        if name not in methods:
-            points += merged([each.point for each in members], methods, name)
-        if name in WITH_EXIT:
-            points += exit_points(members, WITH_EXIT[name], budgets)
+    for method in dict.fromkeys(each.method for each in tried):
+        if method.startswith(TRIED_WITH_EXIT):
+            points += exit_points([each for each in tried if each.method == method], f"{method}{EXIT}", budgets)
     return points
+
+
+def points_of_families(points: Sequence[Point]) -> list[Point]:
+    """The points of all methods that are the same but for a size, together, without and with conditional exit."""
+    methods = list(dict.fromkeys(point.method for point in points))
+    found = []
+    for start, name in FAMILIES.items():
+        members = [method for method in methods if method.startswith(start)]
+        found += merged(points, [method for method in members if not method.endswith(EXIT)], name)
+        found += merged_exits(points, [method for method in members if method.endswith(EXIT)], f"{name}{EXIT}")
+    return found

@@ -21,7 +21,7 @@ class SavingsArguments:
 
     recognizer: str = "roaming-fashion"
     """Name of a shipped recogniser, or a file, that all are trained further from."""
-    network_videos: int = 96_000
+    network_videos: int = 72_000
     """Videos that every recogniser is trained on, all passes and stages counted."""
     whole_frames: Stage1Config = field(
         default_factory=lambda: Stage1Config(videos_per_step=16, local_learning_rate=1e-3)
