@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def test_ways_to_save_compute_are_compared_and_go_on(tmp_path: Path) -> None:
     compare_compute.main(config)
     compute, ratios = read_csv(tmp_path / "compute.csv"), read_csv(tmp_path / "ratios.csv")
     methods = {row["method"] for row in compute}
-    assert methods >= {*OURS, *OTHERS, "AdaFocus+, 24²", "AdaFocus+ with learned stopping for every price, 32²"}
+    assert methods >= {"AdaFocus+, 24²", "AdaFocus+, 32², with exit", "adaptive resolution, with exit"}
+    assert methods >= {"AdaFocus+ with learned stopping, 24²", "AdaFocus+ with learned stopping for every price, 32²"}
     assert {row["seed"] for row in compute if row["method"] == "AdaFocus+, 24²"} == {"0", "1"}
     assert len(ratios) == len(OURS) * len(OTHERS) * len(config.accuracies)
     assert all(bool(row["ratio"]) != bool(row["note"]) for row in ratios)  # a figure, or why there is none
@@ -40,6 +42,21 @@ def test_ways_to_save_compute_are_compared_and_go_on(tmp_path: Path) -> None:
     again = files_in(tmp_path)
     assert {name for name in made if made[name] != again[name]} == {lost}
     assert (tmp_path / "compute.csv").read_bytes() == found
+
+
+@pytest.mark.slow
+def test_parts_of_a_comparison_are_joined_from_their_tables(tmp_path: Path) -> None:
+    config = compare_compute.Config(
+        quick=True, split="val", jobs=1, patch_sizes=(32,), seeds=(0,), out=tmp_path / "whole"
+    )
+    compare_compute.main(dataclasses.replace(config, parts=("whole_frames",)))
+    compare_compute.main(dataclasses.replace(config, parts=("patches",), out=tmp_path / "patches"))
+    tables = tuple(tmp_path / part / "compute.csv" for part in ("whole", "patches"))
+    compare_compute.main(dataclasses.replace(config, parts=(), points=tables, out=tmp_path / "joined"))
+    joined, parts = read_csv(tmp_path / "joined/compute.csv"), [row for table in tables for row in read_csv(table)]
+    assert joined == parts
+    ratios = read_csv(tmp_path / "joined/ratios.csv")
+    assert {(row["method"], row["other"]) for row in ratios} == {(ours, other) for ours in OURS for other in OTHERS}
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adafocus_env.recognition.recipes import Stage3Config
+from adafocus_env.run_folder import write_csv
 from agents import Evaluation, evaluate
 from agents.baselines import RandomPolicy, ScheduledPolicy
 from agents.experiments.compute import (
@@ -23,7 +26,9 @@ from agents.experiments.compute import (
     frontier,
     mean_points,
     merged,
+    merged_exits,
     on_read_frames,
+    read_points,
 )
 from agents.experiments.savings import OTHERS, OURS, Savings, points_of, points_of_families
 
@@ -175,6 +180,27 @@ def test_exit_is_chosen_on_validation_videos_and_reported_on_others() -> None:
     assert cheap.point == Point("cheap", "λ", 0, 2.0, 100.0, 2.0, 50.0)
     (best,) = exit_points([dear], "dear with exit", [8.0])
     assert (best.gflops, best.accuracy) == (8.0, 100.0)
+
+
+def test_methods_with_exit_are_merged_as_validation_videos_choose() -> None:
+    lucky, good = Point("a", "1 GFLOPs", 0, 0.9, 80.0, 0.9, 60.0), Point("b", "1 GFLOPs", 0, 0.8, 70.0, 0.8, 61.0)
+    equal, alone = Point("a", "2 GFLOPs", 0, 1.5, 75.0, 1.5, 61.0), Point("b", "2 GFLOPs", 0, 1.2, 70.0, 1.2, 61.0)
+    other = Point("c", "1 GFLOPs", 0, 0.1, 99.0, 0.1, 99.0)
+    found = merged_exits([lucky, good, equal, alone, other], ["a", "b"], "both")
+    assert found == [dataclasses.replace(good, method="both"), dataclasses.replace(alone, method="both")]
+    second = dataclasses.replace(lucky, seed=1)  # which lacks the larger budget
+    assert [(point.setting, point.seed) for point in merged_exits([lucky, second, equal], ["a"], "a")] == [
+        ("1 GFLOPs", 0), ("1 GFLOPs", 1),
+    ]  # fmt: skip
+
+
+def test_points_are_read_as_they_were_written(tmp_path: Path) -> None:
+    written = [Point("AdaFocus+, 24²", "λ = 0.01", 2, 0.1, 70.5, 0.2, 71.0, "τ = 0.5"), *points("b", 0, 1.0)]
+    write_csv(tmp_path / "compute.csv", [dataclasses.asdict(point) for point in written])
+    assert read_points(tmp_path / "compute.csv") == written
+    (tmp_path / "other.csv").write_text("method,setting\na,b\n")
+    with pytest.raises(ValueError, match=r"other\.csv is no table of points"):
+        read_points(tmp_path / "other.csv")
 
 
 def test_a_budget_that_one_seed_cannot_keep_is_left_out() -> None:
