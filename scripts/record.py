@@ -111,7 +111,7 @@ ABLATIONS = (
     "ingredients", "reward", "baseline", "policy", "gamma", "observation", "skipping", "stopping", "candidates",
     "frames", "stages", "recipe",
 )  # fmt: skip
-COMPUTE = tuple(f"docs/compute/{part}/compute.csv" for part in ("whole_frames", "patch32"))
+COMPUTE = tuple(f"docs/compute_{part}/compute.csv" for part in ("whole_frames", "patch32"))
 """Points of the parts of the comparison of compute, which take hours each."""
 SPEED = (POOL, weights("roaming-fashion"), policy("roaming-fashion"))
 EXPERIMENTS: dict[str, Experiment] = {
@@ -154,12 +154,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         (*FINAL, *SHORT),
         (POOL,),
     ),
-    "compute_whole_frames": Experiment(
-        "compare_compute", 130, ("--parts", "whole_frames", *FINAL), folder="compute/whole_frames"
-    ),
-    "compute_patch32": Experiment(
-        "compare_compute", 85, ("--parts", "patches", "--patch-sizes", "32", *FINAL), folder="compute/patch32"
-    ),
+    "compute_whole_frames": Experiment("compare_compute", 130, ("--parts", "whole_frames", *FINAL)),
+    "compute_patch32": Experiment("compare_compute", 95, ("--parts", "patches", "--patch-sizes", "32", *FINAL)),
     "compare_compute": Experiment("compare_compute", 1, ("--parts", *FINAL, "--points", *COMPUTE), (POOL, *COMPUTE)),
     "benchmark": Experiment("benchmark", 25, data=SPEED),
     "benchmark_gpu": Experiment("benchmark", 7, ("--device", "cuda", "--seconds", "1"), SPEED),
