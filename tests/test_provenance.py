@@ -127,7 +127,8 @@ folder = Path(out) / "three"
 (folder / "evaluations").mkdir(parents=True, exist_ok=True)
 (folder / "evaluations" / "private.csv").write_text("")
 done = len(list(folder.glob("*.csv")))
-(folder / f"{done}.csv").write_text("")
+(folder / f"{done}.csv").write_text("counted")
+(folder / "nothing.json").write_text("")
 sys.exit(done + 1 < int(wanted))
 """
 """Does one of several things at each call, and fails until it has done all."""
@@ -221,11 +222,11 @@ def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(
     assert found.seconds > 0
     assert found.sources.keys() == {"scripts/count.py"}
     record.main(check)
-    assert (checkout / "shipped.csv").read_text() == ""
+    assert (checkout / "shipped.csv").read_text() == "counted"
     (checkout / "shipped.csv").write_text("changed by hand")
     with pytest.raises(ValueError, match="not of this code"):
         record.main(check)
-    (checkout / "shipped.csv").write_text("")
+    (checkout / "shipped.csv").write_text("counted")
     (experiment,) = record.EXPERIMENTS.values()
     with monkeypatch.context() as patch:
         patch.setattr(record, "EXPERIMENTS", {"count": dataclasses.replace(experiment, arguments=("--wanted", "4"))})
