@@ -32,6 +32,7 @@ def test_ways_to_save_compute_are_compared_and_go_on(tmp_path: Path) -> None:
     assert methods >= {"AdaFocus+, 24²", "AdaFocus+, 32², with exit", "adaptive resolution, with exit"}
     assert methods >= {"AdaFocus+ with learned stopping, 24²", "AdaFocus+ with learned stopping for every price, 32²"}
     assert {row["seed"] for row in compute if row["method"] == "AdaFocus+, 24²"} == {"0", "1"}
+    assert {row["method"] for row in ratios} | {row["other"] for row in ratios} == {*OURS, *OTHERS}
     assert len(ratios) == len(OURS) * len(OTHERS) * len(config.accuracies)
     assert all(bool(row["ratio"]) != bool(row["note"]) for row in ratios)  # a figure, or why there is none
     assert (tmp_path / "prices.csv").exists()
