@@ -20,7 +20,7 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from adafocus_env import AdaFocusVectorEnv, FeatureBank, RoamingFashion
+from adafocus_env import AdaFocusVectorEnv, FeatureBank, RoamingFashion, load_recognizer
 from adafocus_env.patches import best_candidate
 from agents import Evaluation, Reinforce, evaluate, finetune, from_pretrained, load_policy
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
@@ -660,11 +660,11 @@ def test_finetune_returns_a_better_copy(env_kwargs: dict[str, Any]) -> None:
 
 def test_shipped_policies_beat_random_on_validation() -> None:
     """On 250 validation videos; the figures of record are in docs/results."""
-    videos = RoamingFashion("val", num_videos=250)
-    random = evaluate(RandomPolicy, videos=videos, skip=False)
-    patch = evaluate(from_pretrained("roaming-fashion"), videos=videos)
-    skip = evaluate(from_pretrained("roaming-fashion-skip"), videos=videos)
-    oracle = evaluate(OraclePolicy, videos=videos, skip=False)
+    features = FeatureBank(load_recognizer("roaming-fashion"), RoamingFashion("val", num_videos=250))
+    random = evaluate(RandomPolicy, features=features, skip=False)
+    patch = evaluate(from_pretrained("roaming-fashion"), features=features)
+    skip = evaluate(from_pretrained("roaming-fashion-skip"), features=features)
+    oracle = evaluate(OraclePolicy, features=features, skip=False)
     assert oracle.accuracy > random.accuracy + 0.15
     assert patch.accuracy > random.accuracy + 0.08
     assert skip.accuracy > random.accuracy + 0.08
