@@ -250,3 +250,14 @@ def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(
 def test_every_experiment_has_its_script_and_its_data() -> None:
     for path, data in {(experiment.path, experiment.data) for experiment in record.EXPERIMENTS.values()}:
         assert sources_of(ROOT, path, data)
+
+
+def test_what_is_published_with_a_record_is_of_this_code() -> None:
+    """Where it is not, the experiment has to run again, or docs/record_overrides.toml says why it need not."""
+    states = {
+        name: record.state_of(experiment, ROOT / "docs" / experiment.folder_of(name))
+        for name, experiment in record.EXPERIMENTS.items()
+    }
+    recorded = {name: state for name, state in states.items() if state.published is not None}
+    assert recorded
+    assert not {name: state.changed for name, state in recorded.items() if not state.current}
