@@ -59,13 +59,15 @@ def read_safetensors(path: Path, *, with_tensors: bool = True) -> tuple[dict[str
     """Read metadata and, unless told otherwise, tensors; these only together with a checksum that is right, if any.
 
     Raises:
-        ValueError: It is not a safetensors file, or its bytes have changed since it was written.
+        ValueError: It is not a safetensors file, is cut off, or its bytes have changed since it was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys() if with_tensors else ()
             header, tensors = dict(file.metadata() or {}), {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
+        if is_safetensors(path):
+            raise ValueError(f"{path} is damaged, or not whole: copy or download it again ({error})") from error
         raise ValueError(
             f"{path} is not a safetensors file, or not a whole one: {first_sight(path) or error}"
         ) from error

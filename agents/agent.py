@@ -22,6 +22,7 @@ from adafocus_env.checks import Bounds, as_device, check_integer
 from adafocus_env.patches import can_stop
 from adafocus_env.policies import decide
 from adafocus_env.weights import load_weights
+from agents.environments import check_bound
 from agents.networks import ENCODED
 from agents.policy_file import made_for, read_state, with_network_of, write_state
 from agents.policy_spaces import check_frozen, number_of_patches, spaces_as_numbers, spaces_from_numbers, what_is_seen
@@ -56,6 +57,7 @@ class Agent:
             vector_env.single_observation_space, vector_env.single_action_space, seed, patch_policy, hyperparameters,
             as_device(device if device is not None else getattr(vector_env.unwrapped, "device", "cpu")),
         )  # fmt: skip
+        check_bound(self, env)
         self._env: VectorEnv[Any, Any, Any] | None = vector_env
         self.made_for = made_for(vector_env)
         self._tensorboard_log = tensorboard_log
@@ -90,8 +92,10 @@ class Agent:
                 + ("" if patch_policy is None else f"; {type(patch_policy).__name__} has none that can be shared")
             )
         glance, beside = what_is_seen(observation_space, self.config.use_belief)
-        if not beside and not isinstance(getattr(patch_policy, "observation_space", None), spaces.Dict):
-            self.observation_space = glance  # all that this policy looks at, whatever else the environment shows
+        if not beside and (
+            patch_policy is None or isinstance(getattr(patch_policy, "observation_space", None), spaces.Box)
+        ):
+            self.observation_space = glance  # all that either policy looks at, whatever else the environment shows
         with torch.random.fork_rng(devices=[]):  # seed the weights, leave the caller's generator alone
             torch.manual_seed(seed)
             self.policy = self._make_policy(glance.shape, beside).to(self.device)
@@ -346,7 +350,8 @@ class Agent:
         """Learn in another environment from now on; ``None`` lets go of the present one, and of its table.
 
         Raises:
-            ValueError: Its spaces are not those that the agent was trained on, or another algorithm trained it.
+            ValueError: Its spaces are not those that the agent was trained on, another algorithm trained it, or a
+                frozen policy inside it reads another environment.
         """
         if env is None:
             self._env = None
@@ -362,6 +367,7 @@ class Agent:
                 f"the agent was trained on {self.observation_space} and {self.action_space}, but env has "
                 f"{vector_env.single_observation_space} and {vector_env.single_action_space}"
             )
+        check_bound(self, env)
         self._env, self.made_for = vector_env, made_for(vector_env)
 
     def get_env(self) -> Any:

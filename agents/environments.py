@@ -108,11 +108,18 @@ def check_fit(policy: Any, env: AdaFocusVectorEnv) -> None:
             f"the policy sees {seen}, but the environment shows {shown}: pass the `observation` and `recognizer` that "
             "it was trained with"
         )
-    if getattr(policy, "bound", False) and policy.env is not env.unwrapped:
-        raise ValueError(
-            f"{type(policy).__name__} reads the environment that it was made with: pass the class, or a function that "
-            "takes the environment and makes it"
-        )
+    check_bound(policy, env)
+
+
+def check_bound(policy: Any, env: Any) -> None:
+    """Raise ``ValueError`` if a policy, or the frozen one inside it, reads another environment than this one."""
+    parts: tuple[Any, ...] = policy, getattr(policy, "patch_policy", None)
+    for part in parts:
+        if getattr(part, "bound", False) and part.env is not env.unwrapped:
+            raise ValueError(
+                f"{type(part).__name__} reads the environment that it was made with, and this is another: make it with "
+                "this one; to evaluate it, pass the class, or a function that takes the environment and makes it"
+            )
 
 
 def observed_shapes(space: spaces.Space[Any] | None) -> dict[str, Any]:

@@ -109,12 +109,14 @@ def play(
         A list of (height, width, 3) uint8 per video, which ends where the policy stops or the video is left.
 
     Raises:
-        ValueError: As in :func:`agents.evaluate`.
+        ValueError: As in :func:`agents.evaluate`; or there is no video of an index.
     """
     kind = vector_env_class(None, env_kwargs, policy)
     env_kwargs = fitting_arguments(policy, kind, env_kwargs)
     given = {"split": split, "autoreset_mode": "DISABLED", "output": "torch", "render_mode": "rgb_array"}
     env = kind(len(indices), **given, **env_kwargs)
+    if outside := [index for index in indices if not 0 <= index < len(env.videos)]:
+        raise ValueError(f"indices must be those of videos, 0 to {len(env.videos) - 1} here, not {outside[0]}")
     if not is_policy(policy):
         policy = policy(env)
     check_fit(policy, env)

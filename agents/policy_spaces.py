@@ -9,9 +9,10 @@ import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
+from adafocus_env.checks import brief
 from adafocus_env.patches import can_stop
 from adafocus_env.prices import log_price
-from agents.environments import observed_shapes
+from agents.environments import is_policy, observed_shapes
 
 BESIDE_GLANCE = "belief", "time", "price"
 """What observations can hold beside the glance, in the order in which networks read it."""
@@ -59,6 +60,11 @@ def number_of_patches(action_space: spaces.Space[Any]) -> int | None:
 
 def check_frozen(patch_policy: Any, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
     """Raise ``ValueError`` unless a frozen policy fits these spaces and a skip head remains to be trained."""
+    if not is_policy(patch_policy):
+        raise ValueError(
+            f"patch_policy must be a policy itself, with SB3's predict, not {brief(patch_policy)}: load a file or a "
+            "shipped one by agents.from_pretrained, or make a baseline with the environment"
+        )
     if not isinstance(action_space, spaces.MultiDiscrete):
         raise ValueError("patch_policy freezes the patches, so the environment must have skip=True to train anything")
     frozen_space, patches = getattr(patch_policy, "action_space", None), int(action_space.nvec[0])

@@ -99,6 +99,8 @@ def main(config: Config) -> None:
         return
     if config.root is None or config.list_file is None or config.num_classes is None:
         raise ValueError("give the folder of the videos, the list file and --num-classes; or --check data.toml")
+    if not config.root.is_dir():
+        raise ValueError(f"{config.root} is no folder of videos")
     entries = read_list(config.list_file, config.num_classes, counted=False, multi_label=config.multi_label).entries
     names, problems = folder_names(entries)
     if problems:

@@ -14,8 +14,8 @@ class Config:
     policy: str | None = None
     """The name of a baseline or a shipped policy, or a file such as reinforce.safetensors or ppo.zip; by default that
     in the recogniser's folder, or the one shipped with a shipped recogniser."""
-    indices: tuple[int, ...] = (0, 1, 2, 3)
-    """Indices of videos in the split."""
+    indices: tuple[int, ...] | None = None
+    """Indices of videos in the split; by default those of the first four."""
     split: str = "val"
     """Split of the videos."""
     recognizer: str = "roaming-fashion"
@@ -41,6 +41,7 @@ class Config:
 def main(config: Config) -> None:
     from adafocus_env import load_recognizer
     from adafocus_env.run_folder import RunFolder
+    from adafocus_env.videos.registry import get_videos
     from agents.environments import given_prices, look_arguments, shipped_pair, vector_env_class
     from agents.figures import animation, film_strip, play
     from agents.pairs import load_policy_for
@@ -53,9 +54,11 @@ def main(config: Config) -> None:
         **look_arguments(env_class, config.looks or default_looks),
         **given_prices([policy], skip_cost=config.skip_cost, glance_cost=config.glance_cost),
     }
-    arguments |= {"videos": config.videos or default, "recognizer": recognizer}
+    videos = get_videos(config.videos or default, config.split)
+    arguments |= {"videos": videos, "recognizer": recognizer}
+    indices = config.indices or range(min(4, len(videos)))
     with RunFolder(config.out, config):
-        pictures = play(policy, config.indices, config.split, exit_threshold=config.exit_threshold, **arguments)
+        pictures = play(policy, indices, exit_threshold=config.exit_threshold, **arguments)
         film_strip(config.out / "film_strip.png", pictures)
         animation(config.out / "animation.gif", pictures)
     print(config.out / "film_strip.png", config.out / "animation.gif", sep="\n")

@@ -232,6 +232,43 @@ def test_an_sb3_model_can_be_the_frozen_patch_policy(env_kwargs: dict[str, Any])
     assert np.isfinite(found.mean_return)
 
 
+class Belief:
+    """A policy that doesn't say what it sees: it reads the belief."""
+
+    action_space = gym.spaces.Discrete(16)
+
+    def predict(self, observation: Any, state: Any = None, **_: Any) -> tuple[np.ndarray, Any]:
+        return (np.abs(np.asarray(observation["belief"])[:, 0]) * 15).astype(np.int64), state
+
+
+def test_a_frozen_policy_sees_the_same_in_training_and_evaluation(env_kwargs: dict[str, Any]) -> None:
+    """Also one without ``observation_space``, under an agent that needs no more than the glance."""
+    env = gym.make_vec("AdaFocus-v0", 4, **env_kwargs)
+    agent = Reinforce(env, patch_policy=Belief(), episodes_per_batch=4).learn(16)
+    alone = evaluate(Belief(), "val", skip=False, **env_kwargs)
+    found = evaluate(agent, "val", **env_kwargs)
+    shown = ~found.skipped.any(axis=1)  # up to a frame that is skipped, beliefs are the same
+    assert np.array_equal(found.corners[:, 0], alone.corners[:, 0])
+    assert np.array_equal(found.corners[shown], alone.corners[shown])
+
+
+@pytest.mark.parametrize("wrong", ["roaming-fashion", 5, CenterPolicy, OraclePolicy])
+def test_what_is_no_policy_is_refused_as_patch_policy(wrong: Any, env_kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="patch_policy must be a policy itself"):
+        Reinforce(gym.make_vec("AdaFocus-v0", 2, **env_kwargs), patch_policy=wrong)
+
+
+def test_an_oracle_of_another_environment_is_refused_as_patch_policy(env_kwargs: dict[str, Any]) -> None:
+    env, other = (gym.make_vec("AdaFocus-v0", 2, **env_kwargs) for _ in range(2))
+    with pytest.raises(ValueError, match="OraclePolicy reads the environment that it was made with"):
+        Reinforce(env, patch_policy=OraclePolicy(other))
+    agent = Reinforce(env, patch_policy=OraclePolicy(env), episodes_per_batch=2).learn(8)
+    with pytest.raises(ValueError, match="OraclePolicy reads the environment that it was made with"):
+        evaluate(agent, "val", **env_kwargs)
+    with pytest.raises(ValueError, match="OraclePolicy reads the environment that it was made with"):
+        agent.set_env(other)
+
+
 def test_predict_in_sb3s_dialect(env_kwargs: dict[str, Any]) -> None:
     env = gym.make("AdaFocus-v0", **env_kwargs)
     agent = Reinforce(env, seed=0, use_belief=True, episodes_per_batch=2)
@@ -621,6 +658,12 @@ def test_any_policy_can_be_drawn(policy: Any, env_kwargs: dict[str, Any]) -> Non
         policy = Reinforce(gym.make("AdaFocus-v0", skip=policy == "skip", **env_kwargs))
     pictures = play(policy, [0, 3], "val", **env_kwargs)
     assert [len(row) for row in pictures] == [4, 4]
+
+
+@pytest.mark.parametrize("index", [-1, 10_000])
+def test_videos_that_are_not_there_cannot_be_drawn(index: int, env_kwargs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"indices must be those of videos, 0 to .*, not {index}"):
+        play(CenterPolicy, [0, index], **env_kwargs)
 
 
 def test_finetune_trains_on_what_the_policy_did(env_kwargs: dict[str, Any], videos: RoamingFashion) -> None:

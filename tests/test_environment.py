@@ -311,6 +311,12 @@ def test_bad_arguments_are_named(argument: str, value: object, env_kwargs: dict[
         AdaFocusVectorEnv(**arguments)
 
 
+@pytest.mark.parametrize("argument", [{"output": "torch"}, {"autoreset_mode": AutoresetMode.DISABLED}])
+def test_arguments_of_many_lanes_are_refused_by_name(argument: dict[str, Any], env_kwargs: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=rf"{next(iter(argument))} is an argument of gym\.make_vec"):
+        gym.make("AdaFocus-v0", **env_kwargs, **argument)
+
+
 def test_an_unknown_recognizer_names_the_shipped_ones() -> None:
     with pytest.raises(ValueError, match=r"recognizer.*roaming-fashion"):
         gym.make("AdaFocus-v0", recognizer="no-such-file")

@@ -209,6 +209,28 @@ def test_the_script_refuses_before_it_decodes(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_a_missing_folder_of_videos_is_named(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("a.mp4,0\nb.mp4,1\n")
+    result = run_script(tmp_path / "absent", tmp_path / "list.csv", "--num-classes", 2, "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert f"{tmp_path / 'absent'} is no folder" in result.stderr.replace("\n", "")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "mp4", "avi"])
+def test_a_video_that_was_cut_off_is_refused(suffix: str, tmp_path: Path) -> None:
+    """Also where its container lets what is left be decoded without an error."""
+    codec = {"mkv": "libx264", "webm": "libvpx-vp9", "mp4": "libx264", "avi": "mpeg4"}[suffix]
+    options = {"movflags": "faststart"} if suffix == "mp4" else {}
+    path = write(tmp_path / f"a.{suffix}", codec, range(40), container_options=options)
+    assert extract_frames(path, tmp_path / "whole") == 40
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(ValueError):  # noqa: PT011 (each container says it in its own words)
+        extract_frames(path, tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+
+
 def test_the_script_fails_where_all_videos_fail(tmp_path: Path) -> None:
     video(tmp_path / "short.mp4", range(2))
     (tmp_path / "bad.mp4").write_bytes(b"")

@@ -232,6 +232,13 @@ def test_the_patch_size_is_in_names_like_the_released_alone(tmp_path: Path, name
         load_official_checkpoint(path, patch_size=96)
 
 
+@pytest.mark.parametrize("size", ["96", 96.5, True, 0])
+def test_a_patch_size_is_a_number_of_pixels(official: Official, tmp_path: Path, size: Any) -> None:
+    torch.save(slim(official.file(1)), tmp_path / "model.pth.tar")
+    with pytest.raises(ValueError, match="patch_size must be an integer"):
+        load_official_checkpoint(tmp_path / "model.pth.tar", patch_size=size)
+
+
 def test_a_policy_needs_no_patch_size(official: Official, tmp_path: Path) -> None:
     torch.save(slim(official.file(2)), tmp_path / "50epochs.pth.tar")
     assert isinstance(load_policy(tmp_path / "50epochs.pth.tar"), OfficialPolicy)

@@ -123,6 +123,15 @@ def test_rotten_files_are_refused_or_equal(
     assert refused > count / 2
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_called_so(files: dict[str, Path], tmp_path: Path, share: float) -> None:
+    data = files["recognizer.safetensors"].read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ValueError, match=r"cut\.safetensors is (damaged, or not whole|not .*, or not a whole one)"):
+        load_recognizer(path)
+
+
 def test_every_bit_of_a_number_and_of_a_name_counts(files: dict[str, Path], tmp_path: Path) -> None:
     """One bit each, where nothing but the checksum can tell."""
     data = files["recognizer.safetensors"].read_bytes()

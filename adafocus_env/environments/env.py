@@ -19,6 +19,8 @@ _OF_THE_LANE = (
     *("videos", "recognizer", "corners", "features", "grid", "looks", "skip_cost", "glance_cost"),
 )
 """Attributes that a single environment shares with its lane."""
+_OF_MANY_LANES = {"autoreset_mode", "num_envs", "output"}
+"""Arguments that only a vector environment takes."""
 
 
 class AdaFocusEnv(gym.Env[Any, Any]):
@@ -170,10 +172,10 @@ or (low, high) |
         num_classes: Number of classes.
 
     Raises:
-        FileNotFoundError: A file of weights, a description of videos or what it names is missing.
+        FileNotFoundError: A description of videos, or what it names, is missing.
         MemoryError: The table of these videos could grow beyond the memory.
         TypeError: There is no such argument.
-        ValueError: An argument is not allowed; the message names it and what is.
+        ValueError: An argument is not allowed, or there are no weights of that name; the message names it and what is.
     """
 
     metadata: dict[str, Any] = dict(AdaFocusVectorEnv.metadata)  # noqa: RUF012
@@ -181,6 +183,8 @@ or (low, high) |
     vector_env_class: ClassVar[type[AdaFocusVectorEnv]] = AdaFocusVectorEnv
 
     def __init__(self, **arguments: Any) -> None:
+        if of_many := sorted(_OF_MANY_LANES & arguments.keys()):
+            raise TypeError(f"{of_many[0]} is an argument of gym.make_vec, not of gym.make: leave it out")
         lane = self.vector_env_class(1, **arguments, autoreset_mode=AutoresetMode.DISABLED, output="numpy")
         lane._alone = True
         self._lane = lane

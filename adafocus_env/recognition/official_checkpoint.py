@@ -15,6 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from adafocus_env.checks import Bounds, check_integer
 from adafocus_env.recognition.official_policy import OfficialPolicy
 from adafocus_env.recognition.official_tsm import OfficialTSMPolicy, released_names
 from adafocus_env.recognition.presets import paper_config, tsm_config
@@ -56,11 +57,13 @@ def load_official_checkpoint(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: P is unknown, or the file is not such a checkpoint. The message lists every missing, extra or
-            misshapen tensor, and those that hold NaN or infinite values.
+        ValueError: P is unknown or not a number of pixels, or the file is not such a checkpoint. The message lists
+            every missing, extra or misshapen tensor, and those that hold NaN or infinite values.
     """
     path = Path(path)
-    if path.is_file() and patch_size is None:
+    if patch_size is not None:
+        patch_size = check_integer("patch_size", patch_size, Bounds(at_least=1))
+    elif path.is_file():
         named = _NAME.fullmatch(path.name)
         if named is None:
             raise ValueError(

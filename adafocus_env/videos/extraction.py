@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from adafocus_env.files import naming
-from adafocus_env.videos.decoding import pictures, upright
+from adafocus_env.videos.decoding import missing_end, pictures, upright
 from adafocus_env.videos.lists import MIN_FRAMES, Entry
 
 TEMPLATE = "image_{:05d}.jpg"
@@ -81,8 +81,9 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
     Raises:
         FileNotFoundError: There is no such video.
         OSError: The frames can't be written, for example on a full disk.
-        ValueError: FFmpeg can't decode the video, it has fewer frames than lists need, its pictures change their size,
-            the folder holds anything other than frames, or a setting is out of range.
+        ValueError: FFmpeg can't decode the video, it ends earlier than its header says, it has fewer frames than lists
+            need, its pictures change their size, the folder holds anything other than frames, or a setting is out of
+            range.
     """
     if short_side < 1 or not 1 <= quality <= 100:
         raise ValueError(f"short_side must be at least 1 and quality 1 to 100, not {short_side} and {quality}")
@@ -106,6 +107,8 @@ def extract_frames(path: Path, folder: Path, short_side: int = 360, quality: int
             return frames
     if foreign:
         raise ValueError(f"{folder} holds something else than frames of this video, {foreign[0]!r}: move it away")
+    if missing := missing_end(path):
+        raise ValueError(f"{missing}: copy it again, or leave it out")
     unfinished.mkdir(parents=True)
     try:
         number = 0
