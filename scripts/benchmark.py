@@ -2,7 +2,8 @@
 
 Every figure of a comparison is the median over repeats. These alternate with the repeats of the others, so that
 whatever else the machine does affects all of them alike. At the paper's scale the networks are MobileNet-V2, ResNet-50
-on 128² patches and a GRU of 1024, on 16 frames of 224², with random weights, on which speed does not depend.
+on 128² patches and a GRU of 1024, on 16 frames of 224², with random weights, on which speed does not depend. It takes
+an hour on two slow cores. `--resume` goes on after the last part that a killed run has finished.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Config:
-    scales: tuple[Literal["embedded", "paper", "tsm", "growth"], ...] = ("embedded", "paper", "tsm", "growth")
-    """The shipped recogniser, networks of the paper's size, those of its AdaFocus-TSM; and how the cost of a step grows
-    with the numbers of lanes, videos, frames and candidates."""
+    parts: tuple[Literal["embedded", "paper", "tsm", "growth", "training"], ...] = (
+        "embedded", "paper", "tsm", "growth", "training",
+    )  # fmt: skip
+    """The shipped recogniser, networks of the paper's size, those of its AdaFocus-TSM; how the cost of a step grows
+    with the numbers of lanes, videos, frames and candidates; and whole training runs of REINFORCE and PPO, with an
+    empty and with a full table."""
     clips: int = 64
     """Number of clips in a batch of AdaFocus-TSM."""
     device: str = "cpu"
@@ -35,12 +39,12 @@ class Config:
     """Seconds for each figure, over all of its repeats."""
     repeats: int = 7
     """Number of repeats, whose median counts."""
-    training: bool = True
-    """Also time whole training runs of REINFORCE and PPO, with an empty and with a full table."""
     quick: bool = False
     """Rehearse everything in less time; the figures mean little."""
     seed: int = 0
     """Seed of the actions and of the training runs."""
+    resume: bool = False
+    """Measure only those parts whose figures aren't in the folder."""
     out: Path = Path("runs/benchmark")
     """Folder for the tables, the figure and the log."""
 
@@ -80,10 +84,15 @@ def main(config: Config) -> None:
     results = Results(config.seconds, config.repeats, config.device)
     scales = scales_for(config.device, quick=config.quick)
     started = time.perf_counter()
-    with RunFolder(config.out, config) as run:
+    with RunFolder(config.out, config, append=config.resume, may_change=("resume", "parts", "out")) as run:
+        if config.resume:
+            results.read(run)
         processor = platform.processor() or platform.machine()
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {processor}")
-        for name in config.scales:
+        for name in config.parts:
+            if name in results.scales:
+                print(f"{name} is measured already")
+                continue
             if name == "tsm":
                 measure_clips(results, config.clips, config.device)
             elif name == "growth":
@@ -91,15 +100,16 @@ def main(config: Config) -> None:
                 growth = measure_growth(results, axes, config.device, config.seed)
                 run.write_table("growth", growth)
                 draw_growth(config.out / "growth.png", growth)
+            elif name == "training":
+                measure_training(results, config.device, config.seed, quick=config.quick)
             else:
                 measure(results, scales[name], config)
             results.write(run)  # now, in case that something ends the run
-        if config.training and "embedded" in config.scales:
-            measure_training(results, config.device, config.seed, quick=config.quick)
-        results.write(run)
     results.print_ratios()
     print(f"Everything is in {config.out}, after {(time.perf_counter() - started) / 60:.1f} minutes.")
 
 
 if __name__ == "__main__":
-    run_script(main, Config, __doc__)
+    run_script(
+        main, Config, __doc__, resume="the same command with --resume goes on with the parts that are missing in {out}"
+    )

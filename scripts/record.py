@@ -157,8 +157,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "compute_whole_frames": Experiment("compare_compute", 140, ("--parts", "whole_frames", *FINAL)),
     "compute_patch32": Experiment("compare_compute", 100, ("--parts", "patches", "--patch-sizes", "32", *FINAL)),
     "compare_compute": Experiment("compare_compute", 1, ("--parts", *FINAL, "--points", *COMPUTE), (POOL, *COMPUTE)),
-    "benchmark": Experiment("benchmark", 25, data=SPEED),
-    "benchmark_gpu": Experiment("benchmark", 7, ("--device", "cuda", "--seconds", "1"), SPEED),
+    "benchmark": Experiment("benchmark", 60, ("--resume",), SPEED),
+    "benchmark_gpu": Experiment("benchmark", 7, ("--resume", "--device", "cuda", "--seconds", "1"), SPEED),
 }
 """Everything that is published, in the order in which it runs."""
 

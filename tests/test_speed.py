@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import functools
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,6 +56,30 @@ def test_speeds_ratios_and_what_is_asked(tmp_path: Path, monkeypatch: pytest.Mon
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["scale", "what", "num_envs", "value", "unit"]
     assert (tmp_path / "benchmark.png").exists()
+    resumed = Results(seconds=30, repeats=3)
+    with RunFolder(tmp_path, Config()) as run:
+        resumed.read(run)
+    assert (resumed.rows, resumed.ratios) == (results.rows, results.ratios)
+
+
+@pytest.mark.slow
+def test_a_killed_benchmark_goes_on_with_the_parts_that_are_missing(tmp_path: Path) -> None:
+    def measured(*arguments: str) -> str:
+        command = [sys.executable, "scripts/benchmark.py", "--quick", "--out", str(tmp_path), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def written() -> list[list[str]]:
+        with open(tmp_path / "benchmark.csv", newline="") as file:
+            return list(csv.reader(file))
+
+    measured("--parts", "tsm")
+    tsm = written()
+    assert "tsm is measured already" in measured("--resume", "--parts", "tsm", "training")
+    both = written()
+    assert both[: len(tsm)] == tsm
+    assert {row[0] for row in both[len(tsm) :]} == {"training"}
+    measured("--resume", "--parts", "tsm", "training")
+    assert written() == both
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Results:
         device: torch device that the timings run on.
 
     Attributes:
-        rows: Every figure: ``scale``, ``what``, ``num_envs``, ``value`` and ``unit``.
+        rows: Every figure: ``scale`` (or another part), ``what``, ``num_envs``, ``value`` and ``unit``.
         ratios: Every ratio: ``ratio``, ``measured`` and ``asked``.
     """
 
@@ -57,6 +58,11 @@ class Results:
         self._seconds, self._repeats, self._device = seconds, repeats, torch.device(device)
         self.rows: list[dict[str, Any]] = []
         self.ratios: list[dict[str, Any]] = []
+
+    @property
+    def scales(self) -> frozenset[str]:
+        """Scales, and other parts, that have figures."""
+        return frozenset(row["scale"] for row in self.rows)
 
     def add(self, scale: str, what: str, value: float, unit: str, num_envs: int | str = "") -> None:
         """Add a figure."""
@@ -110,10 +116,18 @@ class Results:
         return [float(np.median(found)) for _, _, found in work]
 
     def write(self, run: RunFolder) -> None:
-        """Write ``benchmark.csv``, ``ratios.csv`` and ``benchmark.png``."""
-        run.write_table("benchmark", [{**row, "value": float(f"{row['value']:.5g}")} for row in self.rows])
+        """Write ``ratios.csv``, ``benchmark.csv`` and ``benchmark.png``; what the second has, the first has, too."""
         run.write_table("ratios", self.ratios)
+        run.write_table("benchmark", [{**row, "value": float(f"{row['value']:.5g}")} for row in self.rows])
         self._draw(run.path / "benchmark.png")
+
+    def read(self, run: RunFolder) -> None:
+        """Add what :meth:`write` has left in a run's folder, if anything."""
+        for row in _rows(run.path / "benchmark.csv"):
+            lanes = int(row["num_envs"]) if row["num_envs"] else ""
+            self.rows.append({**row, "num_envs": lanes, "value": float(row["value"])})
+        for row in _rows(run.path / "ratios.csv"):
+            self.ratios.append({**row, "measured": float(row["measured"])})
 
     def print_ratios(self) -> None:
         """Print the ratios as a table."""
@@ -138,3 +152,11 @@ class Results:
             axes.margins(x=0.2)
             axes.invert_yaxis()
         write_figure(path, figure, 120)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file; none if it doesn't exist."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

@@ -12,6 +12,7 @@ from agents.presets import PATCH_EPISODES, PATCH_HYPERPARAMETERS
 from agents.reinforce import Reinforce
 from agents.sb3 import PPO_EPISODES, PPO_HYPERPARAMETERS, make_model, make_vec_env
 
+PART = "training"
 LANES = 64
 IN_ENV = "share of time in env.step and reset"
 
@@ -46,9 +47,9 @@ def measure_training(results: Results, device: str, seed: int, *, quick: bool) -
         env = TimedEnv(LANES, features=bank, skip=False, output="torch")
         seconds = _seconds_of(Reinforce(env, seed=seed, **PATCH_HYPERPARAMETERS), episodes * env.num_frames)
         _add(results, "REINFORCE", state, episodes, seconds)
-        results.add(EMBEDDED.name, f"REINFORCE, {state} table, {IN_ENV}", env.seconds / seconds, "")
+        results.add(PART, f"REINFORCE, {state} table, {IN_ENV}", env.seconds / seconds, "")
     name = f"share of REINFORCE's time in env.step and reset, {LANES} envs, warm"
-    results.add_ratio(EMBEDDED.name, name, env.seconds / seconds, "at most 0.4")
+    results.add_ratio(PART, name, env.seconds / seconds, "at most 0.4")
     bank = FeatureBank(recognizer, videos, GRID, device)
     episodes = PPO_EPISODES // share
     for state in ("cold", "warm"):
@@ -64,4 +65,4 @@ def _seconds_of(model: Any, timesteps: int) -> float:
 
 
 def _add(results: Results, name: str, state: str, episodes: int, seconds: float) -> None:
-    results.add(EMBEDDED.name, f"{name}, {state} table, {episodes} episodes", episodes / seconds, "episodes/s", LANES)
+    results.add(PART, f"{name}, {state} table, {episodes} episodes", episodes / seconds, "episodes/s", LANES)
