@@ -97,8 +97,11 @@ def draw_growth(path: Path, rows: list[dict[str, Any]]) -> None:
     for panel, axis in zip(panels, axes, strict=True):
         for name in BASELINES:
             points = [row for row in rows if (row["axis"], row["baseline"]) == (axis, name)]
-            panel.plot(*([row[key] for row in points] for key in ("size", "microseconds")), marker="o", label=name)
+            sizes = [row["size"] for row in points]
+            panel.plot(sizes, [row["microseconds"] for row in points], marker="o", label=name)
         panel.set(xscale="log", yscale="log", xlabel=axis)
+        panel.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("µs per lane and step")
     panels[0].legend(title="baseline")
