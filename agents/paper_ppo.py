@@ -8,44 +8,44 @@ normalised over the batch and are the critic's target in that form.
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from adafocus_env.checks import Bounds
 from adafocus_env.recognition.official_policy import OfficialPolicy
-from agents.reinforce import Reinforce, rewards_to_go
+from agents.reinforce import Hyperparameters, Reinforce, rewards_to_go
 from agents.rollout import Rollout
 
-PUBLISHED: dict[str, Any] = {
-    "learning_rate": 3e-4,
-    "gamma": 0.7,
-    "episodes_per_batch": 64,
-    "value_coefficient": 0.5,
-    "entropy_coefficient": 0.01,
-    "normalize_advantage": False,
-    "max_grad_norm": math.inf,
-    "averaging": 0.0,
-    "encoder_size": 1024,
-    "hidden_size": 1024,
-    "use_belief": False,
-}
-"""The published settings, in the names of :class:`agents.reinforce.Hyperparameters`."""
 CLIP = 0.2
+
+
+@dataclass(frozen=True)
+class PaperHyperparameters(Hyperparameters):
+    """Those of :class:`~agents.reinforce.Hyperparameters`, with the published settings where none are given."""
+
+    learning_rate: Annotated[float, Bounds(above=0)] = 3e-4
+    normalize_advantage: bool = False
+    max_grad_norm: Annotated[float, Bounds(above=0, finite=False)] = math.inf
+    averaging: Annotated[float, Bounds(at_least=0, below=1)] = 0.0
+    encoder_size: Annotated[int, Bounds(at_least=1)] = 1024
+    hidden_size: Annotated[int, Bounds(at_least=1)] = 1024
 
 
 class PaperPPO(Reinforce):
     """The published recipe. Arguments and everything else as :class:`Reinforce`, but for the defaults."""
 
-    def __init__(self, env: Any, **kwargs: Any) -> None:
-        super().__init__(env, **{**PUBLISHED, **kwargs})
+    hyperparameters_class: ClassVar[type[Hyperparameters]] = PaperHyperparameters
+    config: PaperHyperparameters
 
     @classmethod
     def from_official(cls, policy: OfficialPolicy) -> PaperPPO:
         """An agent with the weights of a released π, to be saved, or to be trained further after ``set_env``."""
         size = policy.gru.hidden_size
         agent = cls.__new__(cls)
-        settings = {**PUBLISHED, "encoder_size": size, "hidden_size": size}
+        settings = {"encoder_size": size, "hidden_size": size}
         agent._build(policy.observation_space, policy.action_space, 0, None, settings, "cpu")
         renamed = {
             name.replace("state_encoder", "encode_glance")

@@ -277,6 +277,24 @@ def test_tables_share_the_trials_that_they_have_in_common(
     assert one.key(bench) != before
 
 
+def test_no_two_rows_of_a_table_share_a_trial(bench: Bench) -> None:
+    """The paper's recipe has defaults of its own: the preset's, given to it, are other settings."""
+    for name, variants in ABLATIONS.items():
+        keys = [each.trials(range(1), EPISODES, "test")[0].key(each.on(bench)) for each in variants]
+        assert len({*keys}) == len(keys), name
+
+
+def test_an_agent_with_other_defaults_than_it_says_is_refused(bench: Bench) -> None:
+    class Hidden(Reinforce):
+        def __init__(self, env: Any, **kwargs: Any) -> None:
+            super().__init__(env, **{"gamma": 0.1, **kwargs})
+
+    make = own(Hidden)
+    assert make(bench.features("train"), 0, {}, {"gamma": 0.3}, num_envs=2).config.gamma == 0.3
+    with pytest.raises(ValueError, match="Hidden's defaults are not those of its hyperparameters_class"):
+        make(bench.features("train"), 0, {}, {}, num_envs=2)
+
+
 def test_the_random_patch_is_noise_in_the_return(bench: Bench) -> None:
     rows = estimator_noise(ABLATIONS["baseline"], bench, 0, EPISODES, critic_episodes=512, batches=40)
     sample, exact, all_actions = rows

@@ -70,11 +70,21 @@ class own:
     def __call__(
         self, features: FeatureBank, seed: int, env: Settings, settings: Settings, num_envs: int = LANES
     ) -> Reinforce:
-        """See :data:`Maker`."""
+        """See :data:`Maker`.
+
+        Raises:
+            ValueError: The class has other defaults than it says, so settings that are given and those that aren't
+                could be taken for the same.
+        """
         env_class = vector_env_class(None, {"features": features})
         kwargs = {**patches_alone(env_class), **env}
         num_envs = min(num_envs, settings.get("episodes_per_batch", self.defaults["episodes_per_batch"]))
-        return self.kind(env_class(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
+        agent = self.kind(env_class(num_envs, features=features, output="torch", **kwargs), seed=seed, **settings)
+        if asdict(agent.config) != {**self.defaults, **settings}:
+            raise ValueError(
+                f"{self.kind.__name__}'s defaults are not those of its hyperparameters_class: write them there"
+            )
+        return agent
 
     @property
     def defaults(self) -> dict[str, Any]:
