@@ -14,6 +14,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -324,11 +325,14 @@ for folder in sorted(path.parent.name for path in DOCS.glob("ablate/*/runs.csv")
 # ----------------------------------------------------------------------------------------------------------- markers
 
 
+_OF_SEVERAL: dict[str, Callable[[list[float]], float]] = {"": sum, "min": min, "max": max, "mean": fmean}
+
+
 def value(query: str) -> str:
     """One figure of a results file, formatted; a JSON file counts as one row.
 
-    A condition ``NAME=LOW..HIGH`` chooses numbers between two others, ``min:COLUMN`` and ``max:COLUMN`` take one of
-    several rows, and ``COLUMN/60``, say, divides.
+    A condition ``NAME=LOW..HIGH`` chooses numbers between two others, ``min:COLUMN``, ``max:COLUMN`` and
+    ``mean:COLUMN`` are of several rows, and ``COLUMN/60``, say, divides.
 
     Raises:
         ValueError: The query is not ``FILE NAME=TEXT … COLUMN FORMAT``, or not one row fits it, or none.
@@ -337,12 +341,14 @@ def value(query: str) -> str:
     wanted = dict(condition.split("=", 1) for condition in conditions)
     found = [json.loads((DOCS / file).read_text(encoding="utf-8"))] if file.endswith(".json") else read(file)
     rows = [row for row in found if all(_fits(row[key], text) for key, text in wanted.items())]
-    extreme, _, column = column.rpartition(":")
+    several, _, column = column.rpartition(":")
     name, _, divisor = column.partition("/")
-    if not rows or (len(rows) > 1 and not extreme):
+    if several not in _OF_SEVERAL:
+        raise ValueError(f"{several}: is none of min:, max: and mean:")
+    if not rows or (len(rows) > 1 and not several):
         raise ValueError(f"{len(rows)} rows of {file} have {wanted}, not one")
     figures = [float(row[name]) / float(divisor or 1) for row in rows if row[name] != ""]
-    return format(max(figures) if extreme == "max" else min(figures), form)
+    return format(_OF_SEVERAL[several](figures), form)
 
 
 def _fits(cell: str, text: str) -> bool:
