@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,7 @@ def test_the_published_settings_are_the_papers(env_kwargs: dict[str, Any]) -> No
     assert (config.gamma, config.learning_rate, config.episodes_per_batch) == (0.7, 3e-4, 64)
     assert (config.value_coefficient, config.entropy_coefficient) == (0.5, 0.01)
     assert (config.encoder_size, config.hidden_size, config.averaging) == (1024, 1024, 0)
+    assert (config.normalize_advantage, config.max_grad_norm, config.use_belief) == (False, math.inf, False)
     assert Reinforce(env).config.gamma == 0.7
 
 
