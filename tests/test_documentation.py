@@ -283,6 +283,12 @@ def test_figures_are_those_of_the_results_files(page: Path, tables: dict[str, An
     assert tables["filled_in"](text) == text, "python docs/generate.py writes them anew"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_begins_with_the_marker_of_a_value(page: Path) -> None:
+    begun = [line for line in page.read_text().splitlines() if re.match(r"\s*<!-- value:", line)]
+    assert not begun, "Markdown would begin a new block there"
+
+
 def test_what_is_between_markers_is_replaced(tables: dict[str, Any]) -> None:
     old = "Learned: <!-- value: quickstart/table.csv policy=learned accuracy .0f -->1<!-- end --> %"
     new = tables["filled_in"](old)
