@@ -167,10 +167,9 @@ def points_in(path: Path) -> dict[str, dict[int, list[float]]]:
 
 
 def draw_curves() -> None:
-    """For each learner, its mean validation accuracy over seeds, before those of all others in the same comparison."""
-    comparisons = [points_in(DOCS / folder / "curves.csv") for folder in ("compare_algorithms", "compare_learners")]
+    """For each learner, its mean validation accuracy over seeds, before those of all others."""
+    points = points_in(DOCS / "compare_algorithms" / "curves.csv")
     for picture, shown in CURVES.items():
-        points = next(points for points in comparisons if shown in points)
         _, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
         for name in sorted(points, key=lambda name: name == shown):
             episodes = sorted(points[name])

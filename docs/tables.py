@@ -304,7 +304,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: per_seed("reproduce_results/results.csv", FOCUS),
     "differences": lambda: claims("reproduce_results/claims.csv"),
     "algorithms": lambda: scores("compare_algorithms/runs.csv", ALGORITHM_PAGES),
-    "learners with scores of the map": lambda: scores("compare_learners/runs.csv", ALGORITHM_PAGES),
     "ingredients": lambda: ingredients("ablate/ingredients/runs.csv"),
     "noise": noise,
     "pipelines": lambda: pipelines("compare_pipelines/pipelines.csv"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from joblib.externals.loky import get_reusable_executor
+from matplotlib.figure import Figure
 
 from adafocus_env import AdaFocusVectorEnv, FeatureBank, Recognizer
 from adafocus_env.patches import can_stop
@@ -20,7 +21,7 @@ from adafocus_env.videos.registry import register_videos
 from agents import Reinforce, SoftTargets, evaluate, exit_curve, load_policy, paired_difference
 from agents.baselines import RandomPolicy
 from agents.experiments import bench as benches
-from agents.experiments import pipelines, runner
+from agents.experiments import pipelines, report, runner
 from agents.experiments.ablations import ABLATIONS, Variant
 from agents.experiments.algorithms import ALGORITHMS, get_algorithms, own
 from agents.experiments.bench import Bench
@@ -399,6 +400,25 @@ def test_all_pairs_of_learners_are_compared_and_compute_is_shown_where_it_differ
     assert "| accuracy % | GFLOPs | glances | looks | mean return |" in text
     assert "| c | -50.0" in text.partition("## Against a")[2]
     assert text.count("| c | -50.0") + text.count("| c | -25.0") == 1
+
+
+def test_every_learner_of_a_figure_has_a_line_of_its_own(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    curve: dict[str, Any] = {
+        "curve_episodes": np.arange(1, 4),
+        "curve_seconds": np.ones(3),
+        "curve_accuracy": np.ones(3),
+    }
+    results = [replace(result(name, name, [1, 0], seconds=1), **curve) for name in ALGORITHMS]
+    write_results(tmp_path, results, [bench] * len(results))
+    figures: list[Figure] = []
+    monkeypatch.setattr(report, "write_figure", lambda path, figure, dpi: figures.append(figure))
+    write_report(tmp_path, title="Many", comparable_returns=False)
+    plots = [axes.get_lines() for figure in figures for axes in figure.axes]
+    assert len(plots) == 3
+    for lines in plots:
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(ALGORITHMS)
 
 
 def test_report_without_results_says_so(tmp_path: Path) -> None:

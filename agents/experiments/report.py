@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from scipy.stats import spearmanr
 
 from adafocus_env.files import write_atomically, write_figure
@@ -32,6 +34,8 @@ from agents.intervals import paired_difference
 
 SPENT = {"GFLOPs": "gflops", "glances": "frames", "looks": "focused"}
 """What a video takes: headings and columns, which a report has where policies don't look at every frame."""
+LINES = cycler(linestyle=["-", "--", ":"]) * cycler(color=matplotlib.color_sequences["tab10"])
+"""Lines of figures: after ten colours, the same ones dashed, and then dotted."""
 Array = npt.NDArray[np.float64]
 Row = dict[str, str]
 
@@ -311,6 +315,7 @@ def _draw_curves(path: Path, points: Sequence[Row]) -> None:
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     for place, (x, label) in enumerate((("episodes", "episodes"), ("seconds", "seconds of training")), start=1):
         axes = figure.add_subplot(1, 2, place, xlabel=label, ylabel="validation accuracy, %")
+        axes.set_prop_cycle(LINES)
         for name, (at, lines) in _curves(points, x).items():
             middle = at.mean(axis=0)
             (line,) = axes.plot(middle, lines.mean(axis=0), label=name)
@@ -325,6 +330,7 @@ def _draw_curves(path: Path, points: Sequence[Row]) -> None:
 def _draw_profiles(path: Path, scores: Mapping[str, Array]) -> None:
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="score τ", ylabel="share of runs above τ")
+    axes.set_prop_cycle(LINES)
     thresholds = np.linspace(0, 1, 201)
     for name, values in scores.items():
         axes.step(thresholds, performance_profile(values, thresholds), where="post", label=name)
