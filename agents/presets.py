@@ -1,4 +1,7 @@
-"""Settings of the agents on the embedded benchmark, chosen on its validation split."""
+"""Settings of the agents on the embedded benchmark, chosen on its validation split.
+
+What settings are worth, with intervals, is in docs/results/ablations.md, and more of them in docs/tune/tuning.csv.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,7 @@ PATCH_HYPERPARAMETERS: dict[str, Any] = {
     "score_map": True,
 }
 """REINFORCE for the patch policy π (stage 2). A patch is rewarded at once, so a γ below the paper's 0.7 mostly removes
-noise. Scores of the glance's map are worth most: with them it is at 78.6 and 78.6 % after 19,200 episodes on 1,000
-validation videos (seeds 1000 and 1001; true location 80.7), and without them it was at 76 %. The paper's π sees the
-glance alone; the belief was worth two to three hundredths of the gap between random patches and the true location on
-5,000 validation videos (seeds 1 and 2)."""
+noise. Scores of the glance's map are worth most. The paper's π sees the glance alone; the belief helped a little."""
 PATCH_EPISODES = 19_200
 
 ALL_ACTION_HYPERPARAMETERS: dict[str, Any] = {
@@ -29,8 +29,7 @@ ALL_ACTION_HYPERPARAMETERS: dict[str, Any] = {
     "score_map": True,
 }
 """The all-action agent. Its gradients are so much less noisy that it can take four times as many updates, from batches
-of a quarter of the size. With such small batches REINFORCE often learns nothing (validation, seeds 1000 to 1002: 78.1
-against 61.6 % after 9,600 episodes)."""
+of a quarter of the size, with which REINFORCE often learns nothing."""
 
 SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 2e-3,
@@ -42,16 +41,12 @@ SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {
     "temperature": 0.02,
     "score_map": True,
 }
-"""Soft targets. On 4,000 validation videos (random patches 58.1 %, true location 80.8 %) they reach 79.2 and 79.3 %
-after 9,600 episodes on all 6,000 training videos (seeds 0 and 1). An encoder of 256 reaches as much (79.2 %), but of
-fewer videos it learns some by heart: on 1,200 it is at 78.0 % where one of 64 is at 78.5 %. Longer training gains
-nothing (19,200 episodes: 79.3 %; 38,400 with the larger encoder: 78.1 %), nor do τ = 0.03 (79.0 %) and slower averaging
-(79.2 %). On 500 videos, an earlier version of 1,600 training videos lost 1.4 points without the score map."""
+"""Soft targets. An encoder of 256 does as well on all 6,000 training videos, but of fewer it learns some by heart.
+Longer training gains nothing, nor does a τ of 0.03 or slower averaging."""
 SOFT_TARGET_EPISODES = 9_600
 QUICK_VIDEOS, QUICK_EPISODES = 1_600, 9_600
-"""Training videos and episodes of soft targets in the quickstart. More videos gain more than more episodes: 1,600 and
-9,600 reach 79.2 % on the 4,000 validation videos above, 2,000 and 8,000 79.0 %, and 1,200 and 12,800 78.0 % (with an
-encoder of 256). The more videos, the longer the table of all their candidates takes to fill."""
+"""Training videos and episodes of soft targets in the quickstart. More videos gain more than more episodes, but their
+table of all candidates takes longer to fill."""
 
 STILL_PICTURES, STILL_EPISODES = 2_000, 9_600
 """Training pictures and episodes of soft targets on still pictures."""
@@ -66,11 +61,9 @@ DIFFERENTIABLE_HYPERPARAMETERS: dict[str, Any] = {
     "random_share": 0.2,
     "score_map": True,
 }
-"""Positions by gradients. On the 4,000 validation videos above they reach 79.3 % after 9,600 episodes (seed 0), with an
-encoder of 256 79.1 %, and with AdaFocusV2's half of the patches random 78.9 % (78.2 to 78.9 % with an encoder of 256).
-On 500 videos, an earlier version learnt nothing without the score map in 4,000 episodes (54.2 %), nor much with
-AdaFocusV2's interpolated pixels in 2,000: with the score map 58.2 % for γ = 0 and 54.4 % for γ = 1, and 53.4 % without
-it."""
+"""Positions by gradients, through the candidates' vectors. With AdaFocusV2's half of the patches random they do a
+little worse, and with its interpolated pixels or without scores of the map they hardly
+learnt in a few thousand episodes."""
 DIFFERENTIABLE_EPISODES = 9_600
 
 SKIP_HYPERPARAMETERS: dict[str, Any] = {
@@ -82,9 +75,8 @@ SKIP_HYPERPARAMETERS: dict[str, Any] = {
 }
 """REINFORCE for the skip policy π′ over a frozen π (AdaFocus+), whose encoder and memory it shares. With
 ``gain_over_previous`` and γ = 1 the return would telescope to the confidence at the end minus the price of the focused
-frames, which is the trade-off wanted. γ = 0.9 is close to it and less noisy. On 4,000 validation videos, after stage 3,
-sharing is at 80.6 and 79.9 % with 3.98 and 3.94 looks of 8 (seeds 0 and 1, λ = 0.015), and an encoder of π′ itself at
-79.7 and 79.8 % with 3.97 and 4.71."""
+frames, which is the trade-off wanted. γ = 0.9 is close to it and less noisy. An encoder of its own took π′ more looks
+for no more accuracy."""
 SKIP_EPISODES = 12_800
 
 STOP_HYPERPARAMETERS: dict[str, Any] = {**SKIP_HYPERPARAMETERS, "gamma": 1.0}
@@ -121,10 +113,9 @@ CLIP_SOFT_TARGET_HYPERPARAMETERS: dict[str, Any] = {
     "use_belief": False,
     "temperature": 0.1,
 }
-"""Soft targets with patch indices as actions. Trained on 6,000 clips, they close 0.83 of the gap between random patches
-and the true location on 2,500 validation clips (one seed), which is all that this glance seems to allow: a localiser
-with the same network, which is told where the item is, closes 0.81 to 0.82. With τ = 0.02 it is 0.80 to 0.83, and after
-38,400 episodes 0.78. Deeper or wider scores of the map change nothing."""
+"""Soft targets with patch indices as actions. They close as much of the gap between random patches and the true
+location as a localiser with the same network, which is told where the item is; a lower τ and longer training
+don't help."""
 CLIP_SOFT_TARGET_EPISODES = 14_400
 CLIP_SOFT_TARGET_VIDEOS = 6_000
 """Number of training clips for soft targets, whose table of all candidates is to fill in minutes."""
@@ -134,6 +125,5 @@ CLIP_STAGE3 = Stage3Config(epochs=5, classifier_learning_rate=1e-3)
 STAGE3 = Stage3Config(epochs=5)
 """Stage 3 on the patches of π and π′. More epochs overfit."""
 STAGE3_SKIP_COST = 0.025
-"""Price of a look for the skip policy that stage 3 follows where at most half of the frames are to be looked at: 80.5 %
-at 48 % of the frames on 4,000 validation videos (seed 0), where 0.015 leads to 80.6 at 50 %, 0.02 to 80.6 at 49 %, and
-0.03 to 80.2 at 47 %."""
+"""Price of a look for the skip policy that stage 3 follows where at most half of the frames are to be looked at: the
+lowest price tried on the validation split that keeps clearly below half."""

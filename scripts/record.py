@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,12 +184,16 @@ class State(NamedTuple):
     published: Provenance | None
     changed: Mapping[str, str]
     """What differs from today: files with their present fingerprints, and the command."""
+    unrecorded: str = ""
+    """Why there is no record, where :data:`OVERRIDES` says so."""
 
     @property
     def current(self) -> bool:
         return self.published is not None and not self.changed
 
     def __str__(self) -> str:
+        if self.unrecorded:
+            return "without a record, as stated"
         if self.published is None:
             return "missing"
         if not self.changed:
@@ -196,13 +201,43 @@ class State(NamedTuple):
         return f"of other code: {len(self.changed)} of {len(self.published.sources)} sources and arguments changed"
 
 
-def state_of(experiment: Experiment, folder: Path) -> State:
-    """Compare the results in a folder with the sources of today."""
+def without_record(docs: Path) -> dict[str, str]:
+    """Folders of results that are shown although no record says what code they are of, with the reasons.
+
+    :data:`OVERRIDES` has a table for each: ``[[unrecorded]]`` with ``folder``, relative to the documents, and
+    ``reason``. The documents say so where they show these figures.
+
+    Args:
+        docs: Folder of the published results.
+
+    Raises:
+        ValueError: An entry lacks one of the two, or is of a folder that has a record.
+    """
+    path, found = ROOT / OVERRIDES, {}
+    if not path.exists():
+        return {}
+    for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("unrecorded", ()):
+        if entry.keys() != {"folder", "reason"} or not entry["reason"].strip():
+            raise ValueError(f"{OVERRIDES}: each [[unrecorded]] needs folder and reason, not {entry}")
+        if (docs / entry["folder"] / "record.json").exists():
+            raise ValueError(f"{OVERRIDES}: [[unrecorded]] folder {entry['folder']} has a record: remove the entry")
+        found[entry["folder"]] = entry["reason"]
+    return found
+
+
+def state_of(experiment: Experiment, folder: Path, unrecorded: str = "") -> State:
+    """Compare the results in a folder with the sources of today.
+
+    Args:
+        experiment: The experiment.
+        folder: The folder.
+        unrecorded: Why there is no record of them, where that is stated.
+    """
     from agents.experiments.provenance import Provenance, changes, read_overrides, sources_of
 
     published = Provenance.load(folder)
     if published is None:
-        return State(None, {})
+        return State(None, {}, unrecorded)
     now = sources_of(ROOT, experiment.path, experiment.data)
     changed = changes(published.sources, now, read_overrides(ROOT / OVERRIDES))
     if [*published.command] != experiment.command:
@@ -321,10 +356,17 @@ def main(config: Config) -> None:
         raise ValueError("the record is of a git checkout: clone the repository, and run it there")
     check_known("--only", config.only, EXPERIMENTS)
     names = [name for name in EXPERIMENTS if not config.only or name in config.only]
-    states = {name: state_of(EXPERIMENTS[name], config.docs / EXPERIMENTS[name].folder_of(name)) for name in names}
+    unrecorded = without_record(config.docs)
+    states = {
+        name: state_of(EXPERIMENTS[name], config.docs / folder, unrecorded.get(folder, ""))
+        for name, folder in ((name, EXPERIMENTS[name].folder_of(name)) for name in names)
+    }
     print_plan(states)
     left = [name for name, state in states.items() if not state.current]
     if config.check:
+        for folder, reason in unrecorded.items():
+            print(f"{folder} has no record: {reason}")
+        left = [name for name in left if not states[name].unrecorded]
         for name in left:
             for path, now in states[name].changed.items():
                 print(f"{name}: {path} changed (now {now})")

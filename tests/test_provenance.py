@@ -247,6 +247,27 @@ def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(
     record.main(check)
 
 
+def test_results_without_a_record_are_accepted_where_it_is_said_why(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = record.Config(docs=tmp_path / "docs", check=True)
+    overrides = checkout / record.OVERRIDES
+    overrides.parent.mkdir()
+    overrides.write_text('[[unrecorded]]\nfolder = "counts/three"\nreason = "counted by hand"\n')
+    record.main(check)
+    assert "counts/three has no record: counted by hand" in capsys.readouterr().out
+    overrides.write_text('[[unrecorded]]\nfolder = "counts/three"\nreason = " "\n')
+    with pytest.raises(ValueError, match="needs folder and reason"):
+        record.main(check)
+    overrides.write_text('[[unrecorded]]\nfolder = "counts/four"\nreason = "counted by hand"\n')
+    with pytest.raises(ValueError, match="1 of 1 are not of this code"):
+        record.main(check)
+    (tmp_path / "docs" / "counts" / "four").mkdir(parents=True)
+    (tmp_path / "docs" / "counts" / "four" / "record.json").write_text("{}")
+    with pytest.raises(ValueError, match="counts/four has a record: remove the entry"):
+        record.main(check)
+
+
 def test_every_experiment_has_its_script_and_its_data() -> None:
     for path, data in {(experiment.path, experiment.data) for experiment in record.EXPERIMENTS.values()}:
         assert sources_of(ROOT, path, data)
@@ -261,3 +282,11 @@ def test_what_is_published_with_a_record_is_of_this_code() -> None:
     recorded = {name: state for name, state in states.items() if state.published is not None}
     assert recorded
     assert not {name: state.changed for name, state in recorded.items() if not state.current}
+
+
+def test_all_results_of_the_documents_have_a_record_or_it_is_said_why_not() -> None:
+    recorded = {path.parent for path in (ROOT / "docs").rglob("record.json")}
+    stated = {ROOT / "docs" / folder for folder in record.without_record(ROOT / "docs")}
+    holders = {path.parent for path in (ROOT / "docs").rglob("*.csv")}
+    assert all(any(folder.glob("*.csv")) for folder in stated)
+    assert not {folder for folder in holders if not {folder, *folder.parents} & (recorded | stated)}
