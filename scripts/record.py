@@ -375,6 +375,7 @@ def main(config: Config) -> None:
                 f"{len(left)} of {len(names)} are not of this code: run them, or say in {OVERRIDES} why a change of a "
                 "file doesn't matter"
             )
+        print(f"{sum(state.current for state in states.values())} of {len(names)} experiments are of this code.")
         return
     failed: dict[str, Exception] = {}
     for name in left:  # one that fails keeps no other from running

@@ -255,7 +255,9 @@ def test_results_without_a_record_are_accepted_where_it_is_said_why(
     overrides.parent.mkdir()
     overrides.write_text('[[unrecorded]]\nfolder = "counts/three"\nreason = "counted by hand"\n')
     record.main(check)
-    assert "counts/three has no record: counted by hand" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "counts/three has no record: counted by hand" in printed
+    assert "0 of 1 experiments are of this code" in printed
     overrides.write_text('[[unrecorded]]\nfolder = "counts/three"\nreason = " "\n')
     with pytest.raises(ValueError, match="needs folder and reason"):
         record.main(check)
