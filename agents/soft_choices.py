@@ -11,8 +11,8 @@ a choice as a policy gradient's does. With ``gain_over_previous`` and γ = 1 ret
 end minus the price of compute, which is what is wanted.
 
 In a trial on few videos of the embedded benchmark, with τ = 0.1, this was no better than REINFORCE over the same π. At
-τ = 0.05 some seeds never skipped, and with γ = 0.9 or τ = 0.01 none did: what the critic has to tell apart is then
-smaller than its error, and nothing is learnt about what is not tried.
+τ = 0.05 one seed of three never skipped, and with γ = 0.9 or τ = 0.01 no run ever skipped: what the critic has to tell
+apart is then smaller than its error, and nothing is learnt about what is not tried.
 """
 
 from __future__ import annotations
