@@ -7,7 +7,6 @@ tables and values that README and the documents have from results files (``docs/
 
 from __future__ import annotations
 
-import csv
 import inspect
 import re
 from collections import defaultdict
@@ -156,19 +155,13 @@ def draw_skip_and_stop() -> None:
 # --------------------------------------------------------------------------------------------------------------- curves
 
 
-def points_in(path: Path) -> dict[str, dict[int, list[float]]]:
-    """The seeds' validation accuracies in a file of learning curves, by learner and by number of episodes."""
-    points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    if path.exists():
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file):
-                points[row["name"]][int(row["episodes"])].append(float(row["accuracy"]))
-    return points
-
-
 def draw_curves() -> None:
     """For each learner, its mean validation accuracy over seeds, before those of all others."""
-    points = points_in(DOCS / "compare_algorithms" / "curves.csv")
+    points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in tables.read("compare_algorithms/curves.csv"):
+        points[row["name"]][int(row["episodes"])].append(float(row["accuracy"]))
+    if missing := CURVES.values() - points.keys():
+        raise ValueError(f"docs/compare_algorithms/curves.csv has no curves of {sorted(missing)}")
     for picture, shown in CURVES.items():
         _, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
         for name in sorted(points, key=lambda name: name == shown):

@@ -356,10 +356,11 @@ def main(config: Config) -> None:
         raise ValueError("the record is of a git checkout: clone the repository, and run it there")
     check_known("--only", config.only, EXPERIMENTS)
     names = [name for name in EXPERIMENTS if not config.only or name in config.only]
+    folders = {name: EXPERIMENTS[name].folder_of(name) for name in names}
     unrecorded = without_record(config.docs)
     states = {
         name: state_of(EXPERIMENTS[name], config.docs / folder, unrecorded.get(folder, ""))
-        for name, folder in ((name, EXPERIMENTS[name].folder_of(name)) for name in names)
+        for name, folder in folders.items()
     }
     print_plan(states)
     left = [name for name, state in states.items() if not state.current]
