@@ -40,6 +40,9 @@ PUBLISHED = (".csv", ".md", ".png", ".json")
 """Kinds of files that are copied to the documents."""
 PRIVATE = ("evaluations", "tensorboard", "settings.json", "metrics.csv", "config.json")
 """Folders and files of a run that are not."""
+TRAINING = "scripts/train_recognizer.py"
+TRAINED = "recognizer"
+"""Folder of a recogniser that an experiment trains; its metrics are published."""
 
 
 def weights(name: str) -> str:
@@ -67,6 +70,8 @@ class Experiment:
         arguments: Those that its results depend on.
         data: Paths of data files that matter.
         shared: Options for folders that several experiments share: ``"banks"``, ``"trials"``.
+        training: Arguments of train_recognizer.py for a recogniser that is trained first, for this experiment alone.
+        trained: Option by which the script is given that recogniser.
         folder: Folder of the results under docs/; by default the experiment's name. The script makes all but its first
             part.
         ships: Results that the package ships, by their names: their paths in it.
@@ -77,6 +82,8 @@ class Experiment:
     arguments: tuple[str, ...] = ()
     data: tuple[str, ...] = (POOL, weights("roaming-fashion"))
     shared: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
+    trained: str = "--recognizer"
     folder: str | None = None
     ships: Mapping[str, str] = field(default_factory=dict)
 
@@ -87,8 +94,17 @@ class Experiment:
 
     @property
     def command(self) -> list[str]:
-        """The script and the arguments that matter."""
-        return [self.path, *self.arguments]
+        """The script and the arguments that matter, after those of the training."""
+        if not self.training:
+            return [self.path, *self.arguments]
+        return [TRAINING, *self.training, "&&", self.path, *self.arguments, self.trained, TRAINED]
+
+    def sources(self) -> dict[str, str]:
+        """Fingerprints of all files that its results depend on, by their paths in the repository."""
+        from agents.experiments.provenance import sources_of
+
+        found = sources_of(ROOT, self.path, self.data)
+        return {**sources_of(ROOT, TRAINING), **found} if self.training else found
 
     def folder_of(self, name: str) -> str:
         """The folder of its results, given its name."""
@@ -149,6 +165,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     },
     "reproduce_stills": Experiment("reproduce_stills", 20, FINAL, (POOL, weights("still-fashion"))),
     "reproduce_motion": Experiment("reproduce_motion", 45, FINAL, (POOL, weights("roaming-motion"))),
+    "order_blind": Experiment(
+        "reproduce_motion",
+        45,
+        ("--seeds", "--no-soft-targets", *FINAL),
+        (POOL, weights("roaming-motion"), weights("roaming-fashion")),
+        training=("--preset", "roaming-motion", "--no-shift"),
+        trained="--order-blind",
+    ),
     "compare_pipelines": Experiment(
         "compare_pipelines",
         120,
@@ -157,6 +181,13 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "compute_whole_frames": Experiment("compare_compute", 140, ("--parts", "whole_frames", *FINAL)),
     "compute_patch32": Experiment("compare_compute", 100, ("--parts", "patches", "--patch-sizes", "32", *FINAL)),
+    "compute_glance40": Experiment(
+        "compare_compute",
+        120,
+        ("--parts", "patches", "--patch-sizes", "32", "--seeds", "0", *FINAL),
+        (POOL,),
+        training=("--glance-size", "40"),
+    ),
     "compare_compute": Experiment("compare_compute", 1, ("--parts", *FINAL, "--points", *COMPUTE), (POOL, *COMPUTE)),
     "benchmark": Experiment("benchmark", 60, ("--resume",), SPEED),
     "benchmark_gpu": Experiment("benchmark", 7, ("--resume", "--device", "cuda", "--seconds", "1"), SPEED),
@@ -233,13 +264,12 @@ def state_of(experiment: Experiment, folder: Path, unrecorded: str = "") -> Stat
         folder: The folder.
         unrecorded: Why there is no record of them, where that is stated.
     """
-    from agents.experiments.provenance import Provenance, changes, read_overrides, sources_of
+    from agents.experiments.provenance import Provenance, changes, read_overrides
 
     published = Provenance.load(folder)
     if published is None:
         return State(None, {}, unrecorded)
-    now = sources_of(ROOT, experiment.path, experiment.data)
-    changed = changes(published.sources, now, read_overrides(ROOT / OVERRIDES))
+    changed = changes(published.sources, experiment.sources(), read_overrides(ROOT / OVERRIDES))
     if [*published.command] != experiment.command:
         changed["the command"] = " ".join(experiment.command)
     for name, place in experiment.ships.items():
@@ -272,35 +302,26 @@ def run(name: str, config: Config) -> None:
     import torch
 
     from adafocus_env.files import write_atomically
-    from agents.experiments.provenance import (
-        Provenance,
-        commit_of,
-        digest,
-        machine,
-        sources_of,
-        training_code,
-        versions,
-    )
+    from agents.experiments.provenance import Provenance, commit_of, digest, machine, training_code, versions
 
     experiment = EXPERIMENTS[name]
     results = Path(experiment.folder_of(name))
-    sources = sources_of(ROOT, experiment.path, experiment.data)
+    sources = experiment.sources()
     commit = commit_of(ROOT, sources)
     # A folder for each state of the code and of the arguments, so that what others have done is left alone.
     folder = config.out / f"{name}-{digest({**training_code(sources), 'command': experiment.command})}"
     places = [word for option in experiment.shared for word in (f"--{option}", config.out / option)]
-    command = [*experiment.command, *places, "--out", folder]
+    command = [experiment.path, *experiment.arguments, *places, "--out", folder]
     folder.mkdir(parents=True, exist_ok=True)
     clock = folder.with_suffix(".seconds")  # of the runs before this one
     before, started = float(clock.read_text()) if clock.exists() else 0.0, time.perf_counter()
-    print(f"[bold]{name}[/bold]: python {' '.join(map(str, command))}")
     try:
-        status = run_to_the_end([sys.executable, ROOT / command[0], *command[1:]])
+        if experiment.training:
+            command += [experiment.trained, train(name, folder / TRAINED)]
+        run_script_of(name, command)
     finally:
         write_atomically(clock, f"{before + time.perf_counter() - started:.3f}".encode())
-    if status:
-        raise ChildProcessError(f"{name} ended with status {status}; the same command goes on")
-    if sources_of(ROOT, experiment.path, experiment.data) != sources:
+    if experiment.sources() != sources:
         raise ValueError(
             f"the sources of {name} have changed while it ran, so its results are of no commit: run it again"
         )
@@ -316,6 +337,29 @@ def run(name: str, config: Config) -> None:
     publish(folder.joinpath(*results.parts[1:]), config.docs / results, record)
     for name, place in experiment.ships.items():
         shutil.copyfile(config.docs / results / name, ROOT / place)
+
+
+def train(name: str, folder: Path) -> Path:
+    """Train the recogniser of an experiment, where its folder lacks it, and return its file.
+
+    Raises:
+        ChildProcessError: The script failed.
+    """
+    if not any(folder.glob("*.safetensors")):
+        run_script_of(name, [TRAINING, *EXPERIMENTS[name].training, "--resume", "--out", folder])
+    (path,) = folder.glob("*.safetensors")
+    return path
+
+
+def run_script_of(name: str, command: Sequence[str | Path]) -> None:
+    """Run a script of an experiment, given by its path in the repository and its arguments.
+
+    Raises:
+        ChildProcessError: It failed.
+    """
+    print(f"[bold]{name}[/bold]: python {' '.join(map(str, command))}")
+    if status := run_to_the_end([sys.executable, ROOT / command[0], *command[1:]]):
+        raise ChildProcessError(f"{name} ended with status {status}; the same command goes on")
 
 
 def run_to_the_end(command: Sequence[str | Path]) -> int:
@@ -345,8 +389,13 @@ def results_in(folder: Path) -> list[Path]:
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix in PUBLISHED and not {*path.relative_to(folder).parts} & {*PRIVATE} and path.stat().st_size
+        if path.suffix in PUBLISHED and path.stat().st_size and not private(path.relative_to(folder))
     ]
+
+
+def private(path: Path) -> bool:
+    """Whether a file of a run, by its path in the run's folder, is not published."""
+    return bool({*path.parts} & {*PRIVATE}) and path != Path(TRAINED, "metrics.csv")
 
 
 def main(config: Config) -> None:
