@@ -1,7 +1,7 @@
 """The tables and values that documents take from results files, and their markers.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``, where NAME is one of :data:`TABLES`; a value
-between ``<!-- value: FILE NAME=TEXT … COLUMN FORMAT -->`` and ``<!-- end -->``: the file is under docs/, the conditions
+between ``<!-- value: FILE NAME=TEXT … COLUMN FORMAT -->`` and ``<!-- end -->``: the file is relative to docs/, the conditions
 choose one row of it, and the format is Python's. ``python docs/generate.py`` writes what is between them.
 No line may begin with a value's marker, at which Markdown would begin a new block.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+from safetensors import safe_open
 
 from agents.experiments.report import Row, by_name, markdown_table, read_csv, what_differs, with_interval
 from agents.experiments.statistics import mean_interval
@@ -272,25 +273,20 @@ SPEEDS = {
 """Rows of a table of speeds, and the names of the ratios and figures of ``benchmark.py`` that they show."""
 
 
-def speeds(machines: Mapping[str, str]) -> str:
-    """Ratios of the benchmark, with two columns for every machine.
+def speeds(folder: str) -> str:
+    """Ratios of the benchmark at both scales.
 
     Args:
-        machines: Ends of headings, and the machines' results folders.
+        folder: Folder of the benchmark's results.
     """
-    columns: dict[str, dict[str, str]] = {}
-    for end, folder in machines.items():
-        for scale, heading in (("embedded", "embedded"), ("paper", "paper scale")):
-            found = {row["ratio"]: row["measured"] for row in read(f"{folder}/ratios.csv")}
-            figures = {f"{row['scale']}: {row['what']}": row["value"] for row in read(f"{folder}/benchmark.csv")}
-            columns[heading + end] = {
-                label: _short(text)
-                for label, name in SPEEDS.items()
-                if (text := {**figures, **found}.get(f"{scale}: {name}"))
-            }
-    labels = [label for label in SPEEDS if any(label in column for column in columns.values())]
-    rows = [[label, *(column.get(label, "–") for column in columns.values())] for label in labels]
-    return markdown_table(["", *columns], rows)
+    ratios = {row["ratio"]: row["measured"] for row in read(f"{folder}/ratios.csv")}
+    figures = {f"{row['scale']}: {row['what']}": row["value"] for row in read(f"{folder}/benchmark.csv")}
+    rows = []
+    for label, name in SPEEDS.items():
+        found = [{**figures, **ratios}.get(f"{scale}: {name}") for scale in ("embedded", "paper")]
+        if any(found):
+            rows.append([label, *(_short(text) if text else "–" for text in found)])
+    return markdown_table(["", "embedded", "paper scale"], rows)
 
 
 def _short(text: str) -> str:
@@ -312,8 +308,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "differences on clips": lambda: claims("reproduce_motion/claims.csv"),
     "ratios with exit": lambda: ratios("AdaFocus+, any P, with exit", EXITS),
     "prices": prices,
-    "speed": lambda: speeds({"": "benchmark", ", AMX": "benchmark_amx"}),
-    "speed on a GPU": lambda: speeds({"": "benchmark_gpu"}),
+    "speed": lambda: speeds("benchmark"),
+    "speed on a GPU": lambda: speeds("benchmark_gpu"),
 }  # fmt: skip
 for folder in sorted(path.parent.name for path in DOCS.glob("shipped_*/final.csv")):
     TABLES[folder.replace("_", " ")] = functools.partial(evaluated, f"{folder}/final.csv")
@@ -328,7 +324,7 @@ _OF_SEVERAL: dict[str, Callable[[list[float]], float]] = {"": sum, "min": min, "
 
 
 def value(query: str) -> str:
-    """One figure of a results file, formatted; a JSON file counts as one row.
+    """One figure of a results file, formatted; a JSON file counts as one row, and so does what a file of weights notes.
 
     A condition ``NAME=LOW..HIGH`` chooses numbers between two others, ``min:COLUMN``, ``max:COLUMN`` and
     ``mean:COLUMN`` are of several rows, and ``COLUMN/60``, say, divides.
@@ -338,8 +334,7 @@ def value(query: str) -> str:
     """
     file, *conditions, column, form = shlex.split(query)
     wanted = dict(condition.split("=", 1) for condition in conditions)
-    found = [json.loads((DOCS / file).read_text(encoding="utf-8"))] if file.endswith(".json") else read(file)
-    rows = [row for row in found if all(_fits(row[key], text) for key, text in wanted.items())]
+    rows = [row for row in rows_of(file) if all(_fits(row[key], text) for key, text in wanted.items())]
     several, _, column = column.rpartition(":")
     name, _, divisor = column.partition("/")
     if several not in _OF_SEVERAL:
@@ -348,6 +343,17 @@ def value(query: str) -> str:
         raise ValueError(f"{len(rows)} rows of {file} have {wanted}, not one")
     figures = [float(row[name]) / float(divisor or 1) for row in rows if row[name] != ""]
     return format(_OF_SEVERAL[several](figures), form)
+
+
+def rows_of(file: str) -> list[Row]:
+    """The rows of a file that a value may be taken from, given relative to docs/."""
+    path = DOCS / file
+    if path.suffix == ".json":
+        return [json.loads(path.read_text(encoding="utf-8"))]
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="np") as weights:
+            return [weights.metadata()]
+    return read(file)
 
 
 def _fits(cell: str, text: str) -> bool:

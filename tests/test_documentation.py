@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 import tyro
 
-from adafocus_env import command_line
+from adafocus_env import Recognizer, command_line
 from adafocus_env.videos.scenery import DEFAULT_NUM_VIDEOS
 from scripts import __main__ as programs
 
@@ -307,6 +307,12 @@ def test_values_are_divided_and_taken_from_several_rows(tables: dict[str, Any]) 
     for extreme, wanted in (("min", min), ("max", max)):
         found = tables["value"](f"quickstart/table.csv accuracy=60..80 {extreme}:gflops .4f")
         assert found == f"{wanted(float(row['gflops']) for row in rows):.4f}"
+
+
+def test_values_are_taken_from_what_weights_note(tables: dict[str, Any]) -> None:
+    noted = Recognizer.from_pretrained("roaming-fashion").metadata["val_accuracy_random"]
+    file = "../adafocus_env/recognition/checkpoints/roaming-fashion.safetensors"
+    assert tables["value"](f"{file} val_accuracy_random .1f") == noted
 
 
 @pytest.mark.parametrize(

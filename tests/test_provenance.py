@@ -247,6 +247,60 @@ def test_a_record_goes_on_is_published_once_and_knows_when_it_is_stale(
     record.main(check)
 
 
+TRAIN = """import sys
+from pathlib import Path
+_, _, size, _, _, out = sys.argv
+folder = Path(out)
+folder.mkdir(parents=True, exist_ok=True)
+with open(folder / "metrics.csv", "a") as file:
+    file.write(f"trained with {size}")
+(folder / "made.safetensors").write_text(size)
+"""
+EVALUATE = """import sys
+from pathlib import Path
+_, _, out, option, path = sys.argv
+tried = Path(out, "tried.json")
+if not tried.exists():
+    tried.write_text(option)
+    sys.exit(1)
+Path(out, "found.csv").write_text(Path(path).read_text())
+"""
+
+
+def test_a_recogniser_is_trained_once_for_an_experiment(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files(checkout, scripts__train_recognizer=TRAIN, scripts__evaluate=EVALUATE)
+    commit(checkout)
+    experiment = record.Experiment("evaluate", 1, data=(), training=("--size", "40"), trained="--blind")
+    monkeypatch.setattr(record, "EXPERIMENTS", {"smaller": experiment})
+    config = record.Config(docs=tmp_path / "docs", out=tmp_path / "out")
+    with pytest.raises(ValueError, match="smaller ended with status 1"):
+        record.main(config)
+    record.main(config)  # doesn't train again
+    published = {
+        path.relative_to(config.docs).as_posix(): path.read_text()
+        for path in config.docs.rglob("*")
+        if path.is_file() and path.name != "record.json"
+    }
+    assert published == {
+        "smaller/found.csv": "40",
+        "smaller/recognizer/metrics.csv": "trained with 40",
+        "smaller/tried.json": "--blind",
+    }
+    found = Provenance.load(config.docs / "smaller")
+    assert found is not None
+    assert " ".join(found.command) == (
+        "scripts/train_recognizer.py --size 40 && scripts/evaluate.py --blind recognizer"
+    )
+    assert found.sources.keys() == {"scripts/evaluate.py", "scripts/train_recognizer.py"}
+    check = dataclasses.replace(config, check=True)
+    record.main(check)
+    files(checkout, scripts__train_recognizer=f"{TRAIN}sys.exit(0)\n")
+    with pytest.raises(ValueError, match="not of this code"):
+        record.main(check)
+
+
 def test_results_without_a_record_are_accepted_where_it_is_said_why(
     checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,8 +325,7 @@ def test_results_without_a_record_are_accepted_where_it_is_said_why(
 
 
 def test_every_experiment_has_its_script_and_its_data() -> None:
-    for path, data in {(experiment.path, experiment.data) for experiment in record.EXPERIMENTS.values()}:
-        assert sources_of(ROOT, path, data)
+    assert all(experiment.sources() for experiment in record.EXPERIMENTS.values())
 
 
 def test_what_is_published_with_a_record_is_of_this_code() -> None:
