@@ -1,8 +1,8 @@
 """The tables and values that documents take from results files, and their markers.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``, where NAME is one of :data:`TABLES`; a value
-between ``<!-- value: FILE NAME=TEXT … COLUMN FORMAT -->`` and ``<!-- end -->``: the file is relative to docs/, the conditions
-choose one row of it, and the format is Python's. ``python docs/generate.py`` writes what is between them.
+between ``<!-- value: FILE NAME=TEXT … COLUMN FORMAT -->`` and ``<!-- end -->``: the file is relative to docs/, the
+conditions choose one row of it, and the format is Python's. ``python docs/generate.py`` writes what is between them.
 No line may begin with a value's marker, at which Markdown would begin a new block.
 """
 
