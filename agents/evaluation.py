@@ -206,7 +206,7 @@ def evaluate(
         env_id: ``"AdaFocus-v0"``, ``"AdaFocusTSM-v0"`` or ``"GlanceFocus-v0"``; ``None`` chooses between the first two
             by the recogniser that is passed, or else by the policy: one that acts in continuous positions and sees no
             belief belongs to AdaFocus-TSM.
-        num_envs: Number of videos that run at once.
+        num_envs: Number of videos that run at once, at most as many as there are.
         seed: Seed of the environment's draws (the random patches of the reward), and of those of a baseline given as a
             class.
         progress_bar: Show a progress bar.
@@ -236,8 +236,8 @@ def evaluate(
     thresholds = as_thresholds(exit_threshold, env.num_steps).copy()
     thresholds[-1] = 0  # the last frame is the last in any case
     videos, cost = len(env.videos), policy_gflops(policy)
-    batches = tqdm(range(0, videos, num_envs), desc=f"evaluate on {split}", disable=not progress_bar)
-    played = [_play(env, policy, range(start, min(start + num_envs, videos)), seed + start) for start in batches]
+    batches = tqdm(range(0, videos, env.num_envs), desc=f"evaluate on {split}", disable=not progress_bar)
+    played = [_play(env, policy, range(start, min(start + env.num_envs, videos)), seed + start) for start in batches]
     values = [_cut_short(each, thresholds, cost) for each in played]
     joined = {name: np.concatenate([part[name] for part in values]) for name in values[0]}
     decisions = joined.pop("decisions")
@@ -261,6 +261,7 @@ def _made(kind: type[AdaFocusVectorEnv], num_envs: int, split: str, arguments: d
         names = ("videos", "recognizer", "grid", "device")
         found = {name: arguments.pop(name) for name in names if name in arguments}
         arguments["features"] = kind.find_features(split=split, **found, remember=False)
+    num_envs = min(num_envs, len(arguments["features"].videos))  # a lane without a video would be computed, too
     return kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="torch", **arguments)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -13,6 +15,7 @@ import torch
 from adafocus_env import Recognizer, RecognizerConfig, RoamingFashion
 from adafocus_env.patches import crop
 from adafocus_env.recognition import BackboneConfig
+from tests.forked_scripts import ForkedScripts, Running
 
 torch.set_num_threads(1)  # the networks here are too small to share
 
@@ -62,6 +65,20 @@ def make_tiny_recognizer(seed: int = 0, **changes: object) -> Recognizer:
 
 def make_tiny_videos() -> RoamingFashion:
     return RoamingFashion("val", num_videos=12, num_frames=4, frame_size=48, num_distractors=1)
+
+
+@pytest.fixture(scope="session")
+def scripts() -> Iterator[ForkedScripts]:
+    """Runs the project's scripts, in forks of a process that has imported everything."""
+    scripts = ForkedScripts()
+    yield scripts
+    scripts.close()
+
+
+@pytest.fixture
+def extract(scripts: ForkedScripts, tmp_path: Path) -> Callable[..., Running]:
+    """Runs extract_frames.py with the arguments that it is called with."""
+    return lambda *arguments: scripts.run("extract_frames", *arguments, log=tmp_path / "extract_frames.log")
 
 
 @pytest.fixture(scope="session")

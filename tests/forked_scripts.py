@@ -141,7 +141,10 @@ def serve() -> None:
             importlib.import_module(module.name)
     from adafocus_env.features import bank_file
     from agents.checkpointing import Checkpoints
+    from agents.experiments.provenance import sources_of
 
+    for name in SCRIPTS:  # whose sources many read to know which code a run is of
+        sources_of(ROOT, f"scripts/{name}.py")
     # Jobs of a few seconds are to have been saved a few times when they are killed.
     bank_file._SECONDS_BETWEEN_SYNCS = 0.1
     Checkpoints.__init__.__defaults__ = (None, 0.1)

@@ -20,7 +20,14 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from adafocus_env import AdaFocusVectorEnv, FeatureBank, RoamingFashion, load_recognizer
+from adafocus_env import (
+    AdaFocusVectorEnv,
+    FeatureBank,
+    FrozenFeatures,
+    Recognizer,
+    RoamingFashion,
+    load_recognizer,
+)
 from adafocus_env.patches import best_candidate
 from agents import Evaluation, Reinforce, evaluate, finetune, from_pretrained, load_policy
 from agents.baselines import CenterPolicy, GaussianPolicy, OraclePolicy, RandomPolicy
@@ -533,6 +540,24 @@ def test_the_oracle_looks_at_the_item(env_kwargs: dict[str, Any], videos: Roamin
 
 
 # ----------------------------------------------------------------------------------------------- evaluation
+
+
+def test_no_lane_computes_for_nobody(
+    recognizer: Recognizer, videos: RoamingFashion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of twelve videos, twelve lanes at most have one."""
+    patches: list[int] = []
+
+    def count(self: FrozenFeatures, given: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        patches.append(len(given))
+        return compute(self, given, *arguments)
+
+    compute = FrozenFeatures.compute_look
+    monkeypatch.setattr(FrozenFeatures, "compute_look", count)
+    features = FrozenFeatures(recognizer, videos, 4)
+    for num_envs in (12, 50):
+        evaluate(CenterPolicy, num_envs=num_envs, reward="confidence", features=features)
+    assert patches[: len(patches) // 2] == patches[len(patches) // 2 :] == [12] * 4
 
 
 @pytest.mark.parametrize("num_envs", [1, 5, 12, 50])

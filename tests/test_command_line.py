@@ -183,13 +183,6 @@ WRONG: dict[str, tuple[tuple[str, ...], ...]] = {
 """Values that a script refuses by a sentence of its own."""
 
 
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[ForkedScripts]:
-    scripts = ForkedScripts()
-    yield scripts
-    scripts.close()
-
-
 REFUSED_EARLY = [
     ("finetune", "--stage3.optimizer", "adam"), ("finetune", "--stage3.epochs", "-1"),
     ("train_recognizer", "--stage0.videos-per-step", "0"), ("train_recognizer", "--stage0.global-steps", "-1"),

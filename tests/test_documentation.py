@@ -97,7 +97,7 @@ CODE = [block for block in BLOCKS if block.language in ("python", "bash")]
 def small_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An empty working folder and embedded data sets of few videos."""
     for split in DEFAULT_NUM_VIDEOS:
-        monkeypatch.setitem(DEFAULT_NUM_VIDEOS, split, 16)
+        monkeypatch.setitem(DEFAULT_NUM_VIDEOS, split, 8)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)  # as Python does for code that is typed in this folder
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -82,7 +82,7 @@ def test_all_stages_from_frame_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_all_stages_from_picture_folders(tmp_path: Path) -> None:
+def test_all_stages_from_picture_folders(scripts: ForkedScripts, tmp_path: Path) -> None:
     """With three looks at each picture."""
     for split, count in (("train", 30), ("val", 10)):
         scenes = RoamingFashion("val", num_videos=count, num_frames=1, frame_size=48, visible_fraction=1.0)
@@ -96,30 +96,26 @@ def test_all_stages_from_picture_folders(tmp_path: Path) -> None:
         'kind = "pictures"\nroot = "."\ntrain_folder = "train"\ntest_folder = "val"\nframe_size = 48\nresized = 48\n'
         f"class_names = {[str(label) for label in range(10)]}\n"
     )
-    scripts = ForkedScripts()
     common = ("--videos", description, "--looks", 3)
 
     def run_forked(name: str, *arguments: object) -> None:
         found = scripts.run(name, *common, *arguments, log=tmp_path / f"{name}.log")
         assert found.status == 0, found.errors[-3000:]
 
-    try:
-        run_forked(
-            "train_recognizer", "--patch-size", 24, "--hidden-size", 8, "--glance-size", 24, "--stage0.epochs", 1,
-            "--stage0.videos-per-step", 8, "--stage1.epochs", 1, "--stage1.videos-per-step", 8, "--out", tmp_path,
-        )  # fmt: skip
-        trained = ("--recognizer", tmp_path / "roaming-fashion.safetensors")
-        train = (*trained, "--num-envs", 4, "--episodes", 32, "--out", tmp_path)
-        run_forked("train_policy", *train)
-        run_forked("train_policy", *train, "--algo", "ppo", "--num-envs", 64)
-        policy = tmp_path / "reinforce.safetensors"
-        run_forked("finetune", *trained, "--policy", policy, "--stage3.epochs", 1, "--out", tmp_path)
-        before, after = (load_recognizer(path).classifier for path in (trained[1], tmp_path / "recognizer.safetensors"))
-        assert not torch.equal(before.fc.weight, after.fc.weight)
-        policies = ("random", policy, tmp_path / "ppo.zip")
-        run_forked("evaluate", *trained, "--split", "test", "--policies", *policies, "--out", tmp_path)
-    finally:
-        scripts.close()
+    run_forked(
+        "train_recognizer", "--patch-size", 24, "--hidden-size", 8, "--glance-size", 24, "--stage0.epochs", 1,
+        "--stage0.videos-per-step", 8, "--stage1.epochs", 1, "--stage1.videos-per-step", 8, "--out", tmp_path,
+    )  # fmt: skip
+    trained = ("--recognizer", tmp_path / "roaming-fashion.safetensors")
+    train = (*trained, "--num-envs", 4, "--episodes", 32, "--out", tmp_path)
+    run_forked("train_policy", *train)
+    run_forked("train_policy", *train, "--algo", "ppo", "--num-envs", 64)
+    policy = tmp_path / "reinforce.safetensors"
+    run_forked("finetune", *trained, "--policy", policy, "--stage3.epochs", 1, "--out", tmp_path)
+    before, after = (load_recognizer(path).classifier for path in (trained[1], tmp_path / "recognizer.safetensors"))
+    assert not torch.equal(before.fc.weight, after.fc.weight)
+    policies = ("random", policy, tmp_path / "ppo.zip")
+    run_forked("evaluate", *trained, "--split", "test", "--policies", *policies, "--out", tmp_path)
     with open(tmp_path / "test.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3

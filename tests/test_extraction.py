@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ from PIL import Image
 from adafocus_env.videos.extraction import RECORD, extract_frames, folder_names
 from adafocus_env.videos.lists import Entry
 from tests.test_containers import write
-from tests.test_video_files import run_script
 
 
 def video(path: Path, numbers: range = range(6)) -> Path:
@@ -197,23 +197,23 @@ def test_names_that_only_look_odd() -> None:
     assert found == ["12:30:05", "a..b", ".hidden", "ä ö/ü.v2", "a/b", "ab", "c:d", "no_suffix", "a, b", '"q"']
 
 
-def test_the_script_refuses_before_it_decodes(tmp_path: Path) -> None:
+def test_the_script_refuses_before_it_decodes(extract: Any, tmp_path: Path) -> None:
     video(tmp_path / "videos" / "a.mp4")
     video(tmp_path / "b.mp4")
     (tmp_path / "list.csv").write_text("a.mp4,0\n../b.mp4,1\n")
     out = tmp_path / "out"
-    result = run_script(tmp_path / "videos", tmp_path / "list.csv", "--num-classes", 2, "--jobs", 1, "--out", out)
-    assert result.returncode == 1
-    assert "list.csv: line 2: '../b.mp4' leads out of the folder" in result.stderr
-    assert "Traceback" not in result.stderr
+    result = extract(tmp_path / "videos", tmp_path / "list.csv", "--num-classes", 2, "--jobs", 1, "--out", out)
+    assert result.status == 1
+    assert "list.csv: line 2: '../b.mp4' leads out of the folder" in result.errors
+    assert "Traceback" not in result.errors
     assert not out.exists()
 
 
-def test_a_missing_folder_of_videos_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_of_videos_is_named(extract: Any, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("a.mp4,0\nb.mp4,1\n")
-    result = run_script(tmp_path / "absent", tmp_path / "list.csv", "--num-classes", 2, "--out", tmp_path / "out")
-    assert result.returncode == 1
-    assert f"{tmp_path / 'absent'} is no folder" in result.stderr.replace("\n", "")
+    result = extract(tmp_path / "absent", tmp_path / "list.csv", "--num-classes", 2, "--out", tmp_path / "out")
+    assert result.status == 1
+    assert f"{tmp_path / 'absent'} is no folder" in result.errors.replace("\n", "")
     assert not (tmp_path / "out").exists()
 
 
@@ -231,15 +231,15 @@ def test_a_video_that_was_cut_off_is_refused(suffix: str, tmp_path: Path) -> Non
     assert not (tmp_path / "cut").exists()
 
 
-def test_the_script_fails_where_all_videos_fail(tmp_path: Path) -> None:
+def test_the_script_fails_where_all_videos_fail(extract: Any, tmp_path: Path) -> None:
     video(tmp_path / "short.mp4", range(2))
     (tmp_path / "bad.mp4").write_bytes(b"")
     (tmp_path / "list.csv").write_text("short.mp4,0\nbad.mp4,1\nabsent.mp4,1\n")
     out = tmp_path / "out"
-    result = run_script(tmp_path, tmp_path / "list.csv", "--num-classes", 2, "--jobs", 1, "--out", out)
-    assert result.returncode == 1
-    assert "all 3 videos failed, such as short.mp4: 2 frames, fewer" in result.stderr
-    assert "Traceback" not in result.stderr
+    result = extract(tmp_path, tmp_path / "list.csv", "--num-classes", 2, "--jobs", 1, "--out", out)
+    assert result.status == 1
+    assert "all 3 videos failed, such as short.mp4: 2 frames, fewer" in result.errors
+    assert "Traceback" not in result.errors
     assert len((out / "failed.csv").read_text().splitlines()) == 4
     assert (out / "list.txt").read_text() == ""
 

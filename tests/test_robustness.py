@@ -14,7 +14,7 @@ import random
 import shutil
 import signal
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,6 @@ JOBS = {
         "extract_frames", ("{videos}", "{videos}/list.txt", "--num-classes", 10, "--jobs", 1), quick=True
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[ForkedScripts]:
-    scripts = ForkedScripts()
-    yield scripts
-    scripts.close()
 
 
 @pytest.fixture(scope="module")

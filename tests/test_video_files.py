@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -161,13 +159,7 @@ def test_the_environment_takes_a_description_of_files(tmp_path: Path) -> None:
     assert np.isfinite(reward).all()
 
 
-def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    script = Path(__file__).parent.parent / "scripts" / "extract_frames.py"
-    command = [sys.executable, str(script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_extraction_reports_what_failed_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_extraction_reports_what_failed_and_goes_on_where_it_stopped(extract: Any, tmp_path: Path) -> None:
     (tmp_path / "a b").mkdir()
     write_video(tmp_path / "a b" / "good.mp4", 9)
     write_video(tmp_path / "other.webm", 5)
@@ -175,8 +167,8 @@ def test_extraction_reports_what_failed_and_goes_on_where_it_stopped(tmp_path: P
     (tmp_path / "list.csv").write_text("a b/good.mp4,1,4\nbad.avi,2\nother.webm,0\nabsent.mp4,0\n")
     out = tmp_path / "out"
     arguments = (tmp_path, tmp_path / "list.csv", "--num-classes", 5, "--short-side", 32, "--jobs", 1, "--out", out)
-    first = run_script(*arguments)
-    assert first.returncode == 0, first.stderr
+    first = extract(*arguments)
+    assert first.status == 0, first.errors
     assert (out / "list.txt").read_text() == "a b/good, 9, 1, 4\nother, 5, 0\n"
     failed = (out / "failed.csv").read_text().splitlines()
     assert [line.split(",")[:2] for line in failed[1:]] == [["bad.avi", "2"], ["absent.mp4", "4"]]
@@ -186,11 +178,11 @@ def test_extraction_reports_what_failed_and_goes_on_where_it_stopped(tmp_path: P
     assert ((lower - 20) / 6).round().tolist() == list(range(9))
     # A second run writes nothing again.
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
-    assert run_script(*arguments).returncode == 0
+    assert extract(*arguments).status == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")} == before
 
 
-def test_the_check_finds_problems(tmp_path: Path) -> None:
+def test_the_check_finds_problems(extract: Any, tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", 6)
     write_video(tmp_path / "b.mp4", 6)
     (tmp_path / "train.csv").write_text("".join(f"{k}.mp4,1\n" for k in range(20)))
@@ -200,12 +192,12 @@ def test_the_check_finds_problems(tmp_path: Path) -> None:
     (tmp_path / "data.toml").write_text(
         'kind = "files"\nroot = "."\ntrain_list = "train.csv"\ntest_list = "test.csv"\nnum_classes = 10\n'
     )
-    found = run_script("--check", tmp_path / "data.toml")
-    assert found.returncode == 1
-    assert "7.mp4" in found.stderr
-    assert "train.csv, line 8" in found.stderr
-    assert "1 problems" in found.stderr
+    found = extract("--check", tmp_path / "data.toml")
+    assert found.status == 1
+    assert "7.mp4" in found.errors
+    assert "train.csv, line 8" in found.errors
+    assert "1 problems" in found.errors
     (tmp_path / "7.mp4").write_bytes((tmp_path / "a.mp4").read_bytes())
-    assert run_script("--check", tmp_path / "data.toml").returncode == 0
+    assert extract("--check", tmp_path / "data.toml", "--jobs", 1).status == 0
     (tmp_path / "test.csv").write_text("b.mp4,one\n")
-    assert "test.csv, line 1" in run_script("--check", tmp_path / "data.toml").stderr
+    assert "test.csv, line 1" in extract("--check", tmp_path / "data.toml", "--jobs", 1).errors
