@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv
+from adafocus_env import AdaFocusTSMVectorEnv, AdaFocusVectorEnv, FrozenFeatures
 from adafocus_env.checks import Bounds, check_integer
 from adafocus_env.files import write_atomically
 from adafocus_env.policies import decide
@@ -261,7 +261,9 @@ def _made(kind: type[AdaFocusVectorEnv], num_envs: int, split: str, arguments: d
         names = ("videos", "recognizer", "grid", "device")
         found = {name: arguments.pop(name) for name in names if name in arguments}
         arguments["features"] = kind.find_features(split=split, **found, remember=False)
-    num_envs = min(num_envs, len(arguments["features"].videos))  # a lane without a video would be computed, too
+    features = arguments["features"]
+    if isinstance(features, FrozenFeatures):  # else the environment says what is wrong with them
+        num_envs = min(num_envs, len(features.videos))  # a lane without a video would be computed, too
     return kind(num_envs, split=split, autoreset_mode=AutoresetMode.DISABLED, output="torch", **arguments)
 
 

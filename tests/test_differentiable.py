@@ -104,9 +104,9 @@ def test_it_learns_to_look_where_confidence_rises(
     agent.learn(50 * LANES * 4)
     continuous = {"action": "continuous", "skip": False, **env_kwargs}
     random = [
-        evaluate(functools.partial(RandomPolicy, seed=seed), "val", **continuous).mean_confidence for seed in range(5)
+        evaluate(functools.partial(RandomPolicy, seed=seed), "val", **continuous).mean_confidence for seed in range(20)
     ]
-    assert evaluate(agent, "val", **env_kwargs).mean_confidence > max(random)
+    assert evaluate(agent, "val", **env_kwargs).mean_confidence > np.quantile(random, 0.9)
 
 
 @INTERPOLATE
