@@ -5,7 +5,7 @@ under --out, so a killed record goes on; when it is complete, its tables and fig
 docs/ with a record.json: commit, machine, versions, wall time, and fingerprints of all sources that matter. What is
 there already for this code is not run again. python docs/generate.py then writes the figures into the documents.
 
-    python scripts/record.py                     # everything, days on two cores
+    python scripts/record.py                     # everything, about a day on two cores
     python scripts/record.py --only benchmark    # one experiment
     python scripts/record.py --check             # is what is published of this code?
 """
@@ -20,7 +20,6 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -244,12 +243,10 @@ def without_record(docs: Path) -> dict[str, str]:
     Raises:
         ValueError: An entry lacks one of the two, or is of a folder that has a record.
     """
-    path, found = ROOT / OVERRIDES, {}
-    if not path.exists():
-        return {}
-    for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("unrecorded", ()):
-        if entry.keys() != {"folder", "reason"} or not entry["reason"].strip():
-            raise ValueError(f"{OVERRIDES}: each [[unrecorded]] needs folder and reason, not {entry}")
+    from agents.experiments.provenance import reasoned_entries
+
+    found = {}
+    for entry in reasoned_entries(ROOT / OVERRIDES, "unrecorded", ("folder",)):
         if (docs / entry["folder"] / "record.json").exists():
             raise ValueError(f"{OVERRIDES}: [[unrecorded]] folder {entry['folder']} has a record: remove the entry")
         found[entry["folder"]] = entry["reason"]

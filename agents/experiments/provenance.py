@@ -231,13 +231,24 @@ def read_overrides(path: Path) -> dict[str, set[str]]:
         ValueError: An entry lacks one of the three.
     """
     accepted: dict[str, set[str]] = {}
-    if not path.exists():
-        return accepted
-    for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("same", ()):
-        if entry.keys() != {"file", "fingerprint", "reason"} or not entry["reason"].strip():
-            raise ValueError(f"{path}: each [[same]] needs file, fingerprint and reason, not {entry}")
+    for entry in reasoned_entries(path, "same", ("file", "fingerprint")):
         accepted.setdefault(entry["file"], set()).add(entry["fingerprint"])
     return accepted
+
+
+def reasoned_entries(path: Path, kind: str, keys: Sequence[str]) -> list[dict[str, str]]:
+    """The tables of one kind, ``[[kind]]``, of a TOML file, each with some keys and a ``reason``; none without a file.
+
+    Raises:
+        ValueError: An entry lacks a key or a reason, or has another key.
+    """
+    if not path.exists():
+        return []
+    entries: list[dict[str, str]] = tomllib.loads(path.read_text(encoding="utf-8")).get(kind, [])
+    for entry in entries:
+        if entry.keys() != {*keys, "reason"} or not entry["reason"].strip():
+            raise ValueError(f"{path}: each [[{kind}]] needs {', '.join(keys)} and reason, not {entry}")
+    return entries
 
 
 def changes(recorded: Mapping[str, str], now: Mapping[str, str], accepted: Mapping[str, set[str]]) -> dict[str, str]:
