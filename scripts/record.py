@@ -166,7 +166,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "reproduce_motion": Experiment("reproduce_motion", 45, FINAL, (POOL, weights("roaming-motion"))),
     "order_blind": Experiment(
         "reproduce_motion",
-        45,
+        25,
         ("--seeds", "--no-soft-targets", *FINAL),
         (POOL, weights("roaming-motion"), weights("roaming-fashion")),
         training=("--preset", "roaming-motion", "--no-shift"),
@@ -182,7 +182,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "compute_patch32": Experiment("compare_compute", 100, ("--parts", "patches", "--patch-sizes", "32", *FINAL)),
     "compute_glance40": Experiment(
         "compare_compute",
-        120,
+        130,
         ("--parts", "patches", "--patch-sizes", "32", "--seeds", "0", *FINAL),
         (POOL,),
         training=("--glance-size", "40"),
